@@ -1,0 +1,2 @@
+//! The EL2 program.
+fn main() {}

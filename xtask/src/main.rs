@@ -1,0 +1,3 @@
+//! The command line: `cargo xtask setup|run|test|machine`.
+
+fn main() {}
