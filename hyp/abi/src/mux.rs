@@ -1,0 +1,216 @@
+//! Console multiplexing: all consoles of the machine, in both directions, over one byte stream between EL2 and the
+//! runner on the host.
+//!
+//! | bytes            | direction | meaning                                                                  |
+//! |------------------|-----------|--------------------------------------------------------------------------|
+//! | any but `DLE`    | both      | one byte of the current channel                                          |
+//! | `DLE DLE`        | both      | the byte 0x10 of the current channel                                     |
+//! | `DLE 0x40+c`     | both      | channel c is the current one from here on                                |
+//! | `DLE 0x80+c`, n  | to host   | VM c − 1 has taken n bytes of input (1 to 255, not 16: 16 goes as 15 + 1)  |
+//! | `DLE 0xC0`       | to host   | sync: EL2 now waits for the runner's reply (lockstep, below)             |
+//!
+//! Channel 0 is the hypervisor's own log, channel 1 + n the console of VM n. Each direction starts on channel 0, so
+//! plain text that EL2 prints before it starts framing is its log. A receiver drops an escape that it does not know,
+//! and is in step again at the next select: outside `DLE DLE` the byte `DLE` never stands for data.
+//!
+//! **Flow control.** A sender of input keeps at most [`RX_WINDOW`] bytes a channel unacknowledged, and EL2 has a ring
+//! of that size for each VM: no byte is lost, and a VM that does not read never holds up another one's input.
+//!
+//! **Lockstep** (byte-identical runs with input). EL2 writes a chunk that ends with a sync, then reads a reply before
+//! anything else happens on the machine: a `u16`, little-endian, and that many bytes of this protocol (0: no
+//! input). The reply depends on the bytes written so far and on nothing else.
+
+/// The escape byte (ASCII "data link escape").
+pub const DLE: u8 = 0x10;
+/// The most input bytes of one channel that EL2 has not acknowledged.
+pub const RX_WINDOW: usize = 256;
+/// The most VMs that have a console of their own.
+pub const MAX_VMS: u8 = 62;
+
+const SELECT: u8 = 0x40;
+const CREDIT: u8 = 0x80;
+const SYNC: u8 = 0xC0;
+
+/// One of the consoles: the hypervisor's log or that of a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Channel(u8);
+
+impl Channel {
+    /// The hypervisor's own console.
+    pub const LOG: Channel = Channel(0);
+
+    /// The console of the VM with this index in the machine file; `None` from [`MAX_VMS`] on.
+    pub const fn vm(index: u8) -> Option<Self> {
+        if index < MAX_VMS {
+            Some(Self(index + 1))
+        } else {
+            None
+        }
+    }
+
+    /// The VM's index, `None` for the log.
+    pub const fn vm_index(self) -> Option<u8> {
+        self.0.checked_sub(1)
+    }
+
+    /// 0 for the log, 1 + n for VM n: dense, for use as an array index.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The channel in the low six bits of an escape code.
+    const fn of_code(code: u8) -> Option<Self> {
+        let channel = code & 0x3F;
+        if channel <= MAX_VMS {
+            Some(Self(channel))
+        } else {
+            None
+        }
+    }
+}
+
+/// The sending half: turns bytes of channels into the wire's bytes.
+///
+/// It announces a channel only when it changes. It makes no assumption about the receiver's current channel, so that
+/// a second encoder (that of a panic) may take the wire over at any byte with [`Encoder::take_over`].
+#[derive(Debug, Default)]
+pub struct Encoder {
+    current: Option<Channel>,
+}
+
+impl Encoder {
+    /// An encoder that announces the channel before its first byte.
+    pub const fn new() -> Self {
+        Self { current: None }
+    }
+
+    /// An encoder for a wire on which another one may have stopped anywhere, even inside an escape.
+    pub fn take_over(mut sink: impl FnMut(u8)) -> Self {
+        // Completes whatever was begun: unknown as an escape, void as a credit, and invisible as text.
+        sink(0);
+        Self::new()
+    }
+
+    /// Makes `channel` the current one.
+    pub fn select(&mut self, channel: Channel, mut sink: impl FnMut(u8)) {
+        if self.current != Some(channel) {
+            self.current = Some(channel);
+            sink(DLE);
+            sink(SELECT | channel.0);
+        }
+    }
+
+    /// Sends `bytes` on `channel`.
+    pub fn bytes(&mut self, channel: Channel, bytes: &[u8], mut sink: impl FnMut(u8)) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.select(channel, &mut sink);
+        for &byte in bytes {
+            if byte == DLE {
+                sink(DLE);
+            }
+            sink(byte);
+        }
+    }
+
+    /// Tells the runner that `count` more bytes of the channel's input have left EL2's ring.
+    pub fn credit(&mut self, channel: Channel, mut count: usize, mut sink: impl FnMut(u8)) {
+        while count > 0 {
+            let mut part = u8::try_from(count).unwrap_or(u8::MAX);
+            if part == DLE {
+                part -= 1;
+            }
+            count -= usize::from(part);
+            sink(DLE);
+            sink(CREDIT | channel.0);
+            sink(part);
+        }
+    }
+
+    /// Ends a chunk in lockstep mode.
+    pub fn sync(&mut self, mut sink: impl FnMut(u8)) {
+        sink(DLE);
+        sink(SYNC);
+    }
+}
+
+/// What a [`Decoder`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// One byte of a console.
+    Byte {
+        /// Whose.
+        channel: Channel,
+        /// The byte, without any escape.
+        byte: u8,
+    },
+    /// Input bytes left EL2's ring.
+    Credit {
+        /// Whose ring.
+        channel: Channel,
+        /// How many, at least 1.
+        count: u8,
+    },
+    /// The end of a lockstep chunk: the sender waits for a reply.
+    Sync,
+}
+
+/// The receiving half: a state machine that takes any byte at any time.
+#[derive(Debug)]
+pub struct Decoder {
+    current: Channel,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Text,
+    Escape,
+    Credit(Channel),
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Decoder {
+    /// A decoder at the start of a stream, on [`Channel::LOG`].
+    pub const fn new() -> Self {
+        Self {
+            current: Channel::LOG,
+            state: State::Text,
+        }
+    }
+
+    /// Takes the next byte of the wire; returns what it completes, if anything.
+    pub fn push(&mut self, byte: u8) -> Option<Event> {
+        let state = core::mem::replace(&mut self.state, State::Text);
+        match (state, byte) {
+            (State::Text | State::Credit(_), DLE) => {
+                self.state = State::Escape;
+                None
+            }
+            (State::Text, byte) | (State::Escape, byte @ DLE) => Some(Event::Byte {
+                channel: self.current,
+                byte,
+            }),
+            (State::Escape, SYNC) => Some(Event::Sync),
+            (State::Escape, code) => {
+                match (code & !0x3F, Channel::of_code(code)) {
+                    (SELECT, Some(channel)) => self.current = channel,
+                    (CREDIT, Some(channel)) => self.state = State::Credit(channel),
+                    _ => {}
+                }
+                None
+            }
+            (State::Credit(_), 0) => None,
+            (State::Credit(channel), count) => Some(Event::Credit { channel, count }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
