@@ -1,0 +1,151 @@
+//! What a vCPU is: the registers of an EL1 guest as plain data.
+//!
+//! The world switch of `hyp/arch` stores and loads these fields by their offsets; everything else reads and
+//! writes them as data. While a vCPU is loaded on a physical CPU only [`VcpuState::gprs`], [`VcpuState::pc`] and
+//! [`VcpuState::pstate`] are current after an exit; the rest lives in the hardware until
+//! [`Host::sync`](crate::Host::sync) brings it here.
+
+/// SPSR_EL2 / PSTATE fields (Arm ARM DDI 0487, C5.2.20 "SPSR_EL2").
+pub mod pstate {
+    /// M\[3:0\]: EL1 with SP_EL1.
+    pub const EL1H: u64 = 0b0101;
+    /// M\[3:0\]: the exception level and the stack pointer of AArch64.
+    pub const MODE: u64 = 0b1111;
+    /// M\[4\]: AArch32.
+    pub const AARCH32: u64 = 1 << 4;
+    /// AArch32: the T32 instruction set.
+    pub const T32: u64 = 1 << 5;
+    /// The masks D, A, I and F.
+    pub const DAIF: u64 = 0xf << 6;
+    /// BTYPE, where FEAT_BTI exists.
+    pub const BTYPE: u64 = 0b11 << 10;
+    /// SSBS, where FEAT_SSBS exists (AArch64).
+    pub const SSBS: u64 = 1 << 12;
+    /// Illegal execution state.
+    pub const IL: u64 = 1 << 20;
+    /// Software step.
+    pub const SS: u64 = 1 << 21;
+    /// Privileged access never, where FEAT_PAN exists.
+    pub const PAN: u64 = 1 << 22;
+    /// User access override, where FEAT_UAO exists.
+    pub const UAO: u64 = 1 << 23;
+    /// Tag check override, where FEAT_MTE exists.
+    pub const TCO: u64 = 1 << 25;
+}
+
+/// All of one vCPU's registers.
+#[repr(C)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VcpuState {
+    /// x0 to x30.
+    pub gprs: [u64; 31],
+    /// The next instruction's address (ELR_EL2).
+    pub pc: u64,
+    /// PSTATE as SPSR_EL2 holds it; see [`pstate`].
+    pub pstate: u64,
+    /// HCR_EL2 bits that this vCPU needs beyond those of every guest: [`HCR_TVM`] or nothing.
+    pub hcr: u64,
+    /// System registers of EL1 and EL0.
+    pub sys: El1Regs,
+    /// Virtual and physical timer.
+    pub timer: VTimer,
+    /// SIMD and floating point.
+    pub fp: FpRegs,
+}
+
+/// HCR_EL2.TVM: writes to the virtual memory controls trap (set/way maintenance bookkeeping).
+pub const HCR_TVM: u64 = 1 << 26;
+
+impl VcpuState {
+    /// Xn, where 31 is the zero register.
+    pub fn x(&self, n: u8) -> u64 {
+        self.gprs.get(usize::from(n)).copied().unwrap_or(0)
+    }
+
+    /// Sets Xn; a write to 31, the zero register, is dropped.
+    pub fn set_x(&mut self, n: u8, value: u64) {
+        if let Some(reg) = self.gprs.get_mut(usize::from(n)) {
+            *reg = value;
+        }
+    }
+
+    /// Whether the guest runs AArch32 code (at EL0: EL1 is AArch64 always).
+    pub fn aarch32(&self) -> bool {
+        self.pstate & pstate::AARCH32 != 0
+    }
+
+    /// Whether the guest is at EL0.
+    pub fn el0(&self) -> bool {
+        self.pstate & pstate::MODE == 0
+    }
+}
+
+/// The system registers of EL1 and EL0 that a guest owns.
+#[repr(C)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each field is the register of its name, suffix _EL1 unless it says otherwise")]
+pub struct El1Regs {
+    pub mpidr: u64,
+    pub sctlr: u64,
+    pub actlr: u64,
+    pub cpacr: u64,
+    pub ttbr0: u64,
+    pub ttbr1: u64,
+    pub tcr: u64,
+    pub esr: u64,
+    pub afsr0: u64,
+    pub afsr1: u64,
+    pub far: u64,
+    pub mair: u64,
+    pub amair: u64,
+    pub vbar: u64,
+    pub contextidr: u64,
+    pub tpidr_el0: u64,
+    pub tpidrro_el0: u64,
+    pub tpidr: u64,
+    pub sp_el0: u64,
+    pub sp: u64,
+    pub elr: u64,
+    pub spsr: u64,
+    pub par: u64,
+    pub csselr: u64,
+    pub cntkctl: u64,
+    pub mdscr: u64,
+    /// OS lock and OS double lock as the guest sees them: bit 0 OSLK, bit 1 DLK. Never loaded into hardware.
+    pub oslock: u64,
+    /// AArch32 registers that a 32-bit EL0 uses.
+    pub dacr32_el2: u64,
+    pub ifsr32_el2: u64,
+    /// Pointer authentication keys, low and high word: loaded where FEAT_PAuth exists.
+    pub apia: [u64; 2],
+    pub apib: [u64; 2],
+    pub apda: [u64; 2],
+    pub apdb: [u64; 2],
+    pub apga: [u64; 2],
+}
+
+/// SIMD and floating-point registers.
+#[repr(C)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FpRegs {
+    /// V0 to V31.
+    pub v: [u128; 32],
+    /// FPCR.
+    pub fpcr: u64,
+    /// FPSR.
+    pub fpsr: u64,
+}
+
+/// The timers. CNTV is the hardware's; CNTP is emulated, so its fields are always current.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VTimer {
+    /// CNTV_CTL_EL0.
+    pub cntv_ctl: u64,
+    /// CNTV_CVAL_EL0, in ticks of the VM's counter.
+    pub cntv_cval: u64,
+    /// CNTP_CTL_EL0 without ISTATUS, which is computed.
+    pub cntp_ctl: u64,
+    /// CNTP_CVAL_EL0, in ticks of the VM's counter.
+    pub cntp_cval: u64,
+}
