@@ -16,9 +16,12 @@
 //! **Flow control.** A sender of input keeps at most [`RX_WINDOW`] bytes a channel unacknowledged, and EL2 has a ring
 //! of that size for each VM: no byte is lost, and a VM that does not read never holds up another one's input.
 //!
-//! **Lockstep** (byte-identical runs with input). EL2 writes a chunk that ends with a sync, then reads a reply before
-//! anything else happens on the machine: a `u16`, little-endian, and that many bytes of this protocol (0: no
-//! input). The reply depends on the bytes written so far and on nothing else.
+//! **Lockstep** (byte-identical runs with input; `console=lockstep` on EL2's command line, else `console=mux` for the
+//! UART). EL2 opens [`LOCKSTEP_OUT`] and [`LOCKSTEP_IN`] by semihosting (Arm "Semihosting for AArch32 and AArch64",
+//! SYS_OPEN), which are pipes to the runner. It writes (SYS_WRITE) a chunk that ends with a sync, then reads (SYS_READ)
+//! a reply before anything else happens on the machine: a `u16`, little-endian, and that many bytes of this protocol (0:
+//! no input). The reply depends on the bytes written so far and on nothing else. Either call may move fewer bytes
+//! than asked for, and both stop virtual time.
 
 /// The escape byte (ASCII "data link escape").
 pub const DLE: u8 = 0x10;
@@ -26,6 +29,11 @@ pub const DLE: u8 = 0x10;
 pub const RX_WINDOW: usize = 256;
 /// The most VMs that have a console of their own.
 pub const MAX_VMS: u8 = 62;
+
+/// The file that EL2 writes to in lockstep mode, with the NUL that SYS_OPEN wants: the emulator's standard output.
+pub const LOCKSTEP_OUT: &core::ffi::CStr = c"/dev/stdout";
+/// The file that EL2 reads from in lockstep mode: the emulator's standard input.
+pub const LOCKSTEP_IN: &core::ffi::CStr = c"/dev/stdin";
 
 const SELECT: u8 = 0x40;
 const CREDIT: u8 = 0x80;
