@@ -1,0 +1,168 @@
+//! The rest of the world switch: EL1's system registers, FP/SIMD and the virtual timer, between hardware and [`VcpuState`].
+
+use core::arch::{asm, global_asm};
+
+use vm::state::{El1Regs, FpRegs, VcpuState};
+
+use crate::{errata, features, traps};
+
+macro_rules! write {
+    ($name:literal, $value:expr) => {{
+        let value: u64 = $value;
+        // SAFETY: a register of EL1, or one that governs EL1 only; EL2 does not depend on it.
+        unsafe { asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) }
+    }};
+}
+
+macro_rules! read {
+    ($name:literal) => {{
+        let value: u64;
+        // SAFETY: reading a register of EL1 has no effect.
+        unsafe { asm!(concat!("mrs {}, ", $name), out(reg) value, options(nostack, preserves_flags)) };
+        value
+    }};
+}
+
+/// One line a register: saved and loaded alike. SCTLR, TCR and the TTBRs are apart, since their order matters.
+macro_rules! el1_registers {
+    ($($field:ident: $name:literal),* $(,)?) => {
+        fn save_registers(sys: &mut El1Regs) { $(sys.$field = read!($name);)* }
+        fn load_registers(sys: &El1Regs) { $(write!($name, sys.$field);)* }
+    };
+}
+
+el1_registers! {
+    cpacr: "cpacr_el1", esr: "esr_el1", afsr0: "afsr0_el1", afsr1: "afsr1_el1", far: "far_el1",
+    mair: "mair_el1", amair: "amair_el1", vbar: "vbar_el1", contextidr: "contextidr_el1",
+    tpidr_el0: "tpidr_el0", tpidrro_el0: "tpidrro_el0", tpidr: "tpidr_el1", sp_el0: "sp_el0", sp: "sp_el1",
+    elr: "elr_el1", spsr: "spsr_el1", par: "par_el1", csselr: "csselr_el1", cntkctl: "cntkctl_el1",
+    mdscr: "mdscr_el1",
+}
+
+/// Registers of a 32-bit EL0; they do not exist on a CPU without AArch32.
+macro_rules! aarch32_registers {
+    ($($field:ident: $name:literal),*) => {
+        fn save_aarch32(sys: &mut El1Regs) { $(sys.$field = read!($name);)* }
+        fn load_aarch32(sys: &El1Regs) { $(write!($name, sys.$field);)* }
+    };
+}
+aarch32_registers! { dacr32_el2: "dacr32_el2", ifsr32_el2: "ifsr32_el2" }
+
+/// Pointer authentication keys (FEAT_PAuth), by encoding: the assembler's base architecture does not name them.
+macro_rules! pauth_keys {
+    ($($field:ident: $lo:literal, $hi:literal);*) => {
+        fn save_keys(sys: &mut El1Regs) { $(sys.$field = [read!($lo), read!($hi)];)* }
+        fn load_keys(sys: &El1Regs) { $(write!($lo, sys.$field[0]); write!($hi, sys.$field[1]);)* }
+    };
+}
+pauth_keys! {
+    apia: "s3_0_c2_c1_0", "s3_0_c2_c1_1"; apib: "s3_0_c2_c1_2", "s3_0_c2_c1_3";
+    apda: "s3_0_c2_c2_0", "s3_0_c2_c2_1"; apdb: "s3_0_c2_c2_2", "s3_0_c2_c2_3";
+    apga: "s3_0_c2_c3_0", "s3_0_c2_c3_1"
+}
+
+fn isb() {
+    // SAFETY: a barrier.
+    unsafe { asm!("isb", options(nostack, preserves_flags)) };
+}
+
+/// TCR_EL1.EPD0 and EPD1: no walks.
+const TCR_EPD: u64 = (1 << 7) | (1 << 23);
+
+/// What a VM adds to its vCPUs' registers while one of them is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct VmRegisters {
+    /// VTTBR_EL2: stage 2 root and VMID.
+    pub vttbr: u64,
+    /// CNTVOFF_EL2: physical counter minus the VM's, ticks.
+    pub cntvoff: u64,
+}
+
+/// Puts a vCPU's EL1 registers, FP/SIMD and timer onto this CPU. `stale_tlb` says that another vCPU of the same VM ran here since this one
+/// did: its TLB entries share the VMID but need not fit this vCPU's tables (Arm ARM D8.13.5: ASIDs are per PE).
+pub fn load(state: &VcpuState, vm: &VmRegisters, stale_tlb: bool) {
+    reload(state, vm);
+    if stale_tlb {
+        // SAFETY: drops EL1&0 translations of the VMID just set, on this CPU.
+        unsafe { asm!("isb", "tlbi vmalle1", "dsb nsh", options(nostack, preserves_flags)) };
+    }
+    load_fp(&state.fp);
+    write!("cntvoff_el2", vm.cntvoff);
+    write!("cntv_cval_el0", state.timer.cntv_cval);
+    write!("cntv_ctl_el0", state.timer.cntv_ctl);
+    traps::set_hcr(state.hcr);
+    isb();
+}
+
+/// Brings the EL1 system registers of the loaded vCPU into `state`; they stay in the hardware too.
+pub fn sync(state: &mut VcpuState) {
+    state.sys.ttbr0 = read!("ttbr0_el1");
+    state.sys.ttbr1 = read!("ttbr1_el1");
+    state.sys.sctlr = read!("sctlr_el1");
+    state.sys.tcr = read!("tcr_el1");
+    save_registers(&mut state.sys);
+    if features::aarch32_el0() {
+        save_aarch32(&mut state.sys);
+    }
+    if features::pauth() {
+        save_keys(&mut state.sys);
+    }
+}
+
+/// Puts `state`'s EL1 system registers onto this CPU: part of [`load`], and after [`sync`] and changes to them.
+pub fn reload(state: &VcpuState, vm: &VmRegisters) {
+    if errata::speculative_at() {
+        write!("tcr_el1", state.sys.tcr | TCR_EPD);
+        isb();
+    }
+    write!("vttbr_el2", vm.vttbr);
+    write!("vmpidr_el2", state.sys.mpidr);
+    write!("ttbr0_el1", state.sys.ttbr0);
+    write!("ttbr1_el1", state.sys.ttbr1);
+    write!("sctlr_el1", state.sys.sctlr);
+    load_registers(&state.sys);
+    if features::aarch32_el0() {
+        load_aarch32(&state.sys);
+    }
+    if features::pauth() {
+        load_keys(&state.sys);
+    }
+    isb();
+    write!("tcr_el1", state.sys.tcr);
+}
+
+/// Takes a vCPU off this CPU: registers, FP/SIMD and timer go to `state`, and the virtual timer is off.
+pub fn save(state: &mut VcpuState) {
+    sync(state);
+    save_fp(&mut state.fp);
+    sync_timer(state);
+    write!("cntv_ctl_el0", 0);
+    isb();
+}
+
+/// Brings the virtual timer's registers into `state`; it goes on running.
+pub fn sync_timer(state: &mut VcpuState) {
+    state.timer.cntv_ctl = read!("cntv_ctl_el0");
+    state.timer.cntv_cval = read!("cntv_cval_el0");
+}
+
+unsafe extern "C" {
+    fn mobivmm_fp_save(fp: *mut FpRegs);
+    fn mobivmm_fp_load(fp: *const FpRegs);
+}
+
+global_asm!(
+    include_str!("fp.S"),
+    FPCR = const core::mem::offset_of!(FpRegs, fpcr),
+    V = const core::mem::offset_of!(FpRegs, v),
+);
+
+fn save_fp(fp: &mut FpRegs) {
+    // SAFETY: stores the 32 vectors, FPCR and FPSR into `fp`; EL2's own code is soft-float and has nothing there.
+    unsafe { mobivmm_fp_save(fp) };
+}
+
+fn load_fp(fp: &FpRegs) {
+    // SAFETY: as above, the other way.
+    unsafe { mobivmm_fp_load(fp) };
+}

@@ -1,0 +1,65 @@
+//! What this CPU can do: the ID registers.
+
+use core::arch::asm;
+
+macro_rules! id {
+    ($crm:literal, $op2:literal) => {{
+        let value: u64;
+        // SAFETY: op0 = 3, op1 = 0, CRn = 0, CRm 0 to 7 is the ID space: every encoding reads, unallocated ones as zero
+        // (Arm ARM D18.3.1, table of op0 = 3 ID registers).
+        unsafe {
+            asm!(concat!("mrs {}, s3_0_c0_c", $crm, "_", $op2), out(reg) value, options(nomem, nostack, preserves_flags));
+        }
+        value
+    }};
+}
+
+macro_rules! id_row {
+    ($crm:expr, $op2:expr; $($c:literal)*) => {
+        match $crm { $($c => id_cell!($c, $op2; 0 1 2 3 4 5 6 7),)* _ => 0 }
+    };
+}
+macro_rules! id_cell {
+    ($crm:literal, $op2:expr; $($o:literal)*) => { match $op2 { $($o => id!($crm, $o),)* _ => 0 } };
+}
+
+/// The ID register S3_0_C0_C`crm`_`op2` (CRm 1 to 7; others read zero) of this CPU.
+pub fn id_register(crm: u8, op2: u8) -> u64 {
+    id_row!(crm, op2; 1 2 3 4 5 6 7)
+}
+
+fn field(crm: u8, op2: u8, shift: u32) -> u64 {
+    (id_register(crm, op2) >> shift) & 0xf
+}
+
+/// ID_AA64PFR0_EL1.EL0 = 2: a 32-bit EL0 is possible.
+pub(crate) fn aarch32_el0() -> bool {
+    id!(4, 0) & 0xf == 2
+}
+
+/// FEAT_PAuth: address authentication in ID_AA64ISAR1_EL1 (API, APA) or ID_AA64ISAR2_EL1 (APA3).
+pub(crate) fn pauth() -> bool {
+    id!(6, 1) & 0xff0 != 0 || id!(6, 2) & 0xf000 != 0
+}
+
+/// FEAT_FGT: fine-grained traps exist.
+pub(crate) fn fine_grained_traps() -> bool {
+    field(7, 0, 56) != 0
+}
+
+/// FEAT_HCX: HCRX_EL2 exists.
+pub(crate) fn hcrx() -> bool {
+    field(7, 1, 40) != 0
+}
+
+/// Width of physical addresses, bits (ID_AA64MMFR0_EL1.PARange, Arm ARM D19.2.64), 48 at the most: larger needs FEAT_LPA2.
+pub fn physical_address_bits() -> u32 {
+    match id!(7, 0) & 0xf {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        _ => 48,
+    }
+}

@@ -1,0 +1,178 @@
+//! EL2's own translation: one identity map (VA = PA), 39 bits, W^X, guard pages under every stack.
+
+use core::arch::asm;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::boot::STACKS;
+use crate::work::WORK_STACKS;
+use crate::{MAX_CPUS, PAGE, image};
+
+/// MAIR_EL2: attribute 0 Device-nGnRnE, 1 Device-nGnRE, 2 Normal write-back (Arm ARM D19.2.97).
+pub(crate) const MAIR: u64 = 0xff_04_00;
+const DEVICE: u64 = 0 << 2;
+const NORMAL: u64 = 2 << 2;
+
+/// TCR_EL2 without PS: T0SZ = 25 (39 bits), walks write-back inner shareable, 4 KiB granule, RES1 bits 31 and 23
+/// (Arm ARM D19.2.139).
+pub(crate) const TCR: u64 = (1 << 31) | (1 << 23) | (3 << 12) | (1 << 10) | (1 << 8) | 25;
+
+/// SCTLR_EL2 with everything off: its RES1 bits (Arm ARM D19.2.120).
+pub(crate) const SCTLR_OFF: u64 = 0x30c5_0830;
+/// SCTLR_EL2 with MMU, caches and stack alignment check on; [`Map::activate`] adds WXN.
+pub(crate) const SCTLR_ON: u64 = SCTLR_OFF | (1 << 12) | (1 << 3) | (1 << 2) | 1;
+
+/// Whether the address lies in the guard page of a stack.
+pub(crate) fn is_guard(at: usize) -> bool {
+    (0..MAX_CPUS).map(|i| STACKS.guard(i)).chain(WORK_STACKS.guards()).any(|guard| at & !(PAGE - 1) == guard)
+}
+
+/// Descriptor bits (Arm ARM D8.3): valid, AF, inner shareable, AP\[1\] (RES1 in a one-level regime).
+const LEAF: u64 = (1 << 10) | (3 << 8) | (1 << 6) | 1;
+const TABLE_OR_PAGE: u64 = 1 << 1;
+const READ_ONLY: u64 = 1 << 7;
+const EXECUTE_NEVER: u64 = 1 << 54;
+const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
+
+/// A block of the boot mapping: Normal, writable and executable until [`Map::activate`] turns WXN on.
+pub(crate) const BOOT_BLOCK: u64 = LEAF | NORMAL;
+
+#[repr(C, align(4096))]
+struct Table([AtomicU64; 512]);
+
+/// Tables for any layout that the supported machines have: 1 root, then by the GiB or 2 MiB that an edge cuts.
+const TABLES: usize = 48;
+static POOL: [Table; TABLES] = [const { Table([const { AtomicU64::new(0) }; 512]) }; TABLES];
+static USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Why a range could not be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// The range ends above 512 GiB, the reach of EL2's map.
+    OutOfReach,
+    /// Too many edges that are not 2 MiB-aligned: [`TABLES`] are used up.
+    OutOfTables,
+}
+
+/// EL2's map while it is being built, by the primary CPU only.
+pub struct Map {
+    root: &'static Table,
+}
+
+fn take_table() -> Result<&'static Table, MapError> {
+    POOL.get(USED.fetch_add(1, Ordering::Relaxed)).ok_or(MapError::OutOfTables)
+}
+
+impl Map {
+    /// A map of the image alone: code read-only and executable, constants read-only, data and stacks writable, the guard pages
+    /// left out.
+    pub fn new() -> Result<Self, MapError> {
+        let map = Map { root: take_table()? };
+        let image = image::range();
+        map.map(image.start..image::text_end(), NORMAL | READ_ONLY)?;
+        map.map(image::text_end()..image::rodata_end(), NORMAL | READ_ONLY | EXECUTE_NEVER)?;
+        let mut at = image::rodata_end();
+        let guards = (0..MAX_CPUS).map(|i| STACKS.guard(i)).chain(WORK_STACKS.guards());
+        // Both sets lie behind all data, in ascending order each; the linker script decides which comes first.
+        let mut sorted = [0usize; MAX_CPUS + crate::work::MAX_WORK];
+        let mut n = 0;
+        for guard in guards {
+            sorted[n] = guard;
+            n += 1;
+        }
+        sorted.sort_unstable();
+        for guard in sorted {
+            map.map(at..guard, NORMAL | EXECUTE_NEVER)?;
+            at = guard + PAGE;
+        }
+        map.map(at..image.end, NORMAL | EXECUTE_NEVER)?;
+        Ok(map)
+    }
+
+    /// Adds memory that EL2 reads and writes: guest RAM, device tree, bundle. The image's own range is left as it is.
+    pub fn memory(&self, range: Range<u64>) -> Result<(), MapError> {
+        let image = image::range();
+        let (start, end) = (range.start as usize & !(PAGE - 1), (range.end as usize).next_multiple_of(PAGE));
+        self.map(start..end.min(image.start).max(start), NORMAL | EXECUTE_NEVER)?;
+        self.map(start.max(image.end).min(end)..end, NORMAL | EXECUTE_NEVER)
+    }
+
+    /// Adds a device's registers.
+    pub fn device(&self, range: Range<u64>) -> Result<(), MapError> {
+        let (start, end) = (range.start as usize & !(PAGE - 1), (range.end as usize).next_multiple_of(PAGE));
+        self.map(start..end, DEVICE | EXECUTE_NEVER)
+    }
+
+    fn map(&self, range: Range<usize>, attributes: u64) -> Result<(), MapError> {
+        if range.end > 1 << 39 {
+            return Err(MapError::OutOfReach);
+        }
+        let mut at = range.start;
+        while at < range.end {
+            at += Self::step(self.root, 30, at, range.end, attributes)?;
+        }
+        Ok(())
+    }
+
+    /// Maps as much from `at` as one descriptor of this level takes, or goes a level down; the bytes done.
+    fn step(table: &Table, shift: u32, at: usize, end: usize, attributes: u64) -> Result<usize, MapError> {
+        let size = 1usize << shift;
+        let entry = &table.0[(at >> shift) & 511];
+        let old = entry.load(Ordering::Relaxed);
+        if shift == 12 {
+            entry.store(at as u64 | LEAF | TABLE_OR_PAGE | attributes, Ordering::Relaxed);
+            return Ok(size);
+        }
+        if old & 1 == 0 && at.is_multiple_of(size) && end - at >= size {
+            entry.store(at as u64 | LEAF | attributes, Ordering::Relaxed);
+            return Ok(size);
+        }
+        let next = if old & 1 != 0 && old & TABLE_OR_PAGE == 0 {
+            return Ok(size - (at & (size - 1))); // Mapped by a larger block already: overlapping ranges of a device tree.
+        } else if old & 1 != 0 {
+            let index = ((old & ADDRESS) as usize - POOL.as_ptr() as usize) / size_of::<Table>();
+            &POOL[index]
+        } else {
+            let next = take_table()?;
+            entry.store(core::ptr::from_ref(next) as u64 | TABLE_OR_PAGE | 1, Ordering::Relaxed);
+            next
+        };
+        Self::step(next, shift - 9, at, end, attributes)
+    }
+
+    /// Replaces the boot mapping on this CPU. What ran from the boot mapping goes on: both are the identity where they overlap.
+    pub fn activate(self) {
+        let root = core::ptr::from_ref(self.root) as u64;
+        for table in &POOL {
+            // Secondary CPUs start their walks with caches that they have just turned on.
+            crate::cache::clean(core::ptr::from_ref(table) as usize, size_of::<Table>());
+        }
+        // SAFETY: the new map has the running code, its data and its stack at the addresses where they are. Tables visible (DSB),
+        // switch, ISB, old entries gone (TLBI, DSB, ISB): Arm ARM D8.13.1.
+        unsafe {
+            asm!(
+                "dsb ishst",
+                "msr ttbr0_el2, {root}",
+                "isb",
+                "tlbi alle2",
+                "dsb nsh",
+                "isb",
+                "mrs {tmp}, sctlr_el2",
+                "orr {tmp}, {tmp}, #(1 << 19)", // WXN
+                "msr sctlr_el2, {tmp}",
+                "isb",
+                root = in(reg) root,
+                tmp = out(reg) _,
+                options(nostack)
+            );
+        }
+    }
+}
+
+/// TTBR0_EL2 as it is now.
+pub(crate) fn current_table() -> u64 {
+    let table: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mrs {}, ttbr0_el2", out(reg) table, options(nomem, nostack, preserves_flags)) };
+    table
+}

@@ -1,0 +1,142 @@
+//! Physical memory outside EL2's own: guest RAM as bytes, and what the boot loader left as constant slices.
+//!
+//! Safe because the two never meet, nor the image: every range is claimed once, and an overlapping claim is refused. Guest RAM is
+//! never behind a Rust reference; it is read and written by volatile accesses, since its guest may change it at any time.
+
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::{PAGE, cache, image};
+
+const MAX_CLAIMS: usize = 32;
+static CLAIMS: [(AtomicU64, AtomicU64); MAX_CLAIMS] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; MAX_CLAIMS];
+static CLAIMED: AtomicUsize = AtomicUsize::new(0);
+
+/// Claims a range for one use; false if it meets an earlier claim or the image, or the list is full. Boot only, one CPU.
+fn claim(range: &Range<u64>) -> bool {
+    let image = image::range();
+    let meets = |start: u64, end: u64| range.start < end && start < range.end;
+    let count = CLAIMED.load(Ordering::Relaxed);
+    let taken = CLAIMS[..count].iter().any(|(s, e)| meets(s.load(Ordering::Relaxed), e.load(Ordering::Relaxed)));
+    if taken || meets(image.start as u64, image.end as u64) || count == MAX_CLAIMS || range.start > range.end {
+        return false;
+    }
+    CLAIMS[count].0.store(range.start, Ordering::Relaxed);
+    CLAIMS[count].1.store(range.end, Ordering::Relaxed);
+    CLAIMED.store(count + 1, Ordering::Relaxed);
+    true
+}
+
+/// Bytes that the boot loader left in memory (device tree, bundle), for ever. `None` if the range is used otherwise. The range must
+/// be mapped ([`crate::mmu::Map::memory`], or by the boot mapping) before the slice is read.
+pub fn boot_bytes(range: Range<u64>) -> Option<&'static [u8]> {
+    if range.start == 0 || range.end > 1 << 39 || !claim(&range) {
+        return None;
+    }
+    // SAFETY: claimed: neither EL2's data nor guest RAM, so nobody ever writes there; mapped, as the contract says.
+    Some(unsafe { core::slice::from_raw_parts(range.start as *const u8, (range.end - range.start) as usize) })
+}
+
+/// A range of physical memory for guests and their translation tables, as bytes.
+#[derive(Debug)]
+pub struct Region {
+    range: Range<u64>,
+}
+
+impl Region {
+    /// Claims a page-aligned, mapped range. `None` if any of it is in other use.
+    pub fn claim(range: Range<u64>) -> Option<Self> {
+        let aligned = range.start.is_multiple_of(PAGE as u64) && range.end.is_multiple_of(PAGE as u64);
+        (aligned && claim(&range)).then_some(Self { range })
+    }
+
+    /// The physical addresses.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Whether all of these bytes lie in the region.
+    pub fn contains(&self, at: u64, len: usize) -> bool {
+        at >= self.range.start && at.checked_add(len as u64).is_some_and(|end| end <= self.range.end)
+    }
+
+    /// Reads bytes at a physical address; false (and nothing read) if they are not all in the region.
+    pub fn read(&self, at: u64, into: &mut [u8]) -> bool {
+        if !self.contains(at, into.len()) {
+            return false;
+        }
+        let mut from = at as usize;
+        let mut words = into.chunks_exact_mut(8);
+        for word in &mut words {
+            // SAFETY: in the region, which is mapped normal memory without Rust objects; unaligned accesses are allowed there.
+            word.copy_from_slice(&unsafe { (from as *const [u8; 8]).cast::<u64>().read_unaligned() }.to_ne_bytes());
+            from += 8;
+        }
+        for byte in words.into_remainder() {
+            // SAFETY: as above.
+            *byte = unsafe { (from as *const u8).read_volatile() };
+            from += 1;
+        }
+        true
+    }
+
+    /// Writes bytes at a physical address; false (and nothing written) if they do not all fit in the region.
+    pub fn write(&self, at: u64, bytes: &[u8]) -> bool {
+        if !self.contains(at, bytes.len()) {
+            return false;
+        }
+        let mut to = at as usize;
+        let words = bytes.chunks_exact(8);
+        let rest = words.remainder();
+        for word in words {
+            let value = u64::from_ne_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]]);
+            // SAFETY: as in `read`.
+            unsafe { (to as *mut u64).write_unaligned(value) };
+            to += 8;
+        }
+        for byte in rest {
+            // SAFETY: as in `read`.
+            unsafe { (to as *mut u8).write_volatile(*byte) };
+            to += 1;
+        }
+        true
+    }
+
+    /// Clears bytes; false (and nothing done) if they are not all in the region.
+    pub fn zero(&self, at: u64, len: usize) -> bool {
+        if !self.contains(at, len) {
+            return false;
+        }
+        let (mut to, end) = (at as usize, at as usize + len);
+        let block = cache::zero_block_size().unwrap_or(usize::MAX);
+        while to < end {
+            if to.is_multiple_of(block) && end - to >= block {
+                // SAFETY: as in `read`; clears one naturally aligned block of `block` bytes (Arm ARM C6.2 "DC ZVA").
+                unsafe { core::arch::asm!("dc zva, {}", in(reg) to, options(nostack, preserves_flags)) };
+                to += block;
+            } else {
+                // SAFETY: as in `read`.
+                unsafe { (to as *mut u8).write_volatile(0) };
+                to += 1;
+            }
+        }
+        true
+    }
+
+    /// Reads an aligned 64-bit word: a translation table descriptor.
+    pub fn read_word(&self, at: u64) -> Option<u64> {
+        let ok = at.is_multiple_of(8) && self.contains(at, 8);
+        // SAFETY: as in `read`, and aligned.
+        ok.then(|| unsafe { (at as *const u64).read_volatile() })
+    }
+
+    /// Writes an aligned 64-bit word in one access; false if it is not in the region.
+    pub fn write_word(&self, at: u64, value: u64) -> bool {
+        let ok = at.is_multiple_of(8) && self.contains(at, 8);
+        if ok {
+            // SAFETY: as in `read`, and aligned: hardware walkers see the old or the new descriptor.
+            unsafe { (at as *mut u64).write_volatile(value) };
+        }
+        ok
+    }
+}
