@@ -1,1 +1,22 @@
-//! Skeleton.
+//! Machine files: read, checked, and compiled into the bundle (FIT image) that the hypervisor starts its guests from.
+//!
+//! A machine file is TOML; `docs/machine-file.md` documents it. Whatever is wrong with it is refused here, on the
+//! host, as `FILE:LINE: KEY: REASON, WHAT TO DO`.
+#![forbid(unsafe_code)]
+
+mod compile;
+mod error;
+mod fields;
+mod fit;
+mod kernel;
+mod machine;
+mod placement;
+mod schema;
+mod summary;
+mod units;
+
+pub use bundle::{Memory, Schedule};
+pub use compile::Resolver;
+pub use error::Error;
+pub use machine::{Input, Kernel, Machine, Origin, Vm};
+pub use schema::explain;
