@@ -170,3 +170,6 @@ fn elf(file: &[u8], memory: &Memory) -> Result<Flat, String> {
     }
     Ok(flat)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use bundle::{
     RAM_END, Schedule,
 };
 use std::path::{Path, PathBuf};
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 /// The weight of a VM that names none.
 const DEFAULT_WEIGHT: u32 = 256;
@@ -112,18 +112,16 @@ impl Machine {
         let elements = tables.array("[[vm]] for each VM")?;
         let mut vms: Vec<Vm> = Vec::new();
         for (index, element) in elements.iter().enumerate() {
-            let by_number = tables.element(element, format!("vm[{index}]"));
+            let field = tables.element(element, vm_key(element.get_ref(), index));
             if index >= MAX_VMS {
-                return Err(by_number.error(format!("more than {MAX_VMS} VMs: remove some")));
+                return Err(field.error(format!("more than {MAX_VMS} VMs: remove some")));
             }
-            let field = by_number.table(&schema::VM)?.required("name")?;
-            let name = vm_name(&field)?;
+            let vm = field.table(&schema::VM)?;
+            let name_field = vm.required("name")?;
+            let name = vm_name(&name_field)?;
             if vms.iter().any(|other| other.name == name) {
-                return Err(field.error(format!("an earlier VM is called \"{name}\": choose another name")));
+                return Err(name_field.error("an earlier VM has this name: choose another"));
             }
-            let vm = tables
-                .element(element, format!("vm[{name}]"))
-                .table(&schema::VM)?;
             vms.push(Vm::read(&vm, name, file)?);
             refuse_overlap(&vms, &vm.required("memory")?)?;
         }
@@ -221,6 +219,15 @@ fn is_word(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// What the VM at `index` is called in errors: by its name if it has one.
+fn vm_key(vm: &DeValue<'_>, index: usize) -> String {
+    let name = vm
+        .get("name")
+        .and_then(|name| name.get_ref().as_str())
+        .filter(|name| bundle::is_name(name));
+    name.map_or_else(|| format!("vm[{index}]"), |name| format!("vm[{name}]"))
 }
 
 fn vm_name(field: &Field<'_>) -> Result<String, Error> {

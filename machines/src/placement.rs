@@ -34,15 +34,16 @@ pub(crate) fn place(
     let kernel_end = kernel.saturating_add(kernel_size);
     let below = kernel - memory.base >= DTB_WINDOW;
     let dtb = if below { memory.base } else { align(kernel_end) };
-    let initrd = align(kernel_end.max(dtb.saturating_add(DTB_WINDOW)));
+    let used = kernel_end.max(dtb.saturating_add(DTB_WINDOW));
+    let initrd = align(used);
     let end = if initrd_size == 0 {
-        kernel_end.max(dtb.saturating_add(DTB_WINDOW))
+        used
     } else {
         initrd.saturating_add(initrd_size)
     };
-    let needed = end.saturating_sub(memory.base);
-    if needed > memory.size {
-        return Err(needed.checked_next_multiple_of(RAM_ALIGN).unwrap_or(u64::MAX));
+    if end > memory.base + memory.size {
+        let needed = end - memory.base;
+        return Err(needed.checked_next_multiple_of(RAM_ALIGN).unwrap_or(needed));
     }
     Ok(Placement { initrd, dtb })
 }
@@ -72,11 +73,10 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_says_how_much_would() {
-        assert_eq!(
-            place(&MEMORY, BASE, 15 << 20, 0x10_0000 - 0x1_0000).map(|p| p.initrd),
-            Ok(BASE + (15 << 20) + 0x1_0000)
-        );
-        assert_eq!(place(&MEMORY, BASE, 15 << 20, 0x10_0000 - 0xffff), Err(18 << 20));
-        assert_eq!(place(&MEMORY, BASE, u64::MAX, 1), Err(u64::MAX));
+        // The kernel ends at 15 MiB, the device tree's window and so the initrd's place 64 KiB behind it.
+        let room = (1 << 20) - DTB_WINDOW;
+        assert!(place(&MEMORY, BASE, 15 << 20, room).is_ok());
+        assert_eq!(place(&MEMORY, BASE, 15 << 20, room + 1), Err(18 << 20));
+        assert!(place(&MEMORY, BASE, u64::MAX, 1).is_err());
     }
 }
