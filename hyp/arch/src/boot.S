@@ -18,7 +18,7 @@
         b       primary
         .word   0
         .quad   0                               // text_offset: any 2 MiB-aligned base
-        .quad   __image_end                     // image_size, with .bss and stacks
+        .quad   __image_size                    // image_size, with .bss and stacks
         .quad   0b1010                          // little-endian, 4 KiB pages, anywhere in memory
         .quad   0, 0, 0
         .ascii  "ARM\x64"
