@@ -97,8 +97,8 @@ pub struct Initrd<'a> {
     pub load: u64,
 }
 
-/// The properties that every VM's node may have; each schedule adds its own.
-const COMMON: [&str; 14] = [
+/// The properties that every VM's node may have; each schedule adds its own, and so does an initrd.
+const COMMON: [&str; 12] = [
     "vcpus",
     "memory-base",
     "memory-size",
@@ -110,8 +110,6 @@ const COMMON: [&str; 14] = [
     "kernel-load",
     "kernel-entry",
     "kernel-mem-size",
-    "initrd",
-    "initrd-load",
     "dtb-load",
 ];
 
@@ -135,7 +133,15 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
     let vcpus = vm.u32("vcpus")?;
     in_range(vm, "vcpus", vcpus.into(), 1, MAX_VCPUS.into())?;
     let (schedule, schedule_properties) = schedule(vm, vcpus)?;
-    vm.refuse_others(bundle.fdt.data(), &[&COMMON, schedule_properties])?;
+    let initrd_properties: &[_] = if initrd.is_some() {
+        &["initrd", "initrd-load"]
+    } else {
+        &[]
+    };
+    vm.refuse_others(
+        bundle.fdt.data(),
+        &[&COMMON, schedule_properties, initrd_properties],
+    )?;
     let affinity = vm.u64("affinity")?;
     if affinity == 0 || (schedule == Schedule::Exclusive && affinity.count_ones() < vcpus) {
         return Err(vm.error("affinity", Reason::OutOfRange));
