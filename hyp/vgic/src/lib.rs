@@ -1,2 +1,473 @@
-//! Skeleton.
+//! The virtual interrupt controller of one VM: one state machine with a GICv2 and a GICv3 register face.
+//!
+//! [`Vgic`] holds the state of all interrupts as plain data. The virtual CPU interface is the hardware's: the guest
+//! acknowledges and ends interrupts there, without the hypervisor, from the list registers that [`Vgic::enter`] fills.
+//! Methods are bounded, do not allocate, and take `&mut self`: the integrator puts one lock around the whole.
+//!
+//! # Keeping the list registers
+//!
+//! While a vCPU stays loaded its list registers stay in the hardware; an exit that does not concern interrupts need
+//! not look at them. The rules:
+//!
+//! * A method returns in [`Effects::kick`] the vCPUs whose list registers no longer say all there is. For each, the
+//!   integrator sees to it that [`Vgic::enter`] runs on the CPU that has it loaded, before it next enters the guest
+//!   (by an IPI if it is running, by waking it if it is not loaded). [`Vgic::needs_enter`] tells the same later.
+//! * [`Vgic::exit`] takes everything back, before a vCPU is unloaded, before [`Vgic::deliverable`] is asked (WFI),
+//!   and before the vCPU's own access to a register for which [`reads_list_registers`] holds.
+//! * [`Vgic::maintenance`] on the maintenance interrupt, then [`Vgic::enter`].
+//!
+//! A read of ISPENDR or ISACTIVER shows an interrupt in the list register of *another* vCPU as it was when that
+//! register was written; a write to them takes effect when that vCPU, having been kicked, next enters. Clearing the
+//! active state of an interrupt that another vCPU acknowledges at the same moment may deactivate the new activation.
+//!
+//! # Choices where the architecture leaves one
+//!
+//! 32 priority levels. An SPI that may go to several vCPUs goes to the lowest-numbered one that is online (GICv3: and
+//! awake). A GICv2 SGI that is active is not presented for a second sender before it is deactivated. Priority order is
+//! that of the distributor: an interrupt whose group is off in the virtual CPU interface alone keeps its list register.
 #![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod cpu;
+mod dist;
+mod lr;
+mod state;
+mod v2;
+mod v3;
+
+use alloc::{boxed::Box, vec, vec::Vec};
+
+pub use cpu::CpuMask;
+pub use dist::reads_list_registers;
+pub use lr::{Control, ListRegisters, Lr, State};
+pub use state::Groups;
+use state::{Word, bits};
+pub use v3::{GICR_STRIDE, SgiRegister, affinity};
+
+/// The architecture version that the guest sees: that of the hardware, whose CPU interface it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// GICv2: at most 8 vCPUs.
+    V2,
+    /// GICv3 with affinity routing, one Security state, no LPIs.
+    V3,
+}
+
+/// What a vGIC is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The register face.
+    pub version: Version,
+    /// 1 to 8 (GICv2) or 64 (GICv3).
+    pub vcpus: usize,
+    /// Number of SPIs, at most 988; rounded up to what the registers can express (a multiple of 32, or 988).
+    pub spis: usize,
+    /// List registers that every physical CPU has, 1 to 16.
+    pub list_registers: usize,
+}
+
+/// A [`Config`] out of its ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadConfig;
+
+/// A set of vCPUs of one VM: bit n is vCPU n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VcpuSet(pub u64);
+
+impl VcpuSet {
+    /// No vCPU.
+    pub const EMPTY: VcpuSet = VcpuSet(0);
+
+    /// Only `vcpu`.
+    pub const fn one(vcpu: usize) -> VcpuSet {
+        VcpuSet(1 << vcpu)
+    }
+
+    /// Whether `vcpu` is in the set.
+    pub const fn contains(self, vcpu: usize) -> bool {
+        self.0 >> vcpu & 1 != 0
+    }
+
+    /// The set without `vcpu`.
+    pub const fn without(self, vcpu: usize) -> VcpuSet {
+        VcpuSet(self.0 & !(1 << vcpu))
+    }
+
+    /// Whether there is nobody in the set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The members in ascending order.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            (left != 0).then(|| {
+                let vcpu = left.trailing_zeros() as usize;
+                left &= left - 1;
+                vcpu
+            })
+        })
+    }
+}
+
+/// What the integrator owes after a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Effects {
+    /// vCPUs that must go through [`Vgic::enter`] soon.
+    pub kick: VcpuSet,
+    /// [`Vgic::take_deactivation`] has something.
+    pub deactivate: bool,
+}
+
+impl Effects {
+    /// Nothing to do.
+    pub const NONE: Effects = Effects {
+        kick: VcpuSet::EMPTY,
+        deactivate: false,
+    };
+}
+
+impl core::ops::BitOrAssign for Effects {
+    fn bitor_assign(&mut self, other: Effects) {
+        self.kick.0 |= other.kick.0;
+        self.deactivate |= other.deactivate;
+    }
+}
+
+/// The first INTID that is not an interrupt (Arm IHI 0069H, section 2.2.1).
+const INTID_LIMIT: usize = 1020;
+const SGIS: usize = 16;
+const LIST_REGISTERS_MAX: usize = 16;
+
+/// A vCPU's part of the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Vcpu {
+    /// SGIs and PPIs.
+    private: Word,
+    /// Per SGI, the vCPUs that have it pending here (GICv2), or bit 0 (GICv3). Not zero iff `private.latch` is set.
+    sgi_pending: [u8; SGIS],
+    /// Per SGI that is active and not listed, who sent it.
+    sgi_source: [u8; SGIS],
+    /// Per word: the SPIs that may be sent here.
+    targets: Box<[u32]>,
+    /// Per word: the interrupts that only this vCPU may list. An SPI that is not busy has its home with one of its
+    /// targets (if it has any), a busy one where it was listed.
+    home: Box<[u32]>,
+    /// The words in which something changed since the list registers were last brought up to date.
+    attention: u32,
+    /// The list registers as they were written, those of `used`.
+    lrs: [Lr; LIST_REGISTERS_MAX],
+    used: u16,
+    /// The list registers whose pending state was taken out of a latch, to which it returns unless acknowledged.
+    latched: u16,
+    control: Control,
+    online: bool,
+    /// GICR_WAKER.ProcessorSleep.
+    asleep: bool,
+}
+
+/// The interrupt controller of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vgic {
+    version: Version,
+    /// Mask of the list registers that exist.
+    lr_mask: u16,
+    vcpus: Vec<Vcpu>,
+    /// Words 1 and up.
+    spis: Vec<Word>,
+    /// GICD_IROUTER of each SPI (GICv3), without Aff3.
+    routes: Vec<u32>,
+    /// GICD_CTLR's enables.
+    groups: Groups,
+    /// Words of SPIs that may have orphans.
+    orphans: u32,
+}
+
+impl Vgic {
+    /// A controller after reset, with vCPU 0 online. The only method that allocates.
+    pub fn new(config: Config) -> Result<Vgic, BadConfig> {
+        let Config {
+            version,
+            vcpus,
+            spis,
+            list_registers,
+        } = config;
+        let most = if version == Version::V2 {
+            v2::VCPUS_MAX
+        } else {
+            v3::VCPUS_MAX
+        };
+        if !(1..=most).contains(&vcpus)
+            || spis > INTID_LIMIT - 32
+            || !(1..=LIST_REGISTERS_MAX).contains(&list_registers)
+        {
+            return Err(BadConfig);
+        }
+        let words = 1 + spis.div_ceil(32);
+        let mut private = Word {
+            edge: 0xffff,
+            ..Word::RESET
+        };
+        if version == Version::V2 {
+            private.enabled = 0xffff; // as in a GIC-400, where SGIs cannot be disabled
+        }
+        let mut home = vec![0; words].into_boxed_slice();
+        home[0] = !0;
+        let vcpu = Vcpu {
+            private,
+            sgi_pending: [0; SGIS],
+            sgi_source: [0; SGIS],
+            targets: home.clone(),
+            home,
+            attention: 0,
+            lrs: [Lr::EMPTY; LIST_REGISTERS_MAX],
+            used: 0,
+            latched: 0,
+            control: Control::default(),
+            online: false,
+            asleep: version == Version::V3,
+        };
+        let mut vgic = Vgic {
+            version,
+            lr_mask: u16::MAX >> (LIST_REGISTERS_MAX - list_registers),
+            vcpus: vec![vcpu; vcpus],
+            spis: vec![Word::RESET; words - 1],
+            routes: vec![
+                0;
+                if version == Version::V3 {
+                    (words - 1) * 32
+                } else {
+                    0
+                }
+            ],
+            groups: Groups::default(),
+            orphans: 0,
+        };
+        let boot = &mut vgic.vcpus[0];
+        boot.online = true;
+        // GICv3: IROUTER resets to affinity 0. GICv2: a uniprocessor's SPIs all go to it, else to nobody.
+        if version == Version::V3 || vcpus == 1 {
+            boot.targets.fill(!0);
+            boot.home.fill(!0);
+        }
+        Ok(vgic)
+    }
+
+    /// Sets the input line of a PPI of `vcpu`, or of an SPI (`vcpu` does not matter then).
+    ///
+    /// For a mapped interrupt `true` means that the physical interrupt was acknowledged, its priority dropped and it
+    /// was left active; `false` withdraws it.
+    pub fn line(&mut self, vcpu: usize, intid: u16, level: bool) -> Effects {
+        let Some((w, bit)) = self.locate(intid) else {
+            return Effects::NONE;
+        };
+        let word = self.word_mut(vcpu, w);
+        if word.mapped & bit != 0 {
+            if !level {
+                return self.clear_pending(vcpu, w, bit);
+            }
+            word.latch |= bit;
+            word.owed |= bit;
+        } else {
+            if (word.line & bit != 0) == level {
+                return Effects::NONE;
+            }
+            word.line ^= bit;
+            word.latch |= word.line & word.edge & bit;
+        }
+        self.touch(vcpu, w, bit)
+    }
+
+    /// A pulse on the line of an edge-triggered interrupt: makes it pending until it is acknowledged.
+    pub fn pulse(&mut self, vcpu: usize, intid: u16) -> Effects {
+        let Some((w, bit)) = self.locate(intid) else {
+            return Effects::NONE;
+        };
+        let word = self.word_mut(vcpu, w);
+        word.latch |= bit;
+        word.owed |= word.mapped & bit;
+        self.touch(vcpu, w, bit)
+    }
+
+    /// Backs a PPI or SPI by the physical interrupt `pintid`: a guest's deactivation then deactivates that one, in
+    /// hardware. To be called before the interrupt is first used.
+    pub fn map_hw(&mut self, vcpu: usize, intid: u16, pintid: u16) {
+        let Some((w, bit)) = self.locate(intid) else {
+            return;
+        };
+        let word = self.word_mut(vcpu, w);
+        word.mapped |= bit;
+        word.line &= !bit;
+        word.pintid[usize::from(intid) % 32] = pintid;
+    }
+
+    /// Whether the physical interrupt behind the mapped `intid` must be active while `vcpu` is loaded: the virtual one
+    /// is pending or active because of it. Set its physical state from this at switch-in; at switch-out clear it.
+    pub fn physical_active(&self, vcpu: usize, intid: u16) -> bool {
+        self.locate(intid).is_some_and(|(w, bit)| {
+            let word = self.word(vcpu, w);
+            let hardware = bits(self.vcpus[vcpu].used.into()).any(|n| {
+                let lr = &self.vcpus[vcpu].lrs[n];
+                lr.vintid == intid && lr.hw.is_some()
+            });
+            hardware || word.owed & !word.orphans() & bit != 0
+        })
+    }
+
+    /// The next physical interrupt whose virtual one ended without the hardware's help: clear its active state (by
+    /// ICACTIVER, which does no harm if it is not active). `loaded` is the vCPU that this CPU has loaded: PPIs are
+    /// returned on its behalf only.
+    pub fn take_deactivation(&mut self, loaded: Option<usize>) -> Option<u16> {
+        fn take(word: &mut Word) -> Option<u16> {
+            let bit = bits(word.orphans()).next()?;
+            word.owed &= !(1 << bit);
+            Some(word.pintid[bit])
+        }
+        if let Some(pintid) = loaded.and_then(|vcpu| take(&mut self.vcpus[vcpu].private)) {
+            return Some(pintid);
+        }
+        for w in bits(self.orphans) {
+            if let Some(pintid) = take(&mut self.spis[w - 1]) {
+                return Some(pintid);
+            }
+            self.orphans &= !(1 << w);
+        }
+        None
+    }
+
+    /// Tells that `vcpu` runs (PSCI CPU_ON) or not (CPU_OFF): where SPIs with a choice of vCPUs go.
+    pub fn set_online(&mut self, vcpu: usize, online: bool) -> Effects {
+        self.vcpus[vcpu].online = online;
+        self.rehome_all()
+    }
+
+    /// The word and the mask of a PPI or SPI that exists.
+    fn locate(&self, intid: u16) -> Option<(usize, u32)> {
+        let intid = usize::from(intid);
+        let there = (SGIS..INTID_LIMIT).contains(&intid) && intid / 32 < self.words();
+        there.then_some((intid / 32, 1 << (intid % 32)))
+    }
+
+    fn words(&self) -> usize {
+        self.spis.len() + 1
+    }
+
+    fn all_words(&self) -> u32 {
+        u32::MAX >> (32 - self.words())
+    }
+
+    fn word(&self, vcpu: usize, w: usize) -> &Word {
+        if w == 0 {
+            &self.vcpus[vcpu].private
+        } else {
+            &self.spis[w - 1]
+        }
+    }
+
+    fn word_mut(&mut self, vcpu: usize, w: usize) -> &mut Word {
+        if w == 0 {
+            &mut self.vcpus[vcpu].private
+        } else {
+            &mut self.spis[w - 1]
+        }
+    }
+
+    /// After a change to `bits` of a word: finds who has to look at it.
+    fn touch(&mut self, vcpu: usize, w: usize, bits: u32) -> Effects {
+        let groups = self.groups;
+        if w == 0 {
+            let private = &self.vcpus[vcpu].private;
+            let orphans = private.orphans() & bits;
+            if (private.ready(groups) | private.busy()) & bits | orphans == 0 {
+                return Effects::NONE;
+            }
+            self.vcpus[vcpu].attention |= 1;
+            return Effects {
+                kick: VcpuSet::one(vcpu),
+                deactivate: orphans != 0,
+            };
+        }
+        self.rehome_strays(w);
+        let word = &self.spis[w - 1];
+        let concerned = (word.ready(groups) | word.busy()) & bits;
+        let orphans = word.orphans() & bits;
+        let mut effects = Effects {
+            kick: VcpuSet::EMPTY,
+            deactivate: orphans != 0,
+        };
+        if orphans != 0 {
+            self.orphans |= 1 << w;
+        }
+        for (n, vcpu) in self.vcpus.iter_mut().enumerate() {
+            if vcpu.home[w] & concerned != 0 {
+                vcpu.attention |= 1 << w;
+                effects.kick.0 |= 1 << n;
+            }
+        }
+        effects
+    }
+
+    /// Gives the SPIs of a word that are no longer busy a home among their targets.
+    fn rehome_strays(&mut self, w: usize) {
+        let (mut stray, mut homed, mut targeted) = (0, 0, 0);
+        for vcpu in &self.vcpus {
+            stray |= vcpu.home[w] & !vcpu.targets[w];
+            homed |= vcpu.home[w];
+            targeted |= vcpu.targets[w];
+        }
+        if (stray | targeted & !homed) & !self.spis[w - 1].busy() != 0 {
+            self.rehome(w);
+        }
+    }
+
+    /// Chooses a home for the SPIs of a word that are not busy: the lowest target that takes part in such choices,
+    /// else the lowest one.
+    fn rehome(&mut self, w: usize) {
+        let busy = self.spis[w - 1].busy();
+        let mut free = !busy;
+        for willing in [true, false] {
+            for vcpu in &mut self.vcpus {
+                if willing {
+                    vcpu.home[w] &= busy;
+                }
+                if !willing || vcpu.online && !vcpu.asleep {
+                    let take = vcpu.targets[w] & free;
+                    vcpu.home[w] |= take;
+                    free &= !take;
+                }
+            }
+        }
+    }
+
+    fn rehome_all(&mut self) -> Effects {
+        let mut effects = Effects::NONE;
+        for w in 1..self.words() {
+            self.rehome(w);
+            effects |= self.touch(0, w, !0);
+        }
+        effects
+    }
+
+    fn clear_pending(&mut self, vcpu: usize, w: usize, mask: u32) -> Effects {
+        let word = self.word_mut(vcpu, w);
+        word.latch &= !mask;
+        word.drop_pending |= mask & word.listed();
+        if w == 0 {
+            for sgi in bits(mask & 0xffff) {
+                self.vcpus[vcpu].sgi_pending[sgi] = 0;
+            }
+        }
+        self.touch(vcpu, w, mask)
+    }
+
+    fn clear_active(&mut self, vcpu: usize, w: usize, mask: u32) -> Effects {
+        let word = self.word_mut(vcpu, w);
+        word.active &= !mask;
+        word.drop_active |= mask & word.listed();
+        self.touch(vcpu, w, mask)
+    }
+}

@@ -1,0 +1,258 @@
+//! The registers that both faces share: those of the distributor with one bit, two bits or a byte an interrupt, which
+//! GICv3 repeats for SGIs and PPIs in each redistributor's SGI frame at the same offsets (Arm IHI 0048B, section 4.3;
+//! Arm IHI 0069H, sections 12.9 and 12.11).
+
+use crate::state::{Groups, bits};
+use crate::{Effects, INTID_LIMIT, VcpuSet, Version, Vgic};
+use core::ops::RangeInclusive;
+
+pub(crate) const CTLR: usize = 0x000;
+pub(crate) const TYPER: usize = 0x004;
+pub(crate) const IIDR: usize = 0x008;
+/// Implementer Arm (JEP106 0x43b), product 'M'.
+pub(crate) const IIDR_VALUE: u64 = 0x4d00_043b;
+
+/// One-bit registers: each kind has 32 words from 0x080 on.
+#[derive(Clone, Copy)]
+enum Bits {
+    Group,
+    SetEnable,
+    ClearEnable,
+    SetPending,
+    ClearPending,
+    SetActive,
+    ClearActive,
+}
+
+enum Register {
+    /// Kind and word.
+    Bits(Bits, usize),
+    /// IPRIORITYR: INTID of the first byte.
+    Priority(usize),
+    /// ICFGR: INTID of the first of 16.
+    Config(usize),
+}
+
+fn decode(offset: usize, size: usize) -> Option<Register> {
+    let kind = match offset & !0x7f {
+        0x080 => Bits::Group,
+        0x100 => Bits::SetEnable,
+        0x180 => Bits::ClearEnable,
+        0x200 => Bits::SetPending,
+        0x280 => Bits::ClearPending,
+        0x300 => Bits::SetActive,
+        0x380 => Bits::ClearActive,
+        0x400..0x800 if size == 1 || size == 4 => return Some(Register::Priority(offset - 0x400)),
+        0xc00..0xd00 if size == 4 => return Some(Register::Config((offset - 0xc00) * 4)),
+        _ => return None,
+    };
+    (size == 4).then_some(Register::Bits(kind, offset % 0x80 / 4))
+}
+
+/// Whether the register at `offset` of a GICD or GICR frame shows or changes pending or active state, so that the
+/// accessing vCPU's list registers should be folded ([`Vgic::exit`]) before the access.
+pub fn reads_list_registers(offset: u64) -> bool {
+    matches!(offset & 0xffff, 0x200..0x400 | 0xf10..0xf30)
+}
+
+/// The bits of a word that are interrupts.
+fn valid(w: usize) -> u32 {
+    if w == INTID_LIMIT / 32 {
+        u32::MAX >> (32 - INTID_LIMIT % 32)
+    } else {
+        u32::MAX
+    }
+}
+
+/// Puts bit n of the lower half at bit 2n.
+fn spread(half: u32) -> u32 {
+    [
+        (8, 0x00ff_00ff),
+        (4, 0x0f0f_0f0f),
+        (2, 0x3333_3333),
+        (1, 0x5555_5555),
+    ]
+    .iter()
+    .fold(half & 0xffff, |x, &(shift, mask)| (x | x << shift) & mask)
+}
+
+/// Puts bit 2n at bit n.
+fn gather(word: u32) -> u32 {
+    [
+        (1, 0x3333_3333),
+        (2, 0x0f0f_0f0f),
+        (4, 0x00ff_00ff),
+        (8, 0x0000_ffff),
+    ]
+    .iter()
+    .fold(word & 0x5555_5555, |x, &(shift, mask)| (x | x >> shift) & mask)
+}
+
+impl Vgic {
+    /// A read by `vcpu` of `size` bytes at `offset` of the distributor. What does not exist, is misaligned or has
+    /// another size reads as zero.
+    pub fn gicd_read(&self, vcpu: usize, offset: u64, size: usize) -> u64 {
+        match (usize::try_from(offset), self.version) {
+            (Ok(offset), _) if !offset.is_multiple_of(size) => 0,
+            (Ok(offset @ 0..0x1000), Version::V2) => self.v2_gicd_read(vcpu, offset, size),
+            (Ok(offset @ 0..0x1_0000), Version::V3) => self.v3_gicd_read(vcpu, offset, size),
+            _ => 0,
+        }
+    }
+
+    /// A write by `vcpu` of the lower `size` bytes of `value` at `offset` of the distributor. What does not exist, is
+    /// misaligned or has another size is ignored.
+    pub fn gicd_write(&mut self, vcpu: usize, offset: u64, size: usize, value: u64) -> Effects {
+        match (usize::try_from(offset), self.version) {
+            (Ok(offset), _) if !offset.is_multiple_of(size) => Effects::NONE,
+            (Ok(offset @ 0..0x1000), Version::V2) => self.v2_gicd_write(vcpu, offset, size, value),
+            (Ok(offset @ 0..0x1_0000), Version::V3) => self.v3_gicd_write(vcpu, offset, size, value),
+            _ => Effects::NONE,
+        }
+    }
+
+    /// Reads a register of the words in `window`; anything else reads as zero.
+    pub(crate) fn bank_read(
+        &self,
+        vcpu: usize,
+        offset: usize,
+        size: usize,
+        window: RangeInclusive<usize>,
+    ) -> u64 {
+        let there = |w: &usize| *w < self.words() && window.contains(w);
+        let value = match decode(offset, size) {
+            Some(Register::Bits(kind, w)) if there(&w) => {
+                let word = self.word(vcpu, w);
+                match kind {
+                    Bits::Group => word.group1,
+                    Bits::SetEnable | Bits::ClearEnable => word.enabled,
+                    Bits::SetPending | Bits::ClearPending => {
+                        word.pending() | word.lr_pending & !word.drop_pending
+                    }
+                    Bits::SetActive | Bits::ClearActive => word.active | word.lr_active & !word.drop_active,
+                }
+            }
+            Some(Register::Priority(first)) if there(&(first / 32)) => {
+                let priority = &self.word(vcpu, first / 32).priority;
+                (0..size).fold(0, |value, n| {
+                    value | u32::from(priority[first % 32 + n]) << (8 * n)
+                })
+            }
+            Some(Register::Config(first)) if there(&(first / 32)) => {
+                spread(self.word(vcpu, first / 32).edge >> (first % 32)) << 1
+            }
+            _ => 0,
+        };
+        value.into()
+    }
+
+    /// Writes a register of the words in `window`; anything else is ignored.
+    pub(crate) fn bank_write(
+        &mut self,
+        vcpu: usize,
+        offset: usize,
+        size: usize,
+        value: u32,
+        window: RangeInclusive<usize>,
+    ) -> Effects {
+        let words = self.words();
+        let there = |w: &usize| *w < words && window.contains(w);
+        match decode(offset, size) {
+            Some(Register::Bits(kind, w)) if there(&w) => self.write_bits(vcpu, kind, w, value & valid(w)),
+            Some(Register::Priority(first)) if there(&(first / 32)) => {
+                let word = self.word_mut(vcpu, first / 32);
+                let mut changed = 0;
+                for (n, &priority) in value.to_le_bytes()[..size].iter().enumerate() {
+                    if first + n < INTID_LIMIT && word.priority[first % 32 + n] != priority & 0xf8 {
+                        word.set_priority(first % 32 + n, priority);
+                        changed |= 1 << (first % 32 + n);
+                    }
+                }
+                self.touch(vcpu, first / 32, changed)
+            }
+            // The SGIs' register is read-only.
+            Some(Register::Config(first)) if first > 0 && there(&(first / 32)) => {
+                let (w, shift) = (first / 32, first % 32);
+                let word = self.word_mut(vcpu, w);
+                let edge = word.edge & !(0xffff << shift) | (gather(value >> 1) << shift) & valid(w);
+                let changed = word.edge ^ edge;
+                word.edge = edge;
+                self.touch(vcpu, w, changed)
+            }
+            _ => Effects::NONE,
+        }
+    }
+
+    fn write_bits(&mut self, vcpu: usize, kind: Bits, w: usize, value: u32) -> Effects {
+        // In GICv2 the pending bits of SGIs are read-only: SPENDSGIR and CPENDSGIR write them.
+        let writable = if w == 0 && self.version == Version::V2 {
+            value & !0xffff
+        } else {
+            value
+        };
+        let word = self.word_mut(vcpu, w);
+        let changed = match kind {
+            Bits::Group => {
+                let changed = word.group1 ^ value;
+                word.group1 = value;
+                changed
+            }
+            Bits::SetEnable => {
+                word.enabled |= value;
+                value
+            }
+            Bits::ClearEnable => {
+                word.enabled &= !value;
+                value
+            }
+            Bits::SetPending => {
+                word.latch |= writable;
+                if w == 0 {
+                    for sgi in bits(writable & 0xffff) {
+                        self.vcpus[vcpu].sgi_pending[sgi] |= 1;
+                    }
+                }
+                writable
+            }
+            Bits::ClearPending => return self.clear_pending(vcpu, w, writable),
+            Bits::SetActive => {
+                word.active |= value;
+                value
+            }
+            Bits::ClearActive => return self.clear_active(vcpu, w, value),
+        };
+        self.touch(vcpu, w, changed)
+    }
+
+    /// GICD_CTLR's group enables.
+    pub(crate) fn read_groups(&self) -> u64 {
+        u64::from(self.groups.group0) | u64::from(self.groups.group1) << 1
+    }
+
+    /// Writes GICD_CTLR's group enables. They concern every interrupt of every vCPU.
+    pub(crate) fn write_groups(&mut self, value: u64) -> Effects {
+        let groups = Groups {
+            group0: value & 1 != 0,
+            group1: value & 2 != 0,
+        };
+        if groups == self.groups {
+            return Effects::NONE;
+        }
+        self.groups = groups;
+        let all = self.all_words();
+        let mut effects = Effects::NONE;
+        for (n, vcpu) in self.vcpus.iter_mut().enumerate() {
+            vcpu.attention = all;
+            effects.kick.0 |= VcpuSet::one(n).0;
+        }
+        effects
+    }
+
+    /// Makes an SGI pending on `to`. `sender` is its bit in a GICv2's per-sender pending state, 1 in GICv3.
+    pub(crate) fn set_sgi(&mut self, to: usize, sgi: usize, sender: u8) -> Effects {
+        let vcpu = &mut self.vcpus[to];
+        vcpu.sgi_pending[sgi] |= sender;
+        vcpu.private.latch |= 1 << sgi;
+        self.touch(to, 0, 1 << sgi)
+    }
+}

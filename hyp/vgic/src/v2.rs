@@ -1,0 +1,142 @@
+//! The GICv2 face: the distributor as the guest sees it (Arm IHI 0048B, section 4.3, without Security Extensions).
+//! The CPU interface is the hardware's GICV.
+
+use crate::dist::{CTLR, IIDR, IIDR_VALUE, TYPER};
+use crate::state::bits;
+use crate::{Effects, VcpuSet, Vgic};
+
+pub(crate) const VCPUS_MAX: usize = 8;
+
+const SGIR: usize = 0xf00;
+/// ICPIDR2: architecture revision 2, as a GIC-400 shows it.
+const ICPIDR2: usize = 0xfe8;
+const ICPIDR2_VALUE: u64 = 0x2b;
+
+impl Vgic {
+    pub(crate) fn v2_gicd_read(&self, vcpu: usize, offset: usize, size: usize) -> u64 {
+        match (offset, size) {
+            (CTLR, 4) => self.read_groups(),
+            (TYPER, 4) => (self.vcpus.len() as u64 - 1) << 5 | self.spis.len() as u64,
+            (IIDR, 4) => IIDR_VALUE,
+            (0x800..0xc00, 1 | 4) => {
+                (0..size).fold(0, |v, n| v | self.itargets(vcpu, offset - 0x800 + n) << (8 * n))
+            }
+            (0xf10..0xf30, 1 | 4) => {
+                let sgi = offset % 16;
+                (0..size).fold(0, |value, n| {
+                    value | u64::from(self.sgi_senders(vcpu, sgi + n)) << (8 * n)
+                })
+            }
+            (ICPIDR2, 4) => ICPIDR2_VALUE,
+            _ => self.bank_read(vcpu, offset, size, 0..=31),
+        }
+    }
+
+    pub(crate) fn v2_gicd_write(&mut self, vcpu: usize, offset: usize, size: usize, value: u64) -> Effects {
+        let bytes = value.to_le_bytes();
+        match (offset, size) {
+            (CTLR, 4) => self.write_groups(value),
+            (0x820..0xc00, 1 | 4) => self.write_itargets(offset - 0x800, &bytes[..size]),
+            (SGIR, 4) => self.write_sgir(vcpu, value),
+            (0xf10..0xf20, 1 | 4) => {
+                let mut effects = Effects::NONE;
+                for (n, &senders) in bytes[..size].iter().enumerate() {
+                    effects |= self.clear_sgi(vcpu, offset - 0xf10 + n, senders);
+                }
+                effects
+            }
+            (0xf20..0xf30, 1 | 4) => {
+                let present = (1 << self.vcpus.len()) - 1;
+                let mut effects = Effects::NONE;
+                for (n, &senders) in bytes[..size].iter().enumerate() {
+                    if u16::from(senders) & present != 0 {
+                        effects |=
+                            self.set_sgi(vcpu, offset - 0xf20 + n, (u16::from(senders) & present) as u8);
+                    }
+                }
+                effects
+            }
+            _ => self.bank_write(vcpu, offset, size, value as u32, 0..=31),
+        }
+    }
+
+    /// GICD_ITARGETSR of one interrupt: SGIs and PPIs show the reader's own bit. In a uniprocessor it is RAZ/WI.
+    fn itargets(&self, vcpu: usize, intid: usize) -> u64 {
+        let w = intid / 32;
+        if self.vcpus.len() == 1 || w >= self.words() {
+            return 0;
+        }
+        if w == 0 {
+            return 1 << vcpu;
+        }
+        let has = |n: usize| u64::from(self.vcpus[n].targets[w] >> (intid % 32) & 1);
+        (0..self.vcpus.len()).fold(0, |mask, n| mask | has(n) << n)
+    }
+
+    fn write_itargets(&mut self, first: usize, masks: &[u8]) -> Effects {
+        let w = first / 32;
+        if self.vcpus.len() == 1 || w >= self.words() {
+            return Effects::NONE;
+        }
+        let mut changed = 0;
+        for (intid, mask) in (first % 32..).zip(masks) {
+            changed |= 1 << intid;
+            for (n, vcpu) in self.vcpus.iter_mut().enumerate() {
+                let there = u32::from(mask >> n & 1);
+                vcpu.targets[w] = vcpu.targets[w] & !(1 << intid) | there << intid;
+            }
+        }
+        self.rehome(w);
+        self.touch(0, w, changed)
+    }
+
+    fn write_sgir(&mut self, vcpu: usize, value: u64) -> Effects {
+        let all = VcpuSet(u64::MAX >> (64 - self.vcpus.len()));
+        let targets = match value >> 24 & 3 {
+            0 => VcpuSet(value >> 16 & 0xff & all.0),
+            1 => all.without(vcpu),
+            2 => VcpuSet::one(vcpu),
+            _ => VcpuSet::EMPTY,
+        };
+        let mut effects = Effects::NONE;
+        for to in targets.iter() {
+            effects |= self.set_sgi(to, (value & 0xf) as usize, 1 << vcpu);
+        }
+        effects
+    }
+
+    /// The vCPUs that have an SGI pending on `vcpu`, the one in a list register included.
+    fn sgi_senders(&self, vcpu: usize, sgi: usize) -> u8 {
+        let word = &self.vcpus[vcpu].private;
+        let listed = match self.listed_sender(vcpu, sgi) {
+            Some(sender) if word.lr_pending & !word.drop_pending & 1 << sgi != 0 => sender,
+            _ => 0,
+        };
+        self.vcpus[vcpu].sgi_pending[sgi] | listed
+    }
+
+    /// GICD_CPENDSGIR: takes the SGIs of some senders back.
+    fn clear_sgi(&mut self, vcpu: usize, sgi: usize, senders: u8) -> Effects {
+        let listed = self
+            .listed_sender(vcpu, sgi)
+            .is_some_and(|sender| sender & senders != 0);
+        let own = &mut self.vcpus[vcpu];
+        own.sgi_pending[sgi] &= !senders;
+        if own.sgi_pending[sgi] == 0 {
+            own.private.latch &= !(1 << sgi);
+        }
+        if listed {
+            own.private.drop_pending |= 1 << sgi;
+        }
+        self.touch(vcpu, 0, 1 << sgi)
+    }
+
+    /// The sender, as a mask, of the SGI in a list register.
+    fn listed_sender(&self, vcpu: usize, sgi: usize) -> Option<u8> {
+        let vcpu = &self.vcpus[vcpu];
+        bits(vcpu.used.into())
+            .map(|n| &vcpu.lrs[n])
+            .find(|lr| usize::from(lr.vintid) == sgi)
+            .map(|lr| 1 << lr.source)
+    }
+}
