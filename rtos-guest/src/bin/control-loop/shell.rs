@@ -1,0 +1,48 @@
+//! The shell: a line of input, a line or two of answer.
+
+use embedded_io::Read;
+use heapless::Vec;
+use mobi_rtos::time::ExtU64;
+use mobi_rtos::{Console, println};
+
+use crate::statistics::STATISTICS;
+
+/// The longest line.
+const LINE: usize = 80;
+
+/// The shell task.
+pub fn run() {
+    let mut line: Vec<u8, LINE> = Vec::new();
+    let mut input = [0; 16];
+    loop {
+        let Ok(n) = Console.read(&mut input);
+        for &byte in &input[..n] {
+            if byte == b'\r' || byte == b'\n' {
+                execute(str::from_utf8(&line).unwrap_or_default());
+                line.clear();
+            } else if line.push(byte).is_err() {
+                println!("a line has at most {LINE} bytes");
+                line.clear();
+            }
+        }
+    }
+}
+
+fn execute(line: &str) {
+    let (command, argument) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+    match command {
+        "" => {}
+        "help" => println!("help | stats | output | period MICROSECONDS | echo TEXT"),
+        "stats" => STATISTICS.print(),
+        "output" => STATISTICS.print_output(),
+        "echo" => println!("{argument}"),
+        "period" => match argument.trim().parse::<u64>() {
+            Ok(micros @ 50..=10_000_000) => {
+                crate::set_period(micros.micros());
+                println!("period is {micros}us");
+            }
+            _ => println!("period: microseconds from 50 to 10000000"),
+        },
+        _ => println!("unknown command {command}; try help"),
+    }
+}
