@@ -14,39 +14,14 @@ pub(crate) struct Section {
 /// A key of a table.
 pub(crate) struct Key {
     pub(crate) name: &'static str,
-    /// The type, for people.
+    /// The type, and whether it must be given or what holds if it is not, for people.
     kind: &'static str,
-    /// What holds if it is not given; none: it must be given.
-    default: Option<&'static str>,
     text: &'static str,
 }
 
-const fn required(name: &'static str, kind: &'static str, text: &'static str) -> Key {
-    Key {
-        name,
-        kind,
-        default: None,
-        text,
-    }
+const fn key(name: &'static str, kind: &'static str, text: &'static str) -> Key {
+    Key { name, kind, text }
 }
-
-const fn optional(name: &'static str, kind: &'static str, default: &'static str, text: &'static str) -> Key {
-    Key {
-        name,
-        kind,
-        default: Some(default),
-        text,
-    }
-}
-
-pub(crate) const ROOT: Section = Section {
-    header: "",
-    text: "",
-    keys: &[
-        required("machine", "table", "the machine"),
-        required("vm", "array of tables", "its virtual machines"),
-    ],
-};
 
 /// Keys that a later version is going to know, and what to say to somebody who uses one already.
 pub(crate) const LATER: [(&str, &str); 1] = [(
@@ -54,13 +29,22 @@ pub(crate) const LATER: [(&str, &str); 1] = [(
     "this version does not know virtual machine networks: remove the [[vmn]] tables",
 )];
 
+pub(crate) const ROOT: Section = Section {
+    header: "",
+    text: "",
+    keys: &[
+        key("machine", "table, required", ""),
+        key("vm", "array of tables, required", ""),
+    ],
+};
+
 pub(crate) const MACHINE: Section = Section {
     header: "[machine]",
     text: "The machine as a whole. Required, once.",
-    keys: &[required(
+    keys: &[key(
         "name",
-        "string",
-        "shown to people: 1 to 31 of a-z, 0-9 and -",
+        "string, required",
+        "Shown to people: 1 to 31 of a-z, 0-9 and -.",
     )],
 };
 
@@ -68,35 +52,41 @@ pub(crate) const VM: Section = Section {
     header: "[[vm]]",
     text: "A virtual machine: 1 to 16 of them.",
     keys: &[
-        required(
+        key(
             "name",
-            "string",
-            "1 to 31 of a-z, 0-9 and -; unique; not \"mobivmm\"",
+            "string, required",
+            "1 to 31 of a-z, 0-9 and -; unique; not \"mobivmm\".",
         ),
-        required(
+        key(
             "kernel",
-            "string or table",
-            "arm64 Image (also gzipped) or AArch64 ELF: a path relative to this file, or a built-in artefact \
-             \"crate:file\"; a table for a raw image",
+            "string or table, required",
+            "An arm64 Image (may be gzipped) or an AArch64 ELF file: a path relative to this file, or a built-in \
+             artefact \"crate:file\". A table for a raw image.",
         ),
-        optional(
+        key(
             "initrd",
-            "string",
-            "none",
-            "initial RAM disk: a path or an artefact",
+            "string, optional",
+            "The initial RAM disk: a path or an artefact.",
         ),
-        optional("cmdline", "string", "\"\"", "boot arguments, at most 2047 bytes"),
-        optional("vcpus", "integer", "1", "1 to 8 (GICv2 has eight CPU interfaces)"),
-        required(
+        key(
+            "cmdline",
+            "string, default \"\"",
+            "The boot arguments, at most 2047 bytes.",
+        ),
+        key(
+            "vcpus",
+            "integer, default 1",
+            "1 to 8 (GICv2 has eight CPU interfaces).",
+        ),
+        key(
             "memory",
-            "size or table",
-            "RAM at 0x4000_0000: a multiple of \"2MiB\"",
+            "size or table, required",
+            "RAM at 0x4000_0000, a multiple of \"2MiB\". A table for more.",
         ),
-        optional(
+        key(
             "schedule",
-            "table",
-            "{ weight = 256 }",
-            "how its vCPUs get CPU time",
+            "table, default { weight = 256 }",
+            "How its vCPUs get CPU time.",
         ),
     ],
 };
@@ -105,16 +95,16 @@ pub(crate) const KERNEL: Section = Section {
     header: "kernel = { ... }",
     text: "A raw image: bytes without a header.",
     keys: &[
-        required("raw", "string", "a path or an artefact"),
-        required(
+        key("raw", "string, required", "A path or an artefact."),
+        key(
             "load",
-            "integer",
-            "guest address of the first byte, a multiple of 8",
+            "integer, required",
+            "The guest address of its first byte, a multiple of 8.",
         ),
-        required(
+        key(
             "entry",
-            "integer",
-            "guest address of the first instruction, within the image",
+            "integer, required",
+            "The guest address of its first instruction, a multiple of 4.",
         ),
     ],
 };
@@ -123,68 +113,55 @@ pub(crate) const MEMORY: Section = Section {
     header: "memory = { ... }",
     text: "RAM that is not simply a size.",
     keys: &[
-        required("size", "size", "a multiple of \"2MiB\""),
-        optional(
+        key("size", "size, required", "A multiple of \"2MiB\"."),
+        key(
             "base",
-            "integer",
-            "0x4000_0000",
-            "guest address of its first byte: from 0x4000_0000, 2 MiB aligned",
+            "integer, default 0x4000_0000",
+            "Its guest address, at least the default; 2 MiB aligned.",
         ),
-        optional(
+        key(
             "identity",
-            "boolean",
-            "false",
-            "guest addresses are physical addresses (for DMA without an SMMU); needs base",
+            "boolean, default false",
+            "Guest addresses are physical addresses, for DMA without an SMMU. Needs base.",
         ),
     ],
 };
 
 pub(crate) const SCHEDULE: Section = Section {
     header: "schedule = { ... }",
-    text: "One of three forms: a share (weight, cap), a reservation (budget, period, deadline) or exclusive CPUs. \
+    text: "One of three forms: a share (weight, cap), a reservation (budget, period, deadline), or exclusive. \
            affinity goes with any.",
     keys: &[
-        optional(
+        key(
             "weight",
-            "integer",
-            "256",
-            "share of what is left, relative to other VMs' weights: 1 to 65535",
+            "integer, default 256",
+            "The VM's share relative to others' weights: 1 to 65535.",
         ),
-        optional(
+        key(
             "cap",
-            "integer",
-            "0",
-            "upper limit in percent of one CPU, at most 100 a vCPU; 0 = none",
+            "integer, default 0",
+            "An upper limit in percent of one CPU, at most 100 a vCPU; 0 = none.",
         ),
-        optional(
+        key(
             "budget",
-            "duration",
-            "no reservation",
-            "CPU time of each vCPU in every period, from \"1us\"",
+            "duration, optional",
+            "CPU time for each vCPU in every period, at least \"1us\".",
         ),
-        optional(
-            "period",
-            "duration",
-            "no reservation",
-            "needed with budget; at most \"10s\"",
-        ),
-        optional(
+        key("period", "duration, with budget", "At most \"10s\"."),
+        key(
             "deadline",
-            "duration",
-            "the period",
-            "budget is given by then: from budget to period",
+            "duration, default period",
+            "Since the period's start: the budget is had by then.",
         ),
-        optional(
+        key(
             "exclusive",
-            "boolean",
-            "a share",
-            "true: each vCPU has a CPU of its own",
+            "boolean, optional",
+            "true: each vCPU has a CPU of its own.",
         ),
-        optional(
+        key(
             "affinity",
-            "\"all\" or array",
-            "\"all\"",
-            "the CPUs that the vCPUs may run on, such as [0, 2]",
+            "\"all\" or array, default \"all\"",
+            "The CPUs that the vCPUs may run on, such as [0, 2].",
         ),
     ],
 };
@@ -202,10 +179,7 @@ pub fn explain() -> String {
         let _ = writeln!(out, "{}", section.header);
         wrap(&mut out, "  ", "  ", section.text);
         for key in section.keys {
-            let need = key
-                .default
-                .map_or("required".into(), |default| format!("default {default}"));
-            let first = format!("    {:<10}{}; {need}: ", key.name, key.kind);
+            let first = format!("    {:<10}({}) ", key.name, key.kind);
             wrap(&mut out, &first, "              ", key.text);
         }
         out.push('\n');
