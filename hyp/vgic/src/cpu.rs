@@ -85,8 +85,9 @@ impl Vgic {
 
         let mut kept = self.vcpus[vcpu].used;
         let words = core::mem::take(&mut self.vcpus[vcpu].attention);
-        let mut control = self.fill(vcpu, words);
-        if control != Control::default() && words != self.all_words() {
+        let crowded = old != Control::default();
+        let mut control = self.fill(vcpu, words, crowded);
+        if control != Control::default() && !crowded {
             // Not enough list registers: let everything compete for them.
             for n in bits(self.vcpus[vcpu].used.into()) {
                 let state = if kept >> n & 1 != 0 {
@@ -98,7 +99,7 @@ impl Vgic {
             }
             stale |= core::mem::take(&mut kept);
             self.vcpus[vcpu].attention = 0;
-            control = self.fill(vcpu, self.all_words());
+            control = self.fill(vcpu, self.all_words(), true);
         }
 
         let state = &mut self.vcpus[vcpu];
@@ -169,9 +170,9 @@ impl Vgic {
         self.clear_active(vcpu, w, 1 << (intid % 32))
     }
 
-    /// Fills free list registers from the given words, and tells what found none. The most urgent pending interrupt
+    /// Fills free list registers from the given words, and tells what found none. `crowded`: some probably will not. The most urgent pending interrupt
     /// comes first, so that it can preempt, then active ones, whose end needs no exit then, then the other pending ones.
-    fn fill(&mut self, vcpu: usize, words: u32) -> Control {
+    fn fill(&mut self, vcpu: usize, words: u32, crowded: bool) -> Control {
         let mut control = Control::default();
         for (kind, most) in [
             (Kind::Pending, 1),
@@ -183,7 +184,7 @@ impl Vgic {
                 let Some((level, intid)) = self.most_urgent(vcpu, words, kind, from) else {
                     break;
                 };
-                if !self.list(vcpu, intid) {
+                if !self.list(vcpu, intid, crowded) {
                     match kind {
                         Kind::Pending => control.pending_spilled = true,
                         Kind::Active => control.active_spilled = true,
@@ -224,7 +225,7 @@ impl Vgic {
     ///
     /// A pending latch moves into the register. If the interrupt is still pending after that (an asserted level line,
     /// another sender of an SGI, a latch that could not move) its end must come to our notice: EOI maintenance.
-    fn list(&mut self, vcpu: usize, intid: usize) -> bool {
+    fn list(&mut self, vcpu: usize, intid: usize, crowded: bool) -> bool {
         let free = self.lr_mask & !self.vcpus[vcpu].used;
         if free == 0 {
             return false;
@@ -249,9 +250,11 @@ impl Vgic {
             senders.trailing_zeros() as u8
         };
         let signalled = word.pending() & word.enabled & word.in_groups(groups) & bit != 0 && target;
-        // An active interrupt becomes pending as well in its register if that is the same event again; a mapped
-        // one cannot (Arm IHI 0069H, section 12.4, ICH_LR<n>_EL2.State).
-        let again = word.latch & bit != 0 && word.owed & bit == 0 && (!sgi || senders >> source & 1 != 0);
+        // An active interrupt becomes pending as well in its register if that is the same event again. A mapped one
+        // cannot (Arm IHI 0069H, section 12.4, ICH_LR<n>_EL2.State), and if pending ones are spilled none does: it is
+        // not deliverable, but hardware may count it as pending and keep back the maintenance interrupt of NPIE.
+        let again =
+            !crowded && word.latch & bit != 0 && word.owed & bit == 0 && (!sgi || senders >> source & 1 != 0);
         let state = State {
             pending: signalled && (!active || again),
             active,
