@@ -2,46 +2,84 @@
 //! only the one that the kernel has chosen moves. Time stands still while a task runs and jumps to the next deadline
 //! when all wait, so that a run is deterministic and takes no longer than its computations.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::interrupt::{self, Trigger};
 use crate::kernel::{self, Kernel, Priority, PriorityInUse};
+use crate::time::Duration;
 
-/// One application at a time.
-static RUN: Mutex<()> = Mutex::new(());
+/// Whose turn it is: the run's number, which keeps the threads of earlier runs asleep, and the task.
+type Turn = (u64, Priority);
+
+/// The number of the run; held by it, so that there is one at a time.
+static RUN: Mutex<u64> = Mutex::new(0);
 /// The virtual time in nanoseconds.
 static NOW: AtomicU64 = AtomicU64::new(0);
 /// Whether the kernel wants another task to run.
 static SWITCH: AtomicBool = AtomicBool::new(false);
 /// Whose turn it is, and the bell for a change of it.
-static TURN: (Mutex<Priority>, Condvar) = (Mutex::new(Priority::IDLE), Condvar::new());
+static TURN: (Mutex<Turn>, Condvar) = (Mutex::new((0, Priority::IDLE)), Condvar::new());
 /// What a critical section holds.
 static CRITICAL: Mutex<()> = Mutex::new(());
+/// Why a task panicked.
+static PANIC: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
 
 thread_local! {
-    /// The task that this thread is, if any.
-    static SELF: Cell<Option<Priority>> = const { Cell::new(None) };
+    /// The turn for which this thread waits, if it is a task.
+    static SELF: Cell<Option<Turn>> = const { Cell::new(None) };
     /// The critical section that this thread is in, if any.
     static HELD: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) };
 }
 
 /// Runs `start` and the tasks it spawns until all have ended or wait for something that cannot come any more.
+///
+/// # Panics
+/// If a task does.
 pub fn run(start: impl FnOnce()) {
-    let _one = RUN.lock().unwrap_or_else(PoisonError::into_inner);
-    kernel::with(|kernel, _| *kernel = Kernel::new());
+    run_to(u64::MAX, start);
+}
+
+/// As [`run`], but ends at the latest when `duration` of virtual time has passed.
+///
+/// # Panics
+/// If a task does.
+pub fn run_for(duration: Duration, start: impl FnOnce()) {
+    run_to(duration.as_ticks(), start);
+}
+
+fn run_to(end: u64, start: impl FnOnce()) {
+    let mut run = lock(&RUN);
+    *run += 1;
+    let me = (*run, Priority::IDLE);
+    *lock(&TURN.0) = me;
     NOW.store(0, Ordering::SeqCst);
+    kernel::with(|kernel, _| *kernel = Kernel::new());
     start();
-    SELF.set(Some(Priority::IDLE));
-    switch(Priority::IDLE);
-    while let Some(deadline) = kernel::with(|kernel, _| kernel.next_deadline()) {
+    SELF.set(Some(me));
+    switch(me);
+    while lock(&PANIC).is_none() {
+        let Some(deadline) = kernel::with(|kernel, _| kernel.next_deadline()).filter(|&d| d <= end) else {
+            break;
+        };
         NOW.fetch_max(deadline, Ordering::SeqCst);
         kernel::with(|kernel, _| kernel.expire(deadline));
     }
     SELF.set(None);
+    let panic = lock(&PANIC).take();
+    drop(run);
+    if let Some(why) = panic {
+        resume_unwind(why);
+    }
+}
+
+fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Raises the interrupt `intid`: its handler runs, then the task that it made ready, if that is the most urgent.
@@ -54,16 +92,23 @@ pub(crate) fn spawn(
     priority: Priority,
     entry: impl FnOnce() + Send + 'static,
 ) -> Result<(), PriorityInUse> {
-    kernel::with(|kernel, _| kernel.start(priority, 0))?;
-    thread::spawn(move || {
-        SELF.set(Some(priority));
-        wait_for_turn(priority);
-        entry();
-        SELF.set(None);
-        kernel::with(|kernel, _| kernel.exit());
-        pass_turn();
-    });
-    Ok(())
+    // The task may be chosen at the end of the critical section: then its thread must be there.
+    critical_section::with(|_| {
+        kernel::with(|kernel, _| kernel.start(priority, 0))?;
+        let me = (lock(&TURN.0).0, priority);
+        thread::spawn(move || {
+            SELF.set(Some(me));
+            wait_for_turn(me);
+            let result = catch_unwind(AssertUnwindSafe(entry));
+            SELF.set(None);
+            if let Err(why) = result {
+                *lock(&PANIC) = Some(why);
+            }
+            kernel::with(|kernel, _| kernel.exit());
+            pass_turn();
+        });
+        Ok(())
+    })
 }
 
 pub(crate) fn counter() -> u64 {
@@ -77,28 +122,28 @@ pub(crate) fn request_switch() {
 }
 
 /// Lets the task run that the kernel chooses, and returns when that is `me` again.
-fn switch(me: Priority) {
+fn switch(me: Turn) {
     if pass_turn() != me {
         wait_for_turn(me);
     }
 }
 
-fn pass_turn() -> Priority {
+fn pass_turn() -> Turn {
     SWITCH.store(false, Ordering::SeqCst);
     let next = kernel::with(|kernel, _| {
         kernel.switch(0);
         kernel.running()
     });
-    *TURN.0.lock().unwrap_or_else(PoisonError::into_inner) = next;
+    let mut turn = lock(&TURN.0);
+    turn.1 = next;
     TURN.1.notify_all();
-    next
+    *turn
 }
 
-fn wait_for_turn(me: Priority) {
-    let turn = TURN.0.lock().unwrap_or_else(PoisonError::into_inner);
+fn wait_for_turn(me: Turn) {
     drop(
         TURN.1
-            .wait_while(turn, |turn| *turn != me)
+            .wait_while(lock(&TURN.0), |turn| *turn != me)
             .unwrap_or_else(PoisonError::into_inner),
     );
 }
@@ -112,7 +157,7 @@ unsafe impl critical_section::Impl for CriticalSection {
         HELD.with_borrow_mut(|held| {
             let outermost = held.is_none();
             if outermost {
-                *held = Some(CRITICAL.lock().unwrap_or_else(PoisonError::into_inner));
+                *held = Some(lock(&CRITICAL));
             }
             outermost
         })
@@ -121,7 +166,8 @@ unsafe impl critical_section::Impl for CriticalSection {
     unsafe fn release(outermost: bool) {
         if outermost {
             HELD.set(None);
-            if let Some(me) = SELF.get().filter(|_| SWITCH.load(Ordering::SeqCst)) {
+            let due = SWITCH.load(Ordering::SeqCst) && !thread::panicking();
+            if let Some(me) = SELF.get().filter(|_| due) {
                 switch(me);
             }
         }

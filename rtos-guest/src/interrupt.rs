@@ -20,7 +20,7 @@ pub enum Trigger {
     Edge,
 }
 
-/// There are [16](HANDLERS) handlers already, or the interrupt has one.
+/// There are 16 handlers already, or the interrupt has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachError;
 

@@ -66,6 +66,7 @@ impl<const STACK: usize> Task<STACK> {
     }
 
     /// Hands the stack out, once.
+    #[expect(clippy::mut_from_ref, reason = "`spawned` makes it the only reference")]
     pub(crate) fn claim_stack(&'static self) -> Option<&'static mut [MaybeUninit<u8>]> {
         if critical_section::with(|cs| self.spawned.borrow(cs).replace(true)) {
             return None;

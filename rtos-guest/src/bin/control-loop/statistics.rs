@@ -60,7 +60,7 @@ impl Statistics {
     /// Prints the plant's output.
     pub fn print_output(&self) {
         let output = critical_section::with(|cs| self.0.borrow_ref(cs).output);
-        println!("output={}.{:02}", output >> 16, (output & 0xFFFF) * 100 >> 16);
+        println!("output={}.{:02}", output >> 16, ((output & 0xFFFF) * 100) >> 16);
     }
 }
 
