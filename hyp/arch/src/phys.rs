@@ -140,3 +140,20 @@ impl Region {
         ok
     }
 }
+
+/// The device tree at `at`, as the boot loader passed it: checked for magic and size (Devicetree Specification 0.4, section 5.2), and
+/// that it ends in the GiB in which it starts, which is what the boot mapping has.
+pub fn device_tree(at: u64) -> Option<&'static [u8]> {
+    const MAX: u64 = 2 << 20;
+    if at == 0 || !at.is_multiple_of(8) || at >= 1 << 39 {
+        return None;
+    }
+    // SAFETY: aligned, in the GiB that boot.S mapped because x0 pointed there; read once, before anything else is claimed.
+    let (magic, size) = unsafe { ((at as *const u32).read_volatile(), (at as *const u32).add(1).read_volatile()) };
+    let size = u64::from(u32::from_be(size));
+    let end = at.checked_add(size)?;
+    if u32::from_be(magic) != 0xd00d_feed || size > MAX || (end - 1) >> 30 != at >> 30 {
+        return None;
+    }
+    boot_bytes(at..end)
+}
