@@ -1,1 +1,45 @@
-//! Skeleton.
+//! Starts MobiVMM on QEMU, and reads and types into its consoles: by a script ([`Run`]) or for a person at a
+//! terminal ([`Run::interactive`]).
+//!
+//! ```no_run
+//! # use mobivmm_qemu as qemu;
+//! # fn config() -> qemu::Config { unimplemented!() }
+//! use qemu::{Run, Step};
+//!
+//! let outcome = Run::new(config(), ["linux", "control"])
+//!     .script([Step::until("linux", "~ #")?, Step::send("linux", "nproc\n"), Step::until("linux", "^2$")?])
+//!     .timeout(std::time::Duration::from_secs(120))
+//!     .execute()?
+//!     .success()?;
+//! assert!(outcome.console("control").contains("misses=0"));
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+//!
+//! The consoles share one byte stream, [`abi::mux`]. Usually that is the UART (QEMU's standard input and output).
+//! A scripted run under `-icount` uses lockstep instead: EL2 reads and writes QEMU's standard input and output by
+//! semihosting, which stops the machine, and with it virtual time, until the runner has answered. So what is typed
+//! arrives at a point that follows from the output alone, and two runs are equal to the byte.
+//!
+//! QEMU never outlives its runner: it is killed when the run ends, and by the kernel if the runner itself is killed.
+
+mod config;
+mod console;
+mod image;
+mod input;
+
+mod outcome;
+mod process;
+mod run;
+mod script;
+mod session;
+mod symbols;
+mod terminal;
+
+pub use config::{Board, Config, Gic, Program};
+pub use console::HYPERVISOR;
+pub use image::flatten;
+pub use outcome::{Ending, Failure, Outcome};
+pub use run::Run;
+pub use script::{Step, unescape};
+pub use session::Observer;
+pub use symbols::Symbols;
