@@ -1,0 +1,181 @@
+//! The physical interrupt controller and its interface for hypervisors: GICv2 and GICv3 behind one face.
+//!
+//! EOImode is 1 throughout: [`Gic::priority_drop`] after taking an interrupt, and deactivation apart from it, by
+//! [`Gic::deactivate`] or, for an interrupt that a list register is mapped to, by the guest's own EOI.
+//!
+//! A `cpu` argument is the calling CPU's index, since SGIs and PPIs (INTIDs below 32) are banked by CPU; it does not matter
+//! for SPIs. The list registers and everything else from [`Gic::list_registers`] on are the calling CPU's, too. Values
+//! of registers are raw; their formats are the vGIC's affair.
+//!
+//! Own drivers, since arm-gic has no EOImode = 1, no active-state control and none of the hypervisor interface, which
+//! are all that a hypervisor needs of a GIC.
+
+use core::fmt;
+use core::ops::Range;
+
+use crate::gicv2::GicV2;
+use crate::gicv3::GicV3;
+
+/// The priority that every interrupt has at first; lower is more urgent. Non-secure software has 16 levels at least.
+pub const DEFAULT_PRIORITY: u8 = 0xa0;
+/// The priority mask that lets everything through.
+pub const LOWEST_PRIORITY: u8 = 0xff;
+
+/// Why the GIC cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// A register block is smaller than the architecture has it.
+    TooSmall,
+    /// No redistributor has the affinity of the CPU with this index.
+    NoRedistributor(usize),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooSmall => write!(f, "a register block of the GIC is too small"),
+            Self::NoRedistributor(cpu) => write!(f, "CPU {cpu} has no GIC redistributor"),
+        }
+    }
+}
+
+/// How an interrupt is signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// For as long as the line is high.
+    Level,
+    /// By a rising edge.
+    Edge,
+}
+
+/// An interrupt that this CPU has acknowledged: its INTID and, for a GICv2 SGI, the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Acknowledged(pub(crate) u32);
+
+impl Acknowledged {
+    /// What was acknowledged as PPI or SPI `intid` some time ago.
+    pub const fn earlier(intid: u32) -> Self {
+        Self(intid)
+    }
+
+    /// The INTID.
+    pub const fn intid(self) -> u32 {
+        // Bits 12:10 of a GICv2's are the sender, and a GICv3 has no INTIDs from 1,024 on without LPIs.
+        self.0 & 0x3ff
+    }
+}
+
+/// The active priorities registers: those of a GICv3 (ICH_AP0R\<n\>_EL2, ICH_AP1R\<n\>_EL2), or a GICv2's GICH_APR as the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ActivePriorities {
+    /// Of Group 0.
+    pub group0: [u32; 4],
+    /// Of Group 1.
+    pub group1: [u32; 4],
+}
+
+/// The interrupt controller.
+#[derive(Debug)]
+pub enum Gic {
+    /// GICv2.
+    V2(GicV2),
+    /// GICv3 or later, by system registers.
+    V3(GicV3),
+}
+
+macro_rules! both {
+    ($($(#[$doc:meta])* fn $name:ident(&$($this:ident)+ $(, $arg:ident: $type:ty)*) $(-> $ret:ty)?;)*) => {$(
+        $(#[$doc])*
+        #[inline]
+        pub fn $name(&$($this)+ $(, $arg: $type)*) $(-> $ret)? {
+            both!(@last $($this)+; $name($($arg),*))
+        }
+    )*};
+    (@last mut $this:ident; $($call:tt)*) => { both!(@last $this; $($call)*) };
+    (@last $this:ident; $($call:tt)*) => {
+        match $this {
+            Gic::V2(gic) => gic.$($call)*,
+            Gic::V3(gic) => gic.$($call)*,
+        }
+    };
+}
+
+impl Gic {
+    both! {
+        /// Turns the distributor on, with every SPI disabled, inactive, not pending, level-triggered and of
+        /// [`DEFAULT_PRIORITY`]. Once, before any [`Gic::init_cpu`].
+        fn init_distributor(&mut self);
+        /// Turns on the calling CPU's interface, mask at [`LOWEST_PRIORITY`], and clears its hypervisor interface. Its
+        /// PPIs are as SPIs after [`Gic::init_distributor`], its SGIs enabled.
+        fn init_cpu(&self, cpu: usize);
+        /// One more than the highest INTID that there is.
+        fn intid_limit(&self) -> u32;
+        /// Lets an interrupt through or not.
+        fn set_enabled(&self, cpu: usize, intid: u32, enabled: bool);
+        /// How urgent an interrupt is, against others and against the mask.
+        fn set_priority(&self, cpu: usize, intid: u32, priority: u8);
+        /// How a disabled PPI or SPI is signalled.
+        fn set_trigger(&mut self, cpu: usize, intid: u32, trigger: Trigger);
+        /// Sends an SPI to a CPU that has been through [`Gic::init_cpu`].
+        fn route(&self, intid: u32, to: usize);
+        /// Makes a PPI or SPI active, or inactive.
+        fn set_active(&self, cpu: usize, intid: u32, active: bool);
+        /// Makes a PPI or SPI pending; or not pending, unless its line is high.
+        fn set_pending(&self, cpu: usize, intid: u32, pending: bool);
+        /// Takes the most urgent interrupt, if one is more urgent than the mask and than what has not been dropped.
+        fn acknowledge(&self) -> Option<Acknowledged>;
+        /// Lets others of the same priority through again. In the reverse order of acknowledging.
+        fn priority_drop(&self, interrupt: Acknowledged);
+        /// Ends an interrupt, after its priority drop.
+        fn deactivate(&self, interrupt: Acknowledged);
+        /// Sends SGI `sgi` (0 to 15) to a CPU that has been through [`Gic::init_cpu`]. What this CPU has written to memory
+        /// before is visible to the one that takes it.
+        fn send_sgi(&self, sgi: u32, to: usize);
+        /// The calling CPU's priority mask: only what is more urgent (lower) gets through.
+        fn priority_mask(&self) -> u8;
+        /// Sets [`Gic::priority_mask`].
+        fn set_priority_mask(&self, mask: u8);
+        /// How many list registers every CPU has (VTR.ListRegs + 1).
+        fn list_registers(&self) -> usize;
+        /// GICH_VTR or ICH_VTR_EL2.
+        fn vtr(&self) -> u32;
+        /// List register `n`, below [`Gic::list_registers`].
+        fn read_lr(&self, n: usize) -> u64;
+        /// Writes list register `n`, below [`Gic::list_registers`]. A GICv2 takes 32 bits.
+        fn write_lr(&self, n: usize, value: u64);
+        /// GICH_HCR or ICH_HCR_EL2.
+        fn hcr(&self) -> u32;
+        /// Writes [`Gic::hcr`].
+        fn set_hcr(&self, value: u32);
+        /// GICH_VMCR or ICH_VMCR_EL2.
+        fn vmcr(&self) -> u32;
+        /// Writes [`Gic::vmcr`].
+        fn set_vmcr(&self, value: u32);
+        /// Why the maintenance interrupt is asserted: GICH_MISR or ICH_MISR_EL2.
+        fn misr(&self) -> u32;
+        /// List registers that wait for EOI maintenance, a bit each: GICH_EISR or ICH_EISR_EL2.
+        fn eisr(&self) -> u16;
+        /// Empty list registers, a bit each: GICH_ELRSR or ICH_ELRSR_EL2.
+        fn elrsr(&self) -> u16;
+        /// Reads those active priorities registers that there are; the rest of `into` is left as it is.
+        fn save_active_priorities(&self, into: &mut ActivePriorities);
+        /// Writes those active priorities registers that there are.
+        fn load_active_priorities(&self, from: &ActivePriorities);
+    }
+
+    /// Where the virtual CPU interface of a GICv2 is, to be mapped for guests: 8 KiB, of which the second page has the
+    /// deactivation register alone. A GICv3 has system registers instead.
+    pub fn gicv(&self) -> Option<Range<u64>> {
+        match self {
+            Self::V2(gic) => Some(gic.gicv()),
+            Self::V3(_) => None,
+        }
+    }
+}
+
+/// Makes what this CPU has written to memory visible to CPUs that take an interrupt sent from here on (Arm ARM B2.3.12).
+pub(crate) fn publish_memory() {
+    // SAFETY: a barrier.
+    unsafe { core::arch::asm!("dsb ishst", options(nostack, preserves_flags)) };
+}

@@ -1,0 +1,228 @@
+//! GICv2 with the virtualization extensions (Arm IHI 0048B), such as the GIC-400.
+//!
+//! The bits used in the control registers mean the same, "this world's interrupts", in the Non-secure view of a GIC with the
+//! Security Extensions and in a GIC without.
+
+use core::ops::Range;
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use crate::MAX_CPUS;
+use crate::gic::{
+    Acknowledged, ActivePriorities, DEFAULT_PRIORITY, LOWEST_PRIORITY, Trigger, publish_memory,
+};
+use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, ICPENDR, ISACTIVER, ISENABLER, ISPENDR};
+use crate::mmio::Mmio;
+
+// Distributor: section 4.3.
+const GICD_CTLR: usize = 0x000;
+const GICD_TYPER: usize = 0x004;
+const GICD_ITARGETSR: usize = 0x800;
+const GICD_SGIR: usize = 0xf00;
+// CPU interface: section 4.4.
+const GICC_CTLR: usize = 0x0000;
+const GICC_PMR: usize = 0x0004;
+const GICC_BPR: usize = 0x0008;
+const GICC_IAR: usize = 0x000c;
+const GICC_EOIR: usize = 0x0010;
+const GICC_APR: usize = 0x00d0;
+const GICC_DIR: usize = 0x1000;
+// Virtual interface control: section 5.3.
+const GICH_HCR: usize = 0x000;
+const GICH_VTR: usize = 0x004;
+const GICH_VMCR: usize = 0x008;
+const GICH_MISR: usize = 0x010;
+const GICH_EISR0: usize = 0x020;
+const GICH_ELRSR0: usize = 0x030;
+const GICH_APR: usize = 0x0f0;
+const GICH_LR: usize = 0x100;
+
+/// GICC_CTLR: enable, and EOImode (bit 9: EOImodeNS in the Non-secure view, EOImode without the Security Extensions).
+const GICC_ON: u32 = 1 | 1 << 9;
+/// GICC_CTLR: which signals bypass the GIC, firmware's choice.
+const GICC_BYPASS: u32 = 0xf << 5;
+
+const GICD_SIZE: usize = 0x1000;
+const GICC_SIZE: usize = 0x2000;
+const GICH_SIZE: usize = 0x200;
+/// GICV: as the CPU interface, with its deactivation register in the second page (section 5.5).
+const GICV_SIZE: u64 = 0x2000;
+
+/// A GICv2.
+#[derive(Debug)]
+pub struct GicV2 {
+    gicd: Mmio<GICD_SIZE>,
+    gicc: Mmio<GICC_SIZE>,
+    gich: Mmio<GICH_SIZE>,
+    gicv: u64,
+    /// The bit that means a CPU as a target; known once it has been through `init_cpu`.
+    targets: [AtomicU8; MAX_CPUS],
+}
+
+impl GicV2 {
+    /// # Safety
+    /// The addresses are those of a GICv2's distributor (4 KiB), CPU interface (8 KiB), virtual interface control and
+    /// virtual CPU interface; the first three are mapped while the handle is used.
+    pub const unsafe fn new(gicd: u64, gicc: u64, gich: u64, gicv: u64) -> Self {
+        // SAFETY: the same contract.
+        let (gicd, gicc, gich) = unsafe { (Mmio::new(gicd), Mmio::new(gicc), Mmio::new(gich)) };
+        Self {
+            gicd,
+            gicc,
+            gich,
+            gicv,
+            targets: [const { AtomicU8::new(0) }; MAX_CPUS],
+        }
+    }
+
+    const fn bank(&self) -> Bank {
+        Bank(self.gicd)
+    }
+
+    pub(crate) fn init_distributor(&mut self) {
+        self.gicd.write(GICD_CTLR, 0);
+        for n in 1..self.intid_limit().div_ceil(32) as usize {
+            self.bank().reset_word(n, DEFAULT_PRIORITY);
+        }
+        self.gicd.write(GICD_CTLR, 1);
+    }
+
+    pub(crate) fn init_cpu(&self, cpu: usize) {
+        // Reads as the reading CPU's own bit; as zero where there is only one CPU (section 4.3.12).
+        let target = (self.gicd.read(GICD_ITARGETSR) as u8).max(1);
+        self.targets[cpu].store(target, Ordering::Relaxed);
+        self.bank().reset_word(0, DEFAULT_PRIORITY);
+        self.bank().write_word(ISENABLER, 0, 0xffff);
+
+        self.gich.write(GICH_HCR, 0);
+        self.gich.write(GICH_VMCR, 0);
+        self.gich.write(GICH_APR, 0);
+        for n in 0..self.list_registers() {
+            self.write_lr(n, 0);
+        }
+        for n in 0..4 {
+            self.gicc.write(GICC_APR + n * 4, 0);
+        }
+        self.gicc.write(GICC_BPR, 0);
+        self.gicc.write(GICC_PMR, LOWEST_PRIORITY.into());
+        let bypass = self.gicc.read(GICC_CTLR) & GICC_BYPASS;
+        self.gicc.write(GICC_CTLR, bypass | GICC_ON);
+    }
+
+    pub(crate) fn intid_limit(&self) -> u32 {
+        ((self.gicd.read(GICD_TYPER) & 0x1f) * 32 + 32).min(1020)
+    }
+
+    pub(crate) fn set_enabled(&self, _cpu: usize, intid: u32, enabled: bool) {
+        self.bank()
+            .write_bit(if enabled { ISENABLER } else { ICENABLER }, intid);
+    }
+
+    pub(crate) fn set_priority(&self, _cpu: usize, intid: u32, priority: u8) {
+        self.bank().set_priority(intid, priority);
+    }
+
+    pub(crate) fn set_trigger(&mut self, _cpu: usize, intid: u32, trigger: Trigger) {
+        self.bank().set_trigger(intid, trigger);
+    }
+
+    pub(crate) fn route(&self, intid: u32, to: usize) {
+        self.gicd.write_u8(
+            GICD_ITARGETSR + intid as usize,
+            self.targets[to].load(Ordering::Relaxed),
+        );
+    }
+
+    pub(crate) fn set_active(&self, _cpu: usize, intid: u32, active: bool) {
+        self.bank()
+            .write_bit(if active { ISACTIVER } else { ICACTIVER }, intid);
+    }
+
+    pub(crate) fn set_pending(&self, _cpu: usize, intid: u32, pending: bool) {
+        self.bank()
+            .write_bit(if pending { ISPENDR } else { ICPENDR }, intid);
+    }
+
+    pub(crate) fn acknowledge(&self) -> Option<Acknowledged> {
+        let interrupt = Acknowledged(self.gicc.read(GICC_IAR) & 0x1fff);
+        // 1,020 to 1,023: nothing, or nothing for us (section 3.2).
+        (interrupt.intid() < 1020).then_some(interrupt)
+    }
+
+    pub(crate) fn priority_drop(&self, interrupt: Acknowledged) {
+        self.gicc.write(GICC_EOIR, interrupt.0);
+    }
+
+    pub(crate) fn deactivate(&self, interrupt: Acknowledged) {
+        self.gicc.write(GICC_DIR, interrupt.0);
+    }
+
+    pub(crate) fn send_sgi(&self, sgi: u32, to: usize) {
+        publish_memory();
+        let target = u32::from(self.targets[to].load(Ordering::Relaxed));
+        self.gicd.write(GICD_SGIR, target << 16 | sgi & 0xf);
+    }
+
+    pub(crate) fn priority_mask(&self) -> u8 {
+        self.gicc.read(GICC_PMR) as u8
+    }
+
+    pub(crate) fn set_priority_mask(&self, mask: u8) {
+        self.gicc.write(GICC_PMR, mask.into());
+    }
+
+    pub(crate) fn list_registers(&self) -> usize {
+        (self.vtr() & 0x3f) as usize + 1
+    }
+
+    pub(crate) fn vtr(&self) -> u32 {
+        self.gich.read(GICH_VTR)
+    }
+
+    pub(crate) fn read_lr(&self, n: usize) -> u64 {
+        self.gich.read(GICH_LR + n * 4).into()
+    }
+
+    pub(crate) fn write_lr(&self, n: usize, value: u64) {
+        self.gich.write(GICH_LR + n * 4, value as u32);
+    }
+
+    pub(crate) fn hcr(&self) -> u32 {
+        self.gich.read(GICH_HCR)
+    }
+
+    pub(crate) fn set_hcr(&self, value: u32) {
+        self.gich.write(GICH_HCR, value);
+    }
+
+    pub(crate) fn vmcr(&self) -> u32 {
+        self.gich.read(GICH_VMCR)
+    }
+
+    pub(crate) fn set_vmcr(&self, value: u32) {
+        self.gich.write(GICH_VMCR, value);
+    }
+
+    pub(crate) fn misr(&self) -> u32 {
+        self.gich.read(GICH_MISR)
+    }
+
+    pub(crate) fn eisr(&self) -> u16 {
+        self.gich.read(GICH_EISR0) as u16
+    }
+
+    pub(crate) fn elrsr(&self) -> u16 {
+        self.gich.read(GICH_ELRSR0) as u16
+    }
+
+    pub(crate) fn save_active_priorities(&self, into: &mut ActivePriorities) {
+        into.group0[0] = self.gich.read(GICH_APR);
+    }
+
+    pub(crate) fn load_active_priorities(&self, from: &ActivePriorities) {
+        self.gich.write(GICH_APR, from.group0[0]);
+    }
+
+    pub(crate) const fn gicv(&self) -> Range<u64> {
+        self.gicv..self.gicv + GICV_SIZE
+    }
+}
