@@ -16,7 +16,7 @@ pub struct Board {
     /// CPUs that the board can have.
     pub max_cpus: usize,
     /// Memory that firmware keeps using, whether or not the device tree reserves it.
-    pub reserved: &'static [Range<u64>],
+    pub firmware: Option<Range<u64>>,
     /// What EL2's own paths cost here.
     pub timing: Timing,
 }

@@ -26,7 +26,7 @@ pub static BOARD: Board = Board {
     power: PowerMethod::Bcm2835Pm,
     max_cpus: 4,
     // Firmware's stub with its spin table.
-    reserved: &[0..0x1000],
+    firmware: Some(0..0x1000),
     // Not measured yet. One access in ten of the longest paths (1,000 and 800 instructions) to memory, at 200 ns each.
     timing: Timing {
         irq_off_max_ns: 20_000,

@@ -15,7 +15,7 @@ pub static BOARD: Board = Board {
     compatible: &["linux,dummy-virt"],
     power: PowerMethod::Psci,
     max_cpus: drivers::MAX_CPUS,
-    reserved: &[],
+    firmware: None,
     // Under `-icount shift=0` an instruction takes a nanosecond: the promises irq_off_max, and vm_switch with pick_next.
     timing: Timing {
         irq_off_max_ns: 1_000,
