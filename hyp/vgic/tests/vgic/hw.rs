@@ -111,7 +111,7 @@ impl Hw {
     fn deactivate(&mut self, intid: u16) {
         let found = (0..self.lrs.len()).find(|&n| self.vintid(n) == intid && self.state(n) & ACTIVE != 0);
         let Some(n) = found else {
-            self.eoi_count += 1;
+            self.eoi_count = (self.eoi_count + 1).min(31);
             return;
         };
         self.set_state(n, self.state(n) & !ACTIVE);

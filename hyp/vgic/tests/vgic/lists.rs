@@ -1,1 +1,381 @@
-//! Soon.
+//! List registers: single stories.
+
+use crate::machine::{DEVICE, Machine, TIMER};
+use crate::model::*;
+use mobivmm_vgic::{Control, CpuMask, Groups, VcpuSet, Version};
+
+/// Four list registers, everything enabled and sent to vCPU 0.
+fn machine(version: Version, vcpus: usize) -> Machine {
+    let mut machine = Machine::new(version, vcpus, 96, 4);
+    machine.set_groups(3);
+    for vcpu in 0..vcpus {
+        machine.write(vcpu, vcpu, 0, SET_ENABLE, 4, !0);
+    }
+    for intid in 32..128 {
+        machine.set_target(intid, 0);
+        machine.set_bit(0, SET_ENABLE, intid);
+    }
+    machine.settle();
+    machine
+}
+
+fn both(story: impl Fn(Machine)) {
+    for version in [Version::V2, Version::V3] {
+        story(machine(version, 2));
+    }
+}
+
+/// What `vcpu` acknowledges and ends, one after the other.
+fn take_all(machine: &mut Machine, vcpu: usize) -> Vec<u16> {
+    let mut taken = vec![];
+    while let Some(ack) = machine.ack(vcpu) {
+        taken.push(ack.intid);
+        machine.eoi(vcpu, ack.intid);
+        assert!(taken.len() < 1000);
+    }
+    taken
+}
+
+#[test]
+fn the_timer_needs_nobody_at_its_end() {
+    both(|mut machine| {
+        machine.timers[0].line = true;
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(TIMER));
+        machine.timers[0].line = false;
+        machine.cpus[0].eoi(TIMER);
+        assert!(!machine.cpus[0].maintenance());
+        assert!(!machine.vgic.needs_enter(0));
+        machine.settle();
+        assert!(!machine.timers[0].active);
+        machine.timers[0].line = true;
+        assert_eq!(
+            machine.ack(0).map(|ack| ack.intid),
+            Some(TIMER),
+            "and it fires again"
+        );
+    });
+}
+
+#[test]
+fn a_timer_handler_that_is_preempted_and_ends_elsewhere() {
+    both(|mut machine| {
+        machine.timers[0].line = true;
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(TIMER));
+        machine.timers[0].line = false;
+        assert!(machine.timers[0].active);
+        machine.unload(0);
+        assert!(!machine.timers[0].active, "the old CPU's timer is free");
+        assert!(machine.vgic.physical_active(0, TIMER));
+        machine.load(0);
+        assert!(machine.timers[0].active, "the new CPU's is not");
+        machine.eoi(0, TIMER);
+        assert!(!machine.timers[0].active);
+        machine.unload(0);
+        assert!(!machine.vgic.physical_active(0, TIMER));
+        machine.load(0);
+        machine.timers[0].line = true;
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(TIMER));
+    });
+}
+
+#[test]
+fn clearing_the_active_state_deactivates_the_physical_interrupt() {
+    both(|mut machine| {
+        machine.device.line = true;
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(DEVICE));
+        machine.device.line = false;
+        machine.set_bit(1, CLEAR_ACTIVE, DEVICE);
+        machine.settle();
+        assert!(!machine.device.active);
+        assert!(!machine.cpus[0].listed().contains(&DEVICE));
+
+        machine.timers[0].line = true;
+        assert_eq!(machine.ack(0), None, "the device's priority still runs");
+        machine.eoi(0, DEVICE);
+        machine.timers[0].line = false;
+        machine.set_bit(0, CLEAR_PENDING, TIMER);
+        machine.settle();
+        assert!(!machine.timers[0].active);
+        assert_eq!(machine.ack(0), None);
+    });
+}
+
+#[test]
+fn a_level_line_comes_again_until_it_falls() {
+    both(|mut machine| {
+        machine.line(0, 33, true);
+        for _ in 0..3 {
+            assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(33));
+            machine.cpus[0].eoi(33);
+            assert!(
+                machine.cpus[0].maintenance(),
+                "an asserted line is looked at again"
+            );
+            machine.settle();
+        }
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(33));
+        machine.line(0, 33, false);
+        machine.settle();
+        machine.cpus[0].eoi(33);
+        assert!(!machine.cpus[0].maintenance(), "a line that fell is not");
+        assert_eq!(machine.ack(0), None);
+    });
+}
+
+#[test]
+fn a_level_line_that_falls_takes_the_interrupt_away() {
+    both(|mut machine| {
+        machine.line(0, 33, true);
+        machine.settle();
+        assert_eq!(machine.cpus[0].listed(), [33]);
+        machine.line(0, 33, false);
+        machine.settle();
+        assert!(machine.cpus[0].is_clear());
+    });
+}
+
+#[test]
+fn an_edge_while_active_is_a_second_interrupt_without_maintenance() {
+    both(|mut machine| {
+        machine.pulse(0, 50);
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(50));
+        machine.pulse(0, 50);
+        machine.pulse(0, 50);
+        assert_eq!(machine.ack(0), None, "not while it is active");
+        machine.cpus[0].eoi(50);
+        assert!(!machine.cpus[0].maintenance());
+        assert_eq!(take_all(&mut machine, 0), [50]);
+    });
+}
+
+#[test]
+fn sixty_four_spis_pass_through_four_list_registers_in_order() {
+    both(|mut machine| {
+        for intid in 48..112u16 {
+            machine.set_priority(0, intid, (intid as u8 % 16) << 4);
+        }
+        for intid in 48..112 {
+            machine.pulse(0, intid);
+        }
+        machine.settle();
+        assert_eq!(machine.cpus[0].listed().len(), 4);
+        assert_eq!(
+            machine.cpus[0].control,
+            Control {
+                pending_spilled: true,
+                active_spilled: false
+            }
+        );
+        let taken = take_all(&mut machine, 0);
+        let mut expected: Vec<u16> = (48..112).collect();
+        expected.sort_by_key(|intid| intid % 16);
+        assert_eq!(taken, expected);
+        assert_eq!(machine.cpus[0].control, Control::default());
+    });
+}
+
+#[test]
+fn preemption_goes_deeper_than_the_list_registers() {
+    both(|mut machine| {
+        for (depth, intid) in (60..76u16).enumerate() {
+            machine.set_priority(0, intid, 0xf0 - (depth as u8) * 8);
+            machine.pulse(0, intid);
+            assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(intid));
+        }
+        assert!(machine.cpus[0].control.active_spilled);
+        for intid in (60..76).rev() {
+            machine.eoi(0, intid);
+        }
+        assert!(machine.cpus[0].is_clear());
+        assert_eq!(machine.cpus[0].control, Control::default());
+        machine.fold();
+        assert_eq!(
+            [1, 2].map(|w| machine.read(0, 32, SET_ACTIVE + w * 4, 4)),
+            [0, 0],
+            "none is active"
+        );
+    });
+}
+
+#[test]
+fn spilled_active_interrupts_end_by_dir_in_any_order() {
+    both(|mut machine| {
+        machine.cpus[0].split_eoi = true;
+        let intids = [60, 61, 62, 63, 64, 65];
+        for intid in intids {
+            machine.pulse(0, intid);
+            assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(intid));
+            machine.eoi(0, intid);
+        }
+        assert!(machine.cpus[0].control.active_spilled);
+        for intid in [65, 60, 63, 61, 64, 62] {
+            machine.pulse(0, intid);
+            assert_eq!(machine.ack(0), None, "still active");
+            machine.dir(0, intid);
+            assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(intid));
+            machine.eoi(0, intid);
+            machine.dir(0, intid);
+        }
+        assert!(machine.cpus[0].is_clear());
+    });
+}
+
+#[test]
+fn a_more_urgent_interrupt_displaces_listed_ones() {
+    both(|mut machine| {
+        for intid in 60..64 {
+            machine.set_priority(0, intid, 0x80);
+            machine.pulse(0, intid);
+        }
+        machine.settle();
+        machine.pulse(0, 100);
+        machine.settle();
+        assert!(machine.cpus[0].listed().contains(&100));
+        assert_eq!(take_all(&mut machine, 0), [100, 60, 61, 62, 63]);
+    });
+}
+
+#[test]
+fn a_retargeted_interrupt_moves_to_the_other_vcpu() {
+    both(|mut machine| {
+        machine.pulse(0, 70);
+        machine.settle();
+        machine.set_target(70, 1);
+        assert_eq!(
+            machine.kicked,
+            VcpuSet::one(0),
+            "whoever has it must give it up first"
+        );
+        machine.settle();
+        assert!(machine.cpus[0].is_clear());
+        assert_eq!(take_all(&mut machine, 1), [70]);
+    });
+}
+
+#[test]
+fn an_interrupt_retargeted_while_active_waits_for_its_end() {
+    both(|mut machine| {
+        machine.pulse(0, 70);
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(70));
+        machine.set_target(70, 1);
+        machine.pulse(0, 70);
+        assert_eq!(machine.ack(1), None);
+        machine.eoi(0, 70);
+        assert_eq!(take_all(&mut machine, 1), [70]);
+        assert_eq!(machine.ack(0), None);
+    });
+}
+
+#[test]
+fn disabling_and_reprioritising_reach_the_list_register() {
+    both(|mut machine| {
+        machine.pulse(0, 70);
+        machine.pulse(0, 71);
+        machine.settle();
+        machine.set_bit(1, CLEAR_ENABLE, 70);
+        machine.settle();
+        assert_eq!(machine.cpus[0].listed(), [71]);
+        machine.set_bit(1, SET_ENABLE, 70);
+        machine.set_priority(1, 70, 0x80);
+        assert_eq!(take_all(&mut machine, 0), [71, 70]);
+        machine.pulse(0, 70);
+        machine.settle();
+        machine.set_groups(0);
+        machine.settle();
+        assert!(machine.cpus[0].is_clear());
+    });
+}
+
+#[test]
+fn gicv2_sgis_from_two_senders_are_two_interrupts() {
+    let mut machine = machine(Version::V2, 3);
+    for from in [2, 1] {
+        let effects = machine.vgic.gicd_write(from, 0xf00, 4, 1 << 16 | 9);
+        machine.owe(from, effects);
+    }
+    for from in [1, 2] {
+        let ack = machine.ack(0).unwrap();
+        assert_eq!((ack.intid, ack.source), (9, from));
+        machine.eoi(0, 9);
+    }
+    assert_eq!(machine.ack(0), None);
+}
+
+#[test]
+fn folding_loses_nothing() {
+    both(|mut machine| {
+        machine.pulse(0, 60);
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(60));
+        machine.pulse(0, 60);
+        machine.pulse(0, 61);
+        machine.line(0, 33, true);
+        machine.fold();
+        assert_eq!(
+            machine.read(0, 32, SET_PENDING + 4, 4),
+            1 << 28 | 1 << 29 | 1 << 1
+        );
+        assert_eq!(machine.read(0, 32, SET_ACTIVE + 4, 4), 1 << 28);
+        machine.eoi(0, 60);
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(33));
+        machine.line(0, 33, false);
+        machine.settle();
+        machine.eoi(0, 33);
+        assert_eq!(take_all(&mut machine, 0), [60, 61]);
+    });
+}
+
+#[test]
+fn a_waiting_vcpu_wakes_for_what_its_interface_lets_through() {
+    both(|mut machine| {
+        machine.set_priority(0, 60, 0x80);
+        machine.unload(0);
+        let open = CpuMask {
+            pmr: 0xff,
+            groups: Groups {
+                group0: true,
+                group1: true,
+            },
+        };
+        assert!(!machine.vgic.deliverable(0, open));
+        machine.pulse(0, 60);
+        assert!(machine.vgic.deliverable(0, open));
+        assert!(!machine.vgic.deliverable(1, open));
+        assert!(!machine.vgic.deliverable(0, CpuMask { pmr: 0x80, ..open }));
+        assert!(machine.vgic.deliverable(0, CpuMask { pmr: 0x88, ..open }));
+        let group1 = Groups {
+            group0: false,
+            group1: true,
+        };
+        assert!(!machine.vgic.deliverable(
+            0,
+            CpuMask {
+                groups: group1,
+                ..open
+            }
+        ));
+        machine.set_bit(0, GROUP, 60);
+        assert!(machine.vgic.deliverable(
+            0,
+            CpuMask {
+                groups: group1,
+                ..open
+            }
+        ));
+        machine.set_bit(0, CLEAR_ENABLE, 60);
+        assert!(!machine.vgic.deliverable(0, open));
+    });
+}
+
+#[test]
+fn lines_of_sgis_and_of_nothing_are_ignored() {
+    both(|mut machine| {
+        let before = machine.vgic.clone();
+        for intid in [0, 15, 128, 1019, 1020, u16::MAX] {
+            machine.line(0, intid, true);
+            machine.pulse(0, intid);
+            machine.vgic.map_hw(0, intid, 99);
+        }
+        assert_eq!(machine.vgic, before);
+        assert!(machine.kicked.is_empty());
+    });
+}

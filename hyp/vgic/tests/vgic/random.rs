@@ -80,8 +80,8 @@ struct Run {
     machine: Machine,
     model: Model,
     split_eoi: bool,
-    /// Per vCPU: acknowledged and not yet ended (EOIR), the innermost last.
-    running: Vec<Vec<u16>>,
+    /// Per vCPU: acknowledged and not yet ended (EOIR), the innermost last, and whether still active then.
+    running: Vec<Vec<(u16, bool)>>,
     /// Per vCPU, EOImode = 1: ended and not yet deactivated (DIR), as far as the guest knows.
     dropped: Vec<Vec<u16>>,
 }
@@ -203,8 +203,14 @@ impl Run {
             self.model.write_bit(vcpu, register, intid, mask >> n & 1 != 0);
             if register == CLEAR_ACTIVE && mask >> n & 1 != 0 {
                 // The guest knows better than to deactivate it by DIR again.
-                for (other, list) in self.dropped.iter_mut().enumerate() {
-                    list.retain(|&id| usize::from(id) != intid || intid < 32 && other != vcpu);
+                for other in 0..self.machine.cpus.len() {
+                    if intid >= 32 || other == vcpu {
+                        self.dropped[other].retain(|&id| usize::from(id) != intid);
+                        self.running[other]
+                            .iter_mut()
+                            .filter(|run| usize::from(run.0) == intid)
+                            .for_each(|run| run.1 = false);
+                    }
                 }
             }
         }
@@ -299,7 +305,7 @@ impl Run {
             "{ack:?} before one of priority {most_urgent:?}"
         );
         self.model.acknowledge(vcpu, ack.intid.into(), ack.source);
-        self.running[vcpu].push(ack.intid);
+        self.running[vcpu].push((ack.intid, true));
         self.settle();
         true
     }
@@ -308,11 +314,11 @@ impl Run {
         if !self.machine.loaded[vcpu] {
             return;
         }
-        let Some(intid) = self.running[vcpu].pop() else {
+        let Some((intid, active)) = self.running[vcpu].pop() else {
             return;
         };
         if self.split_eoi {
-            self.dropped[vcpu].push(intid);
+            self.dropped[vcpu].extend(active.then_some(intid));
         } else {
             self.model.irq_mut(vcpu, intid.into()).active = false;
         }
@@ -326,17 +332,8 @@ impl Run {
         }
         let pick = pick % self.dropped[vcpu].len();
         let intid = self.dropped[vcpu].swap_remove(pick);
-        // Deactivated by a register write, and perhaps acknowledged by another vCPU since.
-        let mine = !self
-            .dropped
-            .iter()
-            .chain(&self.running)
-            .flatten()
-            .any(|&other| other == intid);
-        if intid < 32 || mine {
-            self.machine.dir(vcpu, intid);
-            self.model.irq_mut(vcpu, intid.into()).active = false;
-        }
+        self.machine.dir(vcpu, intid);
+        self.model.irq_mut(vcpu, intid.into()).active = false;
         self.settle();
     }
 
