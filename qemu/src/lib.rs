@@ -26,7 +26,6 @@ mod config;
 mod console;
 mod image;
 mod input;
-
 mod outcome;
 mod process;
 mod run;
