@@ -42,12 +42,12 @@ const PATIENCE: u32 = 1_000_000;
 /// A PL011. It can be cloned for the panic handler, which may find the first handle locked for ever.
 #[derive(Clone, Debug)]
 pub struct Pl011 {
-    mmio: Mmio<0x1000>,
+    mmio: Mmio<0x100>,
 }
 
 impl Pl011 {
     /// # Safety
-    /// 4 KiB from `base` are mapped and are the registers of a PL011, for as long as the handle or a clone is used.
+    /// 256 bytes from `base` are mapped and are the first registers of a PL011, for as long as the handle or a clone is used.
     pub const unsafe fn new(base: u64) -> Self {
         // SAFETY: the same contract.
         let mmio = unsafe { Mmio::new(base) };

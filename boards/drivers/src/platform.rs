@@ -464,3 +464,6 @@ fn reserved(fdt: Fdt<'_>) -> Result<Vec<Reserved, MAX_RESERVED>, Error> {
     }
     Ok(reserved)
 }
+
+#[cfg(test)]
+mod tests;
