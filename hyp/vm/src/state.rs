@@ -29,8 +29,10 @@ pub mod pstate {
     pub const PAN: u64 = 1 << 22;
     /// User access override, where FEAT_UAO exists.
     pub const UAO: u64 = 1 << 23;
-    /// Tag check override, where FEAT_MTE exists.
-    pub const TCO: u64 = 1 << 25;
+    /// Data-independent timing, where FEAT_DIT exists.
+    pub const DIT: u64 = 1 << 24;
+    /// The condition flags.
+    pub const NZCV: u64 = 0xf << 28;
 }
 
 /// All of one vCPU's registers.
@@ -56,6 +58,11 @@ pub struct VcpuState {
 /// HCR_EL2.TVM: writes to the virtual memory controls trap (set/way maintenance bookkeeping).
 pub const HCR_TVM: u64 = 1 << 26;
 
+/// SCTLR_EL1 after reset: the bits that are RES1 in ARMv8.0.
+const SCTLR_RES1: u64 = 0x30d0_0800;
+/// [`El1Regs::oslock`]: the OS lock is locked.
+pub(crate) const OSLOCK_LOCKED: u64 = 1;
+
 impl VcpuState {
     /// Xn, where 31 is the zero register.
     pub fn x(&self, n: u8) -> u64 {
@@ -78,12 +85,30 @@ impl VcpuState {
     pub fn el0(&self) -> bool {
         self.pstate & pstate::MODE == 0
     }
+
+    /// The state of a vCPU that PSCI starts (Arm DEN 0022E, section 6.4): EL1h, everything masked, MMU and caches off.
+    /// x0 = `context`, PC = `entry`.
+    pub fn reset(&mut self, entry: u64, context: u64) {
+        let mpidr = self.sys.mpidr;
+        *self = Self {
+            pc: entry,
+            pstate: pstate::DAIF | pstate::EL1H,
+            ..Self::default()
+        };
+        self.gprs[0] = context;
+        self.sys.mpidr = mpidr;
+        self.sys.sctlr = SCTLR_RES1;
+        self.sys.oslock = OSLOCK_LOCKED;
+    }
 }
 
 /// The system registers of EL1 and EL0 that a guest owns.
 #[repr(C)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each field is the register of its name, suffix _EL1 unless it says otherwise")]
+#[allow(
+    missing_docs,
+    reason = "each field is the register of its name, suffix _EL1 unless it says otherwise"
+)]
 pub struct El1Regs {
     pub mpidr: u64,
     pub sctlr: u64,
@@ -111,7 +136,7 @@ pub struct El1Regs {
     pub csselr: u64,
     pub cntkctl: u64,
     pub mdscr: u64,
-    /// OS lock and OS double lock as the guest sees them: bit 0 OSLK, bit 1 DLK. Never loaded into hardware.
+    /// OSLSR_EL1.OSLK as the guest sees it. Never loaded into hardware.
     pub oslock: u64,
     /// AArch32 registers that a 32-bit EL0 uses.
     pub dacr32_el2: u64,

@@ -1,0 +1,194 @@
+//! The address map: what lies where in a guest's intermediate physical address space (DESIGN.md, section 7).
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use vgic::{Effects, Vgic};
+
+use crate::console;
+use crate::handle::Host;
+use crate::vm::Vm;
+
+/// GICv2 and GICv3 distributor.
+pub const GICD: Range<u64> = 0x0800_0000..0x0801_0000;
+/// GICv2 CPU interface: GICV is mapped here.
+pub const GICC: Range<u64> = 0x0801_0000..0x0801_2000;
+/// GICC_DIR's page: not mapped while the deactivation register traps.
+const GICC_DIR: Range<u64> = 0x0801_1000..0x0801_2000;
+/// GICv3 redistributors, from here.
+pub const GICR_BASE: u64 = 0x080A_0000;
+/// The PL011.
+pub const UART: Range<u64> = 0x0900_0000..0x0900_1000;
+/// The PL011's interrupt, SPI 1.
+pub const UART_INTID: u16 = 33;
+/// RAM starts here.
+pub const RAM_BASE: u64 = 0x4000_0000;
+
+/// What answers at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Stage 2 maps it: RAM, or a device's page that is passed through.
+    Memory,
+    /// An emulated device.
+    Device(Device),
+}
+
+/// The emulated devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The distributor.
+    Gicd,
+    /// The redistributors.
+    Gicr,
+    /// The page of GICC_DIR.
+    GiccDir,
+    /// The PL011.
+    Uart,
+}
+
+/// A range of addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Intermediate physical addresses.
+    pub range: Range<u64>,
+    /// What is there.
+    pub target: Target,
+}
+
+/// Two regions overlap, or one is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadMap {
+    /// The region that does not fit.
+    pub region: Range<u64>,
+}
+
+/// All regions of a VM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressMap {
+    /// Ascending, disjoint.
+    regions: Vec<Region>,
+}
+
+impl AddressMap {
+    /// The platform's devices, `memory` and what is passed through.
+    pub(crate) fn new(
+        version: vgic::Version,
+        vcpus: usize,
+        memory: impl Iterator<Item = Range<u64>>,
+    ) -> Result<Self, BadMap> {
+        let device = |range, device| Region {
+            range,
+            target: Target::Device(device),
+        };
+        let mut regions = Vec::from([device(GICD, Device::Gicd), device(UART, Device::Uart)]);
+        match version {
+            vgic::Version::V2 => {
+                regions.push(Region {
+                    range: GICC.start..GICC_DIR.start,
+                    target: Target::Memory,
+                });
+                regions.push(device(GICC_DIR, Device::GiccDir));
+            }
+            vgic::Version::V3 => regions.push(device(gicr(vcpus), Device::Gicr)),
+        }
+        regions.extend(memory.map(|range| Region {
+            range,
+            target: Target::Memory,
+        }));
+        regions.sort_by_key(|region| region.range.start);
+        let mut end = 0;
+        for region in &regions {
+            if region.range.is_empty() || region.range.start < end {
+                return Err(BadMap {
+                    region: region.range.clone(),
+                });
+            }
+            end = region.range.end;
+        }
+        Ok(Self { regions })
+    }
+
+    /// The region of an address.
+    pub fn find(&self, ipa: u64) -> Option<&Region> {
+        let after = self.regions.partition_point(|region| region.range.start <= ipa);
+        let region = self.regions.get(after.checked_sub(1)?)?;
+        region.range.contains(&ipa).then_some(region)
+    }
+
+    /// Whether `ipa` is in memory.
+    pub fn is_memory(&self, ipa: u64) -> bool {
+        self.find(ipa)
+            .is_some_and(|region| region.target == Target::Memory)
+    }
+}
+
+/// Where the redistributors of so many vCPUs are.
+pub fn gicr(vcpus: usize) -> Range<u64> {
+    GICR_BASE..GICR_BASE + vcpus as u64 * vgic::GICR_STRIDE
+}
+
+/// A guest's read of `size` (1, 2, 4 or 8) bytes at `offset` in a device. What does not exist reads as zero.
+pub(crate) fn read(vm: &Vm, vcpu: usize, device: Device, offset: u64, size: u8, host: &impl Host) -> u64 {
+    let size = size.into();
+    match device {
+        Device::Uart => console::read(vm, offset, host),
+        Device::GiccDir => 0,
+        Device::Gicd => with_gic(vm, vcpu, offset, host, |gic| {
+            (gic.gicd_read(vcpu, offset, size), Effects::NONE)
+        }),
+        Device::Gicr => with_gic(vm, vcpu, offset, host, |gic| {
+            (gic.gicr_read(offset, size), Effects::NONE)
+        }),
+    }
+}
+
+/// A guest's write. What does not exist is ignored.
+pub(crate) fn write(
+    vm: &Vm,
+    vcpu: usize,
+    device: Device,
+    offset: u64,
+    size: u8,
+    value: u64,
+    host: &impl Host,
+) {
+    let size = size.into();
+    match device {
+        Device::Uart => console::write(vm, offset, value, host),
+        Device::GiccDir if offset == 0 => {
+            with_gic(vm, vcpu, offset, host, |gic| ((), gic.dir(vcpu, value as u32)));
+        }
+        Device::GiccDir => {}
+        Device::Gicd => {
+            with_gic(vm, vcpu, offset, host, |gic| {
+                ((), gic.gicd_write(vcpu, offset, size, value))
+            });
+        }
+        Device::Gicr => {
+            with_gic(vm, vcpu, offset, host, |gic| {
+                ((), gic.gicr_write(offset, size, value))
+            });
+        }
+    }
+}
+
+/// An access to the vGIC's register at `offset`, with what the hardware holds taken back first if the register shows
+/// or changes that.
+fn with_gic<R>(
+    vm: &Vm,
+    vcpu: usize,
+    offset: u64,
+    host: &impl Host,
+    access: impl FnOnce(&mut Vgic) -> (R, Effects),
+) -> R {
+    let mut gic = vm.gic.lock();
+    let mut effects = Effects::NONE;
+    if vgic::reads_list_registers(offset) {
+        effects |= host.fold(&mut gic, vcpu);
+    }
+    let (result, more) = access(&mut gic);
+    effects |= more;
+    drop(gic);
+    vm.pay(host, effects);
+    result
+}

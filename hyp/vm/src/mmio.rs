@@ -1,0 +1,173 @@
+//! Stage-2 aborts: emulated device accesses, memory for the integrator to map, and external aborts for all the rest.
+
+use crate::exit::{DataAbort, Fault, InstrAbort};
+use crate::handle::{Crash, Host, Next, StageTwo, StageTwoAccess, skip};
+use crate::state::VcpuState;
+use crate::vm::Vm;
+use crate::{
+    bus::{self, Device, Target},
+    inject,
+    insn::Instruction,
+};
+
+/// Answers a stage-2 data abort.
+pub(crate) fn data_abort(
+    vm: &Vm,
+    vcpu: usize,
+    state: &mut VcpuState,
+    len: u8,
+    abort: DataAbort,
+    host: &impl Host,
+) -> Next {
+    let access = if abort.write {
+        StageTwoAccess::Write
+    } else {
+        StageTwoAccess::Read
+    };
+    let external = |state: &mut VcpuState| {
+        inject::external_abort(state, access, abort.va, abort.s1ptw, host);
+        Next::Resume
+    };
+    if let Some(next) = unresolvable(abort.fault) {
+        return next.unwrap_or_else(|| external(state));
+    }
+    let ipa = match (abort.ipa, abort.va) {
+        (Some(ipa), _) => ipa,
+        (None, Some(va)) => match host.translate(state, va, access) {
+            Some(ipa) => ipa,
+            // The guest's tables have changed since: it may try again.
+            None => return Next::Resume,
+        },
+        (None, None) => return external(state),
+    };
+    let (device, range) = match vm.map.find(ipa) {
+        Some(region) => match region.target {
+            Target::Memory => {
+                return Next::StageTwo(StageTwo {
+                    ipa,
+                    va: abort.va,
+                    access,
+                    fault: abort.fault,
+                    s1ptw: abort.s1ptw,
+                });
+            }
+            Target::Device(device) => (device, &region.range),
+        },
+        // Maintenance of what is in no cache is done as soon as it is asked for.
+        None if abort.cache_maintenance => {
+            skip(state, len);
+            return Next::Resume;
+        }
+        None => return external(state),
+    };
+    if abort.s1ptw {
+        return external(state);
+    }
+    if abort.cache_maintenance {
+        skip(state, len);
+        return Next::Resume;
+    }
+    let decoded = match abort.access {
+        Some(access) => Some(Instruction::from(access)),
+        None => decode(vm, state, &abort, host),
+    };
+    let Some(instruction) = decoded.filter(|instruction| {
+        ipa.is_multiple_of(instruction.size.into())
+            && ipa
+                .checked_add(instruction.bytes())
+                .is_some_and(|end| end <= range.end)
+    }) else {
+        return external(state);
+    };
+    emulate(
+        vm,
+        vcpu,
+        state,
+        device,
+        ipa - range.start,
+        &instruction,
+        abort.write,
+        host,
+    );
+    skip(state, len);
+    Next::Resume
+}
+
+/// Answers a stage-2 instruction abort.
+pub(crate) fn instruction_abort(vm: &Vm, state: &mut VcpuState, abort: InstrAbort, host: &impl Host) -> Next {
+    let access = StageTwoAccess::Fetch;
+    let va = abort.va.or(Some(state.pc));
+    if let Some(next) = unresolvable(abort.fault) {
+        return next.unwrap_or_else(|| no_fetch(state, va, abort.s1ptw, host));
+    }
+    let Some(ipa) = abort.ipa.or_else(|| host.translate(state, state.pc, access)) else {
+        return Next::Resume;
+    };
+    if vm.map.is_memory(ipa) {
+        return Next::StageTwo(StageTwo {
+            ipa,
+            va,
+            access,
+            fault: abort.fault,
+            s1ptw: abort.s1ptw,
+        });
+    }
+    no_fetch(state, va, abort.s1ptw, host)
+}
+
+/// An external abort for a fetch; unless it is the fetch of the very vector that would handle it, which would abort for
+/// ever.
+fn no_fetch(state: &mut VcpuState, va: Option<u64>, s1ptw: bool, host: &impl Host) -> Next {
+    host.sync(state);
+    if !state.el0() && inject::vector(state) == state.pc {
+        return Next::Crash(Crash::NoVectors { pc: state.pc });
+    }
+    inject::external_abort(state, StageTwoAccess::Fetch, va, s1ptw, host);
+    Next::Resume
+}
+
+/// What no mapping cures: Some(None) is an external abort for the guest.
+fn unresolvable(fault: Fault) -> Option<Option<Next>> {
+    match fault {
+        Fault::Translation | Fault::AccessFlag | Fault::Permission => None,
+        Fault::AddressSize | Fault::External | Fault::Alignment | Fault::UnsupportedAtomic => Some(None),
+        Fault::TlbConflict | Fault::Other(_) => Some(Some(Next::Crash(Crash::Fault(fault)))),
+    }
+}
+
+/// Decodes an access that the syndrome does not describe, if the instruction that stands at PC now is one that would
+/// make this very access.
+fn decode(vm: &Vm, state: &VcpuState, abort: &DataAbort, host: &impl Host) -> Option<Instruction> {
+    if state.aarch32() {
+        return None;
+    }
+    let (instruction, load, base, offset) = Instruction::decode(host.instruction(vm, state)?)?;
+    let address = state.x(base).wrapping_add_signed(offset);
+    (load != abort.write && abort.va == Some(address)).then_some(instruction)
+}
+
+#[allow(clippy::too_many_arguments, reason = "an access has that many parts")]
+fn emulate(
+    vm: &Vm,
+    vcpu: usize,
+    state: &mut VcpuState,
+    device: Device,
+    offset: u64,
+    instruction: &Instruction,
+    write: bool,
+    host: &impl Host,
+) {
+    let registers = core::iter::once(instruction.rt).chain(instruction.rt2);
+    for (register, offset) in registers.zip((offset..).step_by(instruction.size.into())) {
+        if write {
+            let value = state.x(register) & instruction.mask();
+            bus::write(vm, vcpu, device, offset, instruction.size, value, host);
+        } else {
+            let value = bus::read(vm, vcpu, device, offset, instruction.size, host);
+            state.set_x(register, instruction.extend(value));
+        }
+    }
+    if let Some((base, add)) = instruction.writeback {
+        state.set_x(base, state.x(base).wrapping_add_signed(add));
+    }
+}

@@ -1,0 +1,126 @@
+//! Calls by HVC and SMC: the SMC Calling Convention 1.2 (Arm DEN 0028E).
+//!
+//! Both conduits offer the same calls. Results go to x0 to x3 as each call says; every other register is preserved. An
+//! unknown function, and any function by an HVC or SMC with an immediate other than 0 (which section 2.9 reserves),
+//! returns NOT_SUPPORTED.
+
+use abi::smccc as vendor;
+
+use crate::handle::{Host, Next};
+use crate::state::VcpuState;
+use crate::vm::{STOLEN_TIME_STRIDE, Vm};
+use crate::{console, psci};
+
+const NOT_SUPPORTED: i64 = vendor::NOT_SUPPORTED;
+const SUCCESS: i64 = 0;
+
+const VERSION: u32 = 0x8000_0000;
+const VERSION_1_2: i64 = 0x1_0002;
+const ARCH_FEATURES: u32 = 0x8000_0001;
+const ARCH_WORKAROUND_1: u32 = 0x8000_8000;
+const ARCH_WORKAROUND_2: u32 = 0x8000_7fff;
+const ARCH_WORKAROUND_3: u32 = 0x8000_3fff;
+/// Paravirtualised time (Arm DEN 0057A, section 3).
+const PV_TIME_FEATURES: u32 = 0xc500_0020;
+const PV_TIME_ST: u32 = 0xc500_0021;
+
+/// Answers a call. The guest's PC is behind the instruction already.
+pub(crate) fn call(vm: &Vm, vcpu: usize, state: &mut VcpuState, imm: u16, host: &impl Host) -> Next {
+    let function = state.gprs[0] as u32;
+    if imm != 0 {
+        state.gprs[0] = NOT_SUPPORTED as u64;
+        return Next::Resume;
+    }
+    if psci::owns(function) {
+        return psci::call(vm, vcpu, state, function, host);
+    }
+    let result = match function {
+        VERSION => VERSION_1_2,
+        ARCH_FEATURES => arch_features(vm, state.gprs[1] as u32, host),
+        ARCH_WORKAROUND_1 | ARCH_WORKAROUND_2 | ARCH_WORKAROUND_3 if host.workaround(function) >= 0 => {
+            SUCCESS
+        }
+        PV_TIME_FEATURES => pv_time_features(vm, state.gprs[1] as u32),
+        PV_TIME_ST => stolen_time(vm, vcpu),
+        vendor::CALL_UID => return results(state, vendor::UID.map(u64::from)),
+        vendor::CALL_REVISION => {
+            return results(
+                state,
+                [vendor::REVISION_MAJOR.into(), vendor::REVISION_MINOR.into()],
+            );
+        }
+        vendor::CONSOLE_WRITE => console_write(vm, state, host),
+        vendor::CONSOLE_READ => return console_read(vm, state, host),
+        vendor::CONSOLE_EVENTS => console_events(vm, state.gprs[1], host),
+        _ => NOT_SUPPORTED,
+    };
+    state.gprs[0] = result as u64;
+    Next::Resume
+}
+
+/// Puts results into x0 and up.
+fn results<const N: usize>(state: &mut VcpuState, values: [u64; N]) -> Next {
+    for (register, value) in state.gprs.iter_mut().zip(values) {
+        *register = value;
+    }
+    Next::Resume
+}
+
+fn arch_features(vm: &Vm, function: u32, host: &impl Host) -> i64 {
+    match function {
+        VERSION | ARCH_FEATURES => SUCCESS,
+        ARCH_WORKAROUND_1 | ARCH_WORKAROUND_2 | ARCH_WORKAROUND_3 => host.workaround(function),
+        PV_TIME_FEATURES => pv_time_features(vm, PV_TIME_FEATURES),
+        _ => NOT_SUPPORTED,
+    }
+}
+
+fn pv_time_features(vm: &Vm, function: u32) -> i64 {
+    match function {
+        PV_TIME_FEATURES | PV_TIME_ST if vm.config.stolen_time.is_some() => SUCCESS,
+        _ => NOT_SUPPORTED,
+    }
+}
+
+/// The address of the vCPU's stolen-time record.
+fn stolen_time(vm: &Vm, vcpu: usize) -> i64 {
+    let record = vm
+        .config
+        .stolen_time
+        .and_then(|base| base.checked_add(vcpu as u64 * STOLEN_TIME_STRIDE));
+    record.map_or(NOT_SUPPORTED, |ipa| ipa as i64)
+}
+
+fn console_write(vm: &Vm, state: &VcpuState, host: &impl Host) -> i64 {
+    let mut bytes = [0; vendor::CONSOLE_WRITE_MAX];
+    for (chunk, register) in bytes.chunks_exact_mut(8).zip(&state.gprs[2..]) {
+        chunk.copy_from_slice(&register.to_le_bytes());
+    }
+    let count = usize::try_from(state.gprs[1]).unwrap_or(usize::MAX);
+    match bytes.get(..count) {
+        Some([]) => 0,
+        Some(bytes) => console::pv_write(vm, bytes, host) as i64,
+        None => vendor::Error::InvalidParameter as i64,
+    }
+}
+
+fn console_read(vm: &Vm, state: &mut VcpuState, host: &impl Host) -> Next {
+    let mut bytes = [0; vendor::CONSOLE_READ_MAX];
+    let count = console::pv_read(vm, &mut bytes, host);
+    state.gprs[0] = count as u64;
+    for (register, chunk) in state.gprs[1..].iter_mut().zip(bytes.chunks_exact(8)) {
+        *register = chunk
+            .iter()
+            .rev()
+            .fold(0, |word, &byte| word << 8 | u64::from(byte));
+    }
+    Next::Resume
+}
+
+fn console_events(vm: &Vm, events: u64, host: &impl Host) -> i64 {
+    if events & !(vendor::CONSOLE_EVENT_RX | vendor::CONSOLE_EVENT_TX) != 0 {
+        return vendor::Error::InvalidParameter as i64;
+    }
+    console::pv_events(vm, events, host);
+    SUCCESS
+}

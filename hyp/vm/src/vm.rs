@@ -1,0 +1,247 @@
+//! A virtual machine and its life: what it is made from, which of its vCPUs run, how it starts and stops.
+
+use alloc::{boxed::Box, string::String, vec::Vec};
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use spin::mutex::TicketMutex;
+use vgic::{Effects, Vgic};
+
+use crate::bus::{AddressMap, BadMap};
+use crate::handle::{Host, Power};
+use crate::pl011::Pl011;
+use crate::state::VcpuState;
+use crate::timer::{self, CNTV_INTID};
+
+/// What a VM is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Its index in the machine file.
+    pub id: u8,
+    /// Its name, for messages.
+    pub name: String,
+    /// The interrupt controller, and with it the number of vCPUs.
+    pub gic: vgic::Config,
+    /// Guest RAM.
+    pub ram: Range<u64>,
+    /// Other addresses that stage 2 maps: devices that are passed through, the page of stolen time.
+    pub mapped: Vec<Range<u64>>,
+    /// Where the stolen-time records are (Arm DEN 0057A), one of [`STOLEN_TIME_STRIDE`] bytes for each vCPU.
+    pub stolen_time: Option<u64>,
+}
+
+/// Bytes from one vCPU's stolen-time record to the next (Arm DEN 0057A, section 3.2.2: aligned to 64).
+pub const STOLEN_TIME_STRIDE: u64 = 64;
+
+/// Why a VM cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadVm {
+    /// The vGIC refuses its part of the configuration: too many vCPUs, most likely.
+    Gic,
+    /// Two address ranges overlap.
+    Map(BadMap),
+}
+
+/// Where a vCPU starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its PC.
+    pub pc: u64,
+    /// Its x0: the device tree's address, or CPU_ON's context.
+    pub context: u64,
+}
+
+/// A vCPU's power state, as PSCI's AFFINITY_INFO tells it (Arm DEN 0022E, section 5.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VcpuPower {
+    /// Does not run.
+    Off,
+    /// Started, and has not run yet.
+    OnPending(Entry),
+    /// Runs, or waits for an interrupt.
+    On,
+}
+
+/// Whether the VM's vCPUs may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not started.
+    Created,
+    /// They may.
+    Running,
+    /// The VM asked to stop: none may be started any more.
+    Stopping(Power),
+}
+
+/// What changes when vCPUs start and stop. Second in the order of locks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lifecycle {
+    pub(crate) phase: Phase,
+    pub(crate) power: Box<[VcpuPower]>,
+}
+
+/// A virtual CPU.
+#[derive(Debug)]
+pub struct Vcpu {
+    /// Its registers. First in the order of locks: held by the CPU that has it loaded, for as long as it is loaded.
+    pub state: TicketMutex<VcpuState>,
+    /// When its physical timer is due, on the VM's counter, or [`timer::NEVER`].
+    pub(crate) cntp_deadline: AtomicU64,
+}
+
+/// A virtual machine. It is shared by all CPUs that run its vCPUs.
+#[derive(Debug)]
+pub struct Vm {
+    /// What it was made from.
+    pub config: Config,
+    /// Its vCPUs.
+    pub vcpus: Box<[Vcpu]>,
+    /// What lies where in its address space.
+    pub map: AddressMap,
+    /// Its interrupt controller. Fifth in the order of locks.
+    pub gic: TicketMutex<Vgic>,
+    pub(crate) uart: TicketMutex<Pl011>,
+    pub(crate) lifecycle: TicketMutex<Lifecycle>,
+    /// CNTVOFF_EL2: the physical counter minus the VM's, modulo 2^64.
+    cntvoff: AtomicU64,
+}
+
+impl Vm {
+    /// A VM whose vCPUs are all off: [`Vm::boot`] starts it.
+    pub fn new(config: Config) -> Result<Self, BadVm> {
+        let vcpus = config.gic.vcpus;
+        let gic = new_gic(config.gic).ok_or(BadVm::Gic)?;
+        let memory = config.mapped.iter().chain([&config.ram]).cloned();
+        let map = AddressMap::new(config.gic.version, vcpus, memory).map_err(BadVm::Map)?;
+        let vcpu = |index| {
+            let mut state = VcpuState::default();
+            state.sys.mpidr = mpidr(index);
+            Vcpu {
+                state: TicketMutex::new(state),
+                cntp_deadline: AtomicU64::new(timer::NEVER),
+            }
+        };
+        Ok(Self {
+            vcpus: (0..vcpus).map(vcpu).collect(),
+            map,
+            gic: TicketMutex::new(gic),
+            uart: TicketMutex::new(Pl011::new()),
+            lifecycle: TicketMutex::new(Lifecycle {
+                phase: Phase::Created,
+                power: (0..vcpus).map(|_| VcpuPower::Off).collect(),
+            }),
+            cntvoff: AtomicU64::new(0),
+            config,
+        })
+    }
+
+    /// Puts the devices into their reset state and starts vCPU 0 at `entry`. For a new VM, or one that stopped and
+    /// whose vCPUs have all been taken off their CPUs. Allocates.
+    ///
+    /// Console input that the guest has not read stays: its sender holds the credit for it.
+    pub fn boot(&self, entry: Entry, host: &impl Host) {
+        let Some(gic) = new_gic(self.config.gic) else {
+            return;
+        };
+        self.uart.lock().reset();
+        *self.gic.lock() = gic;
+        let mut lifecycle = self.lifecycle.lock();
+        lifecycle.power.fill(VcpuPower::Off);
+        lifecycle.power[0] = VcpuPower::OnPending(entry);
+        lifecycle.phase = Phase::Running;
+        drop(lifecycle);
+        crate::console::refresh(self, host);
+        host.start(self, 0);
+    }
+
+    /// To be called when a vCPU is about to be loaded. If it was started since it last ran, its registers and timers are
+    /// reset to its entry point. Returns false if it is off and must not run.
+    pub fn prepare(&self, vcpu: usize, state: &mut VcpuState, host: &impl Host) -> bool {
+        let mut lifecycle = self.lifecycle.lock();
+        if !matches!(lifecycle.phase, Phase::Running) {
+            return false;
+        }
+        match lifecycle.power.get_mut(vcpu) {
+            Some(VcpuPower::On) => return true,
+            Some(VcpuPower::Off) | None => return false,
+            Some(power @ VcpuPower::OnPending(_)) => {
+                if let VcpuPower::OnPending(entry) = core::mem::replace(power, VcpuPower::On) {
+                    state.reset(entry.pc, entry.context);
+                }
+            }
+        }
+        drop(lifecycle);
+        timer::changed(self, vcpu, &state.timer, host);
+        let effects = self.gic.lock().set_online(vcpu, true);
+        self.pay(host, effects);
+        true
+    }
+
+    /// Stops the VM from outside, or because it crashed: no vCPU starts any more. To be followed by taking all of them
+    /// off their CPUs.
+    pub fn stop(&self, power: Power) {
+        self.lifecycle.lock().phase = Phase::Stopping(power);
+    }
+
+    /// Whether its vCPUs may run.
+    pub fn phase(&self) -> Phase {
+        self.lifecycle.lock().phase
+    }
+
+    /// The power state of a vCPU.
+    pub fn power(&self, vcpu: usize) -> Option<VcpuPower> {
+        self.lifecycle.lock().power.get(vcpu).copied()
+    }
+
+    /// The vCPU with this affinity (MPIDR_EL1's Aff3 to Aff0).
+    pub fn vcpu_of(&self, affinity: u64) -> Option<usize> {
+        (0..self.vcpus.len()).find(|&vcpu| u64::from(vgic::affinity(vcpu)) == affinity)
+    }
+
+    /// Sets the level of a PPI of `vcpu`, or of an SPI.
+    pub fn line(&self, host: &impl Host, vcpu: usize, intid: u16, level: bool) {
+        let effects = self.gic.lock().line(vcpu, intid, level);
+        self.pay(host, effects);
+    }
+
+    /// Tells the host what a change of the vGIC owes, if anything.
+    pub(crate) fn pay(&self, host: &impl Host, effects: Effects) {
+        if effects != Effects::NONE {
+            host.interrupts(self, effects);
+        }
+    }
+
+    /// The VM's counter (CNTVCT, and what it sees as CNTPCT).
+    pub fn counter(&self, host: &impl Host) -> u64 {
+        host.counter().wrapping_sub(self.cntvoff())
+    }
+
+    /// CNTVOFF_EL2: the physical counter minus the VM's, modulo 2^64.
+    pub fn cntvoff(&self) -> u64 {
+        self.cntvoff.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Vm::cntvoff`], while no vCPU runs.
+    pub fn set_cntvoff(&self, offset: u64) {
+        self.cntvoff.store(offset, Ordering::Relaxed);
+    }
+
+    /// A time on the VM's counter as one on the physical counter: the ends of its range stand for what lies beyond.
+    pub fn to_physical(&self, at: u64) -> u64 {
+        at.saturating_add_signed(self.cntvoff() as i64)
+    }
+}
+
+/// A vGIC after reset, whose virtual timers are the hardware's.
+fn new_gic(config: vgic::Config) -> Option<Vgic> {
+    let mut gic = Vgic::new(config).ok()?;
+    for vcpu in 0..config.vcpus {
+        gic.map_hw(vcpu, CNTV_INTID, CNTV_INTID);
+    }
+    Some(gic)
+}
+
+/// MPIDR_EL1 of a vCPU (Arm ARM D19.2.101): bit 31 is RES1, the affinity as the vGIC has it.
+fn mpidr(vcpu: usize) -> u64 {
+    1 << 31 | u64::from(vgic::affinity(vcpu))
+}
