@@ -115,6 +115,10 @@ pub(crate) fn counter() -> u64 {
     NOW.load(Ordering::SeqCst)
 }
 
+pub(crate) fn stolen_nanos() -> Option<u64> {
+    None
+}
+
 pub(crate) fn enable_interrupt(_intid: u32, _trigger: Trigger) {}
 
 pub(crate) fn request_switch() {

@@ -12,6 +12,7 @@ mod mmio;
 mod mmu;
 pub(crate) mod serial;
 mod smccc;
+mod stolen;
 mod timer;
 
 use core::cell::OnceCell;
@@ -25,6 +26,7 @@ use crate::kernel::{self, Priority, PriorityInUse};
 use crate::{console, interrupt};
 
 use context::Frame;
+pub(crate) use stolen::stolen_nanos;
 pub(crate) use timer::counter;
 
 /// The interrupt controller and the timer's interrupt: set once at boot.

@@ -20,6 +20,12 @@ pub fn now() -> Instant {
     Instant::from_ticks(clock().nanos(port::counter()))
 }
 
+/// How long the hypervisor has kept this CPU from running since boot though it could have run, if it tells: the share
+/// of a deadline missed that is not the application's.
+pub fn stolen() -> Option<Duration> {
+    port::stolen_nanos().map(Duration::from_ticks)
+}
+
 /// Waits until `when`, not at all if that has passed. A periodic task adds its period to the last release and waits
 /// for that: then no delay adds up.
 ///

@@ -4,7 +4,7 @@ use core::arch::global_asm;
 
 use dtoolkit::fdt::Fdt;
 
-use super::{INTERRUPTS, context, gic::Gic, mmu, serial, smccc, timer};
+use super::{INTERRUPTS, context, gic::Gic, mmu, serial, smccc, stolen, timer};
 use crate::dt::{self, Platform, Region};
 use crate::{Task, console, interrupt, time};
 
@@ -96,6 +96,7 @@ extern "C" fn boot(x0: usize) -> ! {
     time::set_clock(time::Clock::new(timer::frequency()));
     let platform = platform(dtb);
     let paravirtual = platform.conduit.is_some_and(smccc::set_up);
+    stolen::set_up();
     serial::set_up(paravirtual, platform.uart);
     let gic = Gic::set_up(platform.gic);
     gic.enable(platform.timer_intid, interrupt::Trigger::Level);

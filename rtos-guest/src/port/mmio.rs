@@ -32,53 +32,28 @@ impl Mmio {
         );
         self.0.base + offset
     }
-
-    pub(super) fn read8(self, offset: usize) -> u8 {
-        let value: u32;
-        // SAFETY: `new`'s caller promised a device there, and reads of it do not touch memory.
-        unsafe {
-            asm!("ldrb {:w}, [{}]", out(reg) value, in(reg) self.address::<u8>(offset), options(nostack, preserves_flags))
-        };
-        value as u8
-    }
-
-    pub(super) fn write8(self, offset: usize, value: u8) {
-        let value = u32::from(value);
-        // SAFETY: `new`'s caller promised a device there that is ours to drive.
-        unsafe {
-            asm!("strb {:w}, [{}]", in(reg) value, in(reg) self.address::<u8>(offset), options(nostack, preserves_flags))
-        };
-    }
-
-    pub(super) fn read(self, offset: usize) -> u32 {
-        let value: u32;
-        // SAFETY: as `read8`.
-        unsafe {
-            asm!("ldr {:w}, [{}]", out(reg) value, in(reg) self.address::<u32>(offset), options(nostack, preserves_flags))
-        };
-        value
-    }
-
-    pub(super) fn write(self, offset: usize, value: u32) {
-        // SAFETY: as `write8`.
-        unsafe {
-            asm!("str {:w}, [{}]", in(reg) value, in(reg) self.address::<u32>(offset), options(nostack, preserves_flags))
-        };
-    }
-
-    pub(super) fn read64(self, offset: usize) -> u64 {
-        let value: u64;
-        // SAFETY: as `read8`.
-        unsafe {
-            asm!("ldr {}, [{}]", out(reg) value, in(reg) self.address::<u64>(offset), options(nostack, preserves_flags))
-        };
-        value
-    }
-
-    pub(super) fn write64(self, offset: usize, value: u64) {
-        // SAFETY: as `write8`.
-        unsafe {
-            asm!("str {}, [{}]", in(reg) value, in(reg) self.address::<u64>(offset), options(nostack, preserves_flags))
-        };
-    }
 }
+
+macro_rules! register_access {
+    ($read:ident, $write:ident, $type:ty, $register:ty, $load:literal, $store:literal) => {
+        impl Mmio {
+            pub(super) fn $read(self, offset: usize) -> $type {
+                let address = self.address::<$type>(offset);
+                let value: $register;
+                // SAFETY: `new`'s caller promised a device there, and reads of it do not touch memory.
+                unsafe { asm!($load, out(reg) value, in(reg) address, options(nostack, preserves_flags)) };
+                value as $type
+            }
+
+            pub(super) fn $write(self, offset: usize, value: $type) {
+                let (address, value) = (self.address::<$type>(offset), <$register>::from(value));
+                // SAFETY: `new`'s caller promised a device there that is ours to drive.
+                unsafe { asm!($store, in(reg) value, in(reg) address, options(nostack, preserves_flags)) };
+            }
+        }
+    };
+}
+
+register_access!(read8, write8, u8, u32, "ldrb {:w}, [{}]", "strb {:w}, [{}]");
+register_access!(read, write, u32, u32, "ldr {:w}, [{}]", "str {:w}, [{}]");
+register_access!(read64, write64, u64, u64, "ldr {}, [{}]", "str {}, [{}]");

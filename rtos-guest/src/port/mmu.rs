@@ -132,11 +132,16 @@ pub(super) fn enable(dtb: usize, dtb_size: usize) {
 
 /// Maps a device's registers.
 pub(super) fn map_device(base: usize, size: usize) {
-    critical_section::with(|cs| {
-        TABLES
-            .borrow_ref_mut(cs)
-            .map(base, base + size, Attributes::DEVICE)
-    });
+    map_more(base, size, Attributes::DEVICE);
+}
+
+/// Maps memory that a hypervisor writes, for reading.
+pub(super) fn map_shared(base: usize, size: usize) {
+    map_more(base, size, Attributes::CONSTANTS);
+}
+
+fn map_more(base: usize, size: usize, attributes: Attributes) {
+    critical_section::with(|cs| TABLES.borrow_ref_mut(cs).map(base, base + size, attributes));
     barrier::dsb(barrier::ISHST);
     barrier::isb(barrier::SY);
 }

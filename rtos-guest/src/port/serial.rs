@@ -99,8 +99,8 @@ pub(crate) fn read(buffer: &mut [u8]) -> usize {
                 let bytes = result[1..]
                     .iter()
                     .flat_map(|word| word.to_le_bytes())
-                    .take(result[0] as usize);
-                input.extend(bytes.take(CONSOLE_READ_MAX));
+                    .take((result[0] as i64).clamp(0, CONSOLE_READ_MAX as i64) as usize);
+                input.extend(bytes);
             }
             buffer
                 .iter_mut()

@@ -1,4 +1,4 @@
-//! The shell: a line of input, a line or two of answer.
+//! The shell: a line of input is shown and answered.
 
 use embedded_io::Read;
 use heapless::Vec;
@@ -29,9 +29,13 @@ pub fn run() {
 }
 
 fn execute(line: &str) {
-    let (command, argument) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+    let line = line.trim();
+    if line.is_empty() {
+        return;
+    }
+    println!("> {line}");
+    let (command, argument) = line.split_once(' ').unwrap_or((line, ""));
     match command {
-        "" => {}
         "help" => println!("help | stats | output | period MICROSECONDS | echo TEXT"),
         "stats" => STATISTICS.print(),
         "output" => STATISTICS.print_output(),

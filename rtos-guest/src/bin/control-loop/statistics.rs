@@ -6,7 +6,7 @@ use core::fmt;
 use critical_section::Mutex;
 use mobi_rtos::histogram::Histogram;
 use mobi_rtos::println;
-use mobi_rtos::time::Duration;
+use mobi_rtos::time::{self, Duration};
 
 /// The control loop's statistics.
 pub static STATISTICS: Statistics = Statistics(Mutex::new(RefCell::new(Record::new(super::PERIOD))));
@@ -74,20 +74,19 @@ impl fmt::Display for Summary<'_> {
             misses,
             ..
         } = self.0;
-        let ns = |duration: Duration| duration.as_nanos();
-        write!(f, "period={}us n={} ", period.as_micros(), lateness.count())?;
+        let [min, p50] = [lateness.min(), lateness.quantile(500)].map(|d| d.as_nanos());
+        let [p99, max] = [lateness.quantile(990), lateness.max()].map(|d| d.as_nanos());
         write!(
             f,
-            "min={}ns p50={}ns ",
-            ns(lateness.min()),
-            ns(lateness.quantile(500))
+            "period={}us n={} min={min}ns p50={p50}ns ",
+            period.as_micros(),
+            lateness.count()
         )?;
-        write!(
-            f,
-            "p99={}ns max={}ns misses={misses}",
-            ns(lateness.quantile(990)),
-            ns(lateness.max())
-        )
+        write!(f, "p99={p99}ns max={max}ns misses={misses}")?;
+        match time::stolen() {
+            Some(stolen) => write!(f, " stolen={}us", stolen.as_micros()),
+            None => Ok(()),
+        }
     }
 }
 
