@@ -425,6 +425,7 @@ impl Tables {
         let table = hw.alloc_table().ok_or(Error::OutOfTables)?;
         hw.publish();
         hw.write(at, Desc::table(table).0);
+        hw.publish();
         Ok(table)
     }
 }
