@@ -2,7 +2,7 @@
 
 use crate::lr::{Control, ListRegisters, Lr, State};
 use crate::state::{Groups, bits};
-use crate::{Effects, LIST_REGISTERS_MAX, Vgic};
+use crate::{Effects, Vgic};
 
 /// What a virtual CPU interface lets through to its vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Vgic {
 
     /// The maintenance interrupt of the CPU that has `vcpu` loaded.
     pub fn maintenance(&mut self, vcpu: usize) {
-        self.vcpus[vcpu].attention = self.all_words();
+        self.attend_all(vcpu);
     }
 
     /// Brings the list registers of the CPU that has `vcpu` loaded up to date, before the guest is entered. Does
@@ -62,10 +62,16 @@ impl Vgic {
         if !self.needs_enter(vcpu) {
             return Effects::NONE;
         }
+        if let Some(intid) = self.vcpus[vcpu].raised
+            && self.rearm(vcpu, intid, hw)
+        {
+            self.vcpus[vcpu].attention = 0;
+            return Effects::NONE;
+        }
         let old = self.vcpus[vcpu].control;
         let mut effects = Effects::NONE;
         if old != Control::default() {
-            self.vcpus[vcpu].attention = self.all_words();
+            self.attend_all(vcpu);
         }
         let eois = if old.active_spilled { hw.eoi_count() } else { 0 };
         effects |= self.end_spilled(vcpu, eois);
@@ -74,7 +80,7 @@ impl Vgic {
         let empty = hw.empty();
         let words = self.vcpus[vcpu].attention;
         let mut stale = 0;
-        for n in bits(self.vcpus[vcpu].used.into()) {
+        for n in bits(self.vcpus[vcpu].used) {
             if empty >> n & 1 != 0 {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
             } else if words >> (self.vcpus[vcpu].lrs[n].vintid / 32) & 1 != 0 {
@@ -89,7 +95,7 @@ impl Vgic {
         let mut control = self.fill(vcpu, words, crowded);
         if control != Control::default() && !crowded {
             // Not enough list registers: let everything compete for them.
-            for n in bits(self.vcpus[vcpu].used.into()) {
+            for n in bits(self.vcpus[vcpu].used) {
                 let state = if kept >> n & 1 != 0 {
                     hw.read(n).state
                 } else {
@@ -104,7 +110,7 @@ impl Vgic {
 
         let state = &mut self.vcpus[vcpu];
         state.control = control;
-        for n in bits(((state.used | stale) & !kept).into()) {
+        for n in bits((state.used | stale) & !kept) {
             hw.write(
                 n,
                 if state.used >> n & 1 != 0 {
@@ -117,9 +123,47 @@ impl Vgic {
         if control != old || eois != 0 {
             hw.set_control(control);
         }
-        effects.deactivate |= state.private.orphans() != 0 || self.orphans != 0;
+        effects.deactivate |= self.orphans != 0 || self.word(vcpu, 0).orphans() != 0;
         effects.kick = effects.kick.without(vcpu);
         effects
+    }
+
+    /// The usual case: an interrupt is pending again, and that is all, whose list register the guest has emptied.
+    /// Whatever else it was listed with still holds, or more than this interrupt would call for attention.
+    fn rearm(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> bool {
+        let (index, bit, sgi) = (
+            self.index(vcpu, usize::from(intid) / 32),
+            1 << (intid % 32),
+            usize::from(intid),
+        );
+        let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
+        let Some(n) = bits(this.used).find(|&n| this.lrs[n].vintid == intid) else {
+            return false;
+        };
+        let lr = this.lrs[n];
+        let latch_only =
+            word.latch & !(word.active | word.drop_pending | word.drop_active | word.line & !word.edge) & bit;
+        if latch_only == 0
+            || lr.state
+                != (State {
+                    pending: true,
+                    active: false,
+                })
+            || lr.hw.is_some() != (word.owed & bit != 0)
+            || sgi < crate::SGIS && this.sgi_pending[sgi] != 1 << lr.source
+            || this.control != Control::default()
+            || hw.empty() >> n & 1 == 0
+        {
+            return false;
+        }
+        word.latch &= !bit;
+        word.owed &= !bit;
+        if sgi < crate::SGIS {
+            this.sgi_pending[sgi] = 0;
+        }
+        this.latched |= 1 << n;
+        hw.write(n, lr);
+        true
     }
 
     /// Takes everything back from the list registers of the CPU that has `vcpu` loaded, and leaves them empty.
@@ -129,12 +173,12 @@ impl Vgic {
         if control != Control::default() {
             let eois = if control.active_spilled { hw.eoi_count() } else { 0 };
             effects |= self.end_spilled(vcpu, eois);
-            self.vcpus[vcpu].attention = self.all_words();
+            self.attend_all(vcpu);
             hw.set_control(Control::default());
         }
         let used = self.vcpus[vcpu].used;
         let empty = if used != 0 { hw.empty() } else { 0 };
-        for n in bits(used.into()) {
+        for n in bits(used) {
             let state = if empty >> n & 1 != 0 {
                 State::INACTIVE
             } else {
@@ -173,28 +217,37 @@ impl Vgic {
     /// Fills free list registers from the given words, and tells what found none. `crowded`: some probably will not. The most urgent pending interrupt
     /// comes first, so that it can preempt, then active ones, whose end needs no exit then, then the other pending ones.
     fn fill(&mut self, vcpu: usize, words: u32, crowded: bool) -> Control {
+        let (mut pending, mut active) = (0, 0);
+        for w in bits(words) {
+            pending |= u32::from(self.candidates(vcpu, w, Kind::Pending) != 0) << w;
+            active |= u32::from(self.candidates(vcpu, w, Kind::Active) != 0) << w;
+        }
         let mut control = Control::default();
-        for (kind, most) in [
-            (Kind::Pending, 1),
-            (Kind::Active, LIST_REGISTERS_MAX + 1),
-            (Kind::Pending, LIST_REGISTERS_MAX + 1),
-        ] {
-            let mut from = 0;
-            for _ in 0..most {
-                let Some((level, intid)) = self.most_urgent(vcpu, words, kind, from) else {
-                    break;
-                };
-                if !self.list(vcpu, intid, crowded) {
-                    match kind {
-                        Kind::Pending => control.pending_spilled = true,
-                        Kind::Active => control.active_spilled = true,
-                    }
-                    break;
-                }
-                from = level;
-            }
+        if pending != 0 {
+            let most = if active != 0 { 1 } else { usize::MAX };
+            control.pending_spilled = self.list_most_urgent(vcpu, pending, Kind::Pending, most, crowded);
+        }
+        if active != 0 {
+            control.active_spilled = self.list_most_urgent(vcpu, active, Kind::Active, usize::MAX, crowded);
+            control.pending_spilled |=
+                self.list_most_urgent(vcpu, pending, Kind::Pending, usize::MAX, crowded);
         }
         control
+    }
+
+    /// Lists up to `most` interrupts of a kind in order of priority, and tells whether one found no list register.
+    fn list_most_urgent(&mut self, vcpu: usize, words: u32, kind: Kind, most: usize, crowded: bool) -> bool {
+        let mut from = 0;
+        for _ in 0..most {
+            let Some((level, intid)) = self.most_urgent(vcpu, words, kind, from) else {
+                break;
+            };
+            if !self.list(vcpu, intid, crowded) {
+                return true;
+            }
+            from = level;
+        }
+        false
     }
 
     fn candidates(&self, vcpu: usize, w: usize, kind: Kind) -> u32 {
@@ -226,66 +279,57 @@ impl Vgic {
     /// A pending latch moves into the register. If the interrupt is still pending after that (an asserted level line,
     /// another sender of an SGI, a latch that could not move) its end must come to our notice: EOI maintenance.
     fn list(&mut self, vcpu: usize, intid: usize, crowded: bool) -> bool {
-        let free = self.lr_mask & !self.vcpus[vcpu].used;
+        let index = self.index(vcpu, intid / 32);
+        let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
+        let free = self.lr_mask & !this.used;
         if free == 0 {
             return false;
         }
-        let (n, w, bit) = (free.trailing_zeros() as usize, intid / 32, 1u32 << (intid % 32));
-        let (groups, sgi) = (self.groups, intid < crate::SGIS);
-        let target = self.vcpus[vcpu].targets[w] & bit != 0;
-        let (senders, source) = if sgi {
-            (
-                self.vcpus[vcpu].sgi_pending[intid],
-                self.vcpus[vcpu].sgi_source[intid],
-            )
-        } else {
-            (0, 0)
-        };
-
-        let word = self.word_mut(vcpu, w);
+        let (n, bit, sgi) = (
+            free.trailing_zeros() as usize,
+            1u32 << (intid % 32),
+            intid < crate::SGIS,
+        );
+        let deliverable = word.enabled & word.in_groups(self.groups) & bit;
         let active = word.active & bit != 0;
-        let source = if active || !sgi {
-            source
-        } else {
-            senders.trailing_zeros() as u8
+        let (senders, source) = match sgi {
+            true if active => (this.sgi_pending[intid], this.sgi_source[intid]),
+            true => (
+                this.sgi_pending[intid],
+                this.sgi_pending[intid].trailing_zeros() as u8,
+            ),
+            false => (0, 0),
         };
-        let signalled = word.pending() & word.enabled & word.in_groups(groups) & bit != 0 && target;
         // An active interrupt becomes pending as well in its register if that is the same event again. A mapped one
         // cannot (Arm IHI 0069H, section 12.4, ICH_LR<n>_EL2.State), and if pending ones are spilled none does: it is
         // not deliverable, but hardware may count it as pending and keep back the maintenance interrupt of NPIE.
-        let again =
-            !crowded && word.latch & bit != 0 && word.owed & bit == 0 && (!sgi || senders >> source & 1 != 0);
-        let state = State {
-            pending: signalled && (!active || again),
-            active,
-        };
-        let latched = state.pending && word.latch & bit != 0;
-        if latched && senders & !(1 << source) == 0 {
-            word.latch &= !bit;
+        let again = || !crowded && word.latch & !word.owed & bit != 0 && (!sgi || senders >> source & 1 != 0);
+        let pending = word.pending() & deliverable & this.targets[intid / 32] != 0 && (!active || again());
+        let latched = pending && word.latch & bit != 0;
+        if latched {
+            let left = senders & !(1 << source);
+            word.latch &= !(u32::from(left == 0) << (intid % 32));
+            if sgi {
+                this.sgi_pending[intid] = left;
+            }
         }
-        let more = word.pending() & word.enabled & word.in_groups(groups) & bit != 0;
+        let more = word.pending() & deliverable != 0;
         let hw = (word.owed & bit != 0 && !more).then_some(word.pintid[intid % 32]);
-        word.owed &= if hw.is_some() { !bit } else { !0 };
+        word.owed &= !(u32::from(hw.is_some()) << (intid % 32));
         word.active &= !bit;
-        word.lr_pending |= if state.pending { bit } else { 0 };
-        word.lr_active |= if active { bit } else { 0 };
-        let lr = Lr {
+        word.lr_pending |= u32::from(pending) << (intid % 32);
+        word.lr_active |= u32::from(active) << (intid % 32);
+        this.lrs[n] = Lr {
             vintid: intid as u16,
-            state,
+            state: State { pending, active },
             priority: word.priority[intid % 32],
             group1: word.group1 & bit != 0,
             hw,
             eoi: more,
             source,
         };
-
-        let state = &mut self.vcpus[vcpu];
-        if latched && sgi {
-            state.sgi_pending[intid] &= !(1 << source);
-        }
-        state.lrs[n] = lr;
-        state.used |= 1 << n;
-        state.latched = state.latched & !(1 << n) | u16::from(latched) << n;
+        this.used |= 1 << n;
+        this.latched = this.latched & !(1 << n) | u16::from(latched) << n;
         true
     }
 
@@ -295,29 +339,29 @@ impl Vgic {
             vintid, hw, source, ..
         } = self.vcpus[vcpu].lrs[n];
         let (intid, w, bit) = (usize::from(vintid), usize::from(vintid) / 32, 1 << (vintid % 32));
-        let latched = self.vcpus[vcpu].latched >> n & 1 != 0;
-        self.vcpus[vcpu].used &= !(1 << n);
-
-        let word = self.word_mut(vcpu, w);
-        let pending = state.pending && latched && word.drop_pending & bit == 0;
-        let active = state.active && word.drop_active & bit == 0;
+        let index = self.index(vcpu, w);
+        let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
+        this.used &= !(1 << n);
         word.lr_pending &= !bit;
         word.lr_active &= !bit;
+        // A register that the guest emptied has deactivated the physical interrupt itself.
+        if state != State::INACTIVE {
+            if state.pending && this.latched >> n & 1 != 0 && word.drop_pending & bit == 0 {
+                word.latch |= bit;
+                if intid < crate::SGIS {
+                    this.sgi_pending[intid] |= 1 << source;
+                }
+            }
+            if state.active && word.drop_active & bit == 0 {
+                word.active |= bit;
+                if intid < crate::SGIS {
+                    this.sgi_source[intid] = source;
+                }
+            }
+            word.owed |= u32::from(hw.is_some()) << (vintid % 32);
+        }
         word.drop_pending &= !bit;
         word.drop_active &= !bit;
-        word.latch |= if pending { bit } else { 0 };
-        word.active |= if active { bit } else { 0 };
-        // A register that the guest emptied has deactivated the physical interrupt itself.
-        word.owed |= if hw.is_some() && state != State::INACTIVE {
-            bit
-        } else {
-            0
-        };
-        if intid < crate::SGIS {
-            let vcpu = &mut self.vcpus[vcpu];
-            vcpu.sgi_pending[intid] |= if pending { 1 << source } else { 0 };
-            vcpu.sgi_source[intid] = if active { source } else { vcpu.sgi_source[intid] };
-        }
         self.touch(vcpu, w, bit)
     }
 

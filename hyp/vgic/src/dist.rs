@@ -239,20 +239,18 @@ impl Vgic {
             return Effects::NONE;
         }
         self.groups = groups;
-        let all = self.all_words();
-        let mut effects = Effects::NONE;
-        for (n, vcpu) in self.vcpus.iter_mut().enumerate() {
-            vcpu.attention = all;
-            effects.kick.0 |= VcpuSet::one(n).0;
+        let vcpus = self.vcpus.len();
+        (0..vcpus).for_each(|vcpu| self.attend_all(vcpu));
+        Effects {
+            kick: VcpuSet::first(vcpus),
+            deactivate: false,
         }
-        effects
     }
 
     /// Makes an SGI pending on `to`. `sender` is its bit in a GICv2's per-sender pending state, 1 in GICv3.
     pub(crate) fn set_sgi(&mut self, to: usize, sgi: usize, sender: u8) -> Effects {
-        let vcpu = &mut self.vcpus[to];
-        vcpu.sgi_pending[sgi] |= sender;
-        vcpu.private.latch |= 1 << sgi;
-        self.touch(to, 0, 1 << sgi)
+        self.vcpus[to].sgi_pending[sgi] |= sender;
+        self.word_mut(to, 0).latch |= 1 << sgi;
+        self.raise(to, 0, 1 << sgi)
     }
 }

@@ -85,6 +85,11 @@ impl VcpuSet {
         VcpuSet(1 << vcpu)
     }
 
+    /// The first `count` vCPUs (1 to 64).
+    pub const fn first(count: usize) -> VcpuSet {
+        VcpuSet(u64::MAX >> (64 - count))
+    }
+
     /// Whether `vcpu` is in the set.
     pub const fn contains(self, vcpu: usize) -> bool {
         self.0 >> vcpu & 1 != 0
@@ -102,14 +107,7 @@ impl VcpuSet {
 
     /// The members in ascending order.
     pub fn iter(self) -> impl Iterator<Item = usize> {
-        let mut left = self.0;
-        core::iter::from_fn(move || {
-            (left != 0).then(|| {
-                let vcpu = left.trailing_zeros() as usize;
-                left &= left - 1;
-                vcpu
-            })
-        })
+        bits(self.0)
     }
 }
 
@@ -146,9 +144,7 @@ const LIST_REGISTERS_MAX: usize = 16;
 /// A vCPU's part of the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Vcpu {
-    /// SGIs and PPIs.
-    private: Word,
-    /// Per SGI, the vCPUs that have it pending here (GICv2), or bit 0 (GICv3). Not zero iff `private.latch` is set.
+    /// Per SGI, the vCPUs that have it pending here (GICv2), or bit 0 (GICv3). Not zero iff it is latched.
     sgi_pending: [u8; SGIS],
     /// Per SGI that is active and not listed, who sent it.
     sgi_source: [u8; SGIS],
@@ -159,6 +155,8 @@ struct Vcpu {
     home: Box<[u32]>,
     /// The words in which something changed since the list registers were last brought up to date.
     attention: u32,
+    /// The interrupt that became pending, if that is all that `attention` is about.
+    raised: Option<u16>,
     /// The list registers as they were written, those of `used`.
     lrs: [Lr; LIST_REGISTERS_MAX],
     used: u16,
@@ -177,8 +175,8 @@ pub struct Vgic {
     /// Mask of the list registers that exist.
     lr_mask: u16,
     vcpus: Vec<Vcpu>,
-    /// Words 1 and up.
-    spis: Vec<Word>,
+    /// The SGIs and PPIs of each vCPU (word 0 to it), then the SPIs (words 1 and up to everybody).
+    state: Vec<Word>,
     /// GICD_IROUTER of each SPI (GICv3), without Aff3.
     routes: Vec<u32>,
     /// GICD_CTLR's enables.
@@ -218,12 +216,12 @@ impl Vgic {
         let mut home = vec![0; words].into_boxed_slice();
         home[0] = !0;
         let vcpu = Vcpu {
-            private,
             sgi_pending: [0; SGIS],
             sgi_source: [0; SGIS],
             targets: home.clone(),
             home,
             attention: 0,
+            raised: None,
             lrs: [Lr::EMPTY; LIST_REGISTERS_MAX],
             used: 0,
             latched: 0,
@@ -235,7 +233,7 @@ impl Vgic {
             version,
             lr_mask: u16::MAX >> (LIST_REGISTERS_MAX - list_registers),
             vcpus: vec![vcpu; vcpus],
-            spis: vec![Word::RESET; words - 1],
+            state: [vec![private; vcpus], vec![Word::RESET; words - 1]].concat(),
             routes: vec![
                 0;
                 if version == Version::V3 {
@@ -279,7 +277,7 @@ impl Vgic {
             word.line ^= bit;
             word.latch |= word.line & word.edge & bit;
         }
-        self.touch(vcpu, w, bit)
+        self.raise(vcpu, w, bit)
     }
 
     /// A pulse on the line of an edge-triggered interrupt: makes it pending until it is acknowledged.
@@ -290,7 +288,7 @@ impl Vgic {
         let word = self.word_mut(vcpu, w);
         word.latch |= bit;
         word.owed |= word.mapped & bit;
-        self.touch(vcpu, w, bit)
+        self.raise(vcpu, w, bit)
     }
 
     /// Backs a PPI or SPI by the physical interrupt `pintid`: a guest's deactivation then deactivates that one, in
@@ -310,7 +308,7 @@ impl Vgic {
     pub fn physical_active(&self, vcpu: usize, intid: u16) -> bool {
         self.locate(intid).is_some_and(|(w, bit)| {
             let word = self.word(vcpu, w);
-            let hardware = bits(self.vcpus[vcpu].used.into()).any(|n| {
+            let hardware = bits(self.vcpus[vcpu].used).any(|n| {
                 let lr = &self.vcpus[vcpu].lrs[n];
                 lr.vintid == intid && lr.hw.is_some()
             });
@@ -327,11 +325,11 @@ impl Vgic {
             word.owed &= !(1 << bit);
             Some(word.pintid[bit])
         }
-        if let Some(pintid) = loaded.and_then(|vcpu| take(&mut self.vcpus[vcpu].private)) {
+        if let Some(pintid) = loaded.and_then(|vcpu| take(self.word_mut(vcpu, 0))) {
             return Some(pintid);
         }
         for w in bits(self.orphans) {
-            if let Some(pintid) = take(&mut self.spis[w - 1]) {
+            if let Some(pintid) = take(self.word_mut(0, w)) {
                 return Some(pintid);
             }
             self.orphans &= !(1 << w);
@@ -352,63 +350,90 @@ impl Vgic {
         there.then_some((intid / 32, 1 << (intid % 32)))
     }
 
+    /// Words that a vCPU sees.
     fn words(&self) -> usize {
-        self.spis.len() + 1
+        self.state.len() - self.vcpus.len() + 1
     }
 
     fn all_words(&self) -> u32 {
         u32::MAX >> (32 - self.words())
     }
 
+    /// Where word `w`, as `vcpu` sees it, is in `state`.
+    fn index(&self, vcpu: usize, w: usize) -> usize {
+        if w == 0 { vcpu } else { self.vcpus.len() + w - 1 }
+    }
+
     fn word(&self, vcpu: usize, w: usize) -> &Word {
-        if w == 0 {
-            &self.vcpus[vcpu].private
-        } else {
-            &self.spis[w - 1]
-        }
+        &self.state[self.index(vcpu, w)]
     }
 
     fn word_mut(&mut self, vcpu: usize, w: usize) -> &mut Word {
-        if w == 0 {
-            &mut self.vcpus[vcpu].private
-        } else {
-            &mut self.spis[w - 1]
-        }
+        let index = self.index(vcpu, w);
+        &mut self.state[index]
     }
 
     /// After a change to `bits` of a word: finds who has to look at it.
     fn touch(&mut self, vcpu: usize, w: usize, bits: u32) -> Effects {
-        let groups = self.groups;
-        if w == 0 {
-            let private = &self.vcpus[vcpu].private;
-            let orphans = private.orphans() & bits;
-            if (private.ready(groups) | private.busy()) & bits | orphans == 0 {
-                return Effects::NONE;
-            }
-            self.vcpus[vcpu].attention |= 1;
-            return Effects {
-                kick: VcpuSet::one(vcpu),
-                deactivate: orphans != 0,
-            };
+        if w > 0 {
+            self.rehome_strays(w);
         }
-        self.rehome_strays(w);
-        let word = &self.spis[w - 1];
-        let concerned = (word.ready(groups) | word.busy()) & bits;
+        let word = self.word(vcpu, w);
+        let concerned = (word.ready(self.groups) | word.busy()) & bits;
         let orphans = word.orphans() & bits;
-        let mut effects = Effects {
-            kick: VcpuSet::EMPTY,
-            deactivate: orphans != 0,
-        };
-        if orphans != 0 {
+        if concerned | orphans == 0 {
+            return Effects::NONE;
+        }
+        if w > 0 && orphans != 0 {
             self.orphans |= 1 << w;
         }
+        Effects {
+            kick: self.attend(vcpu, w, concerned | orphans, None),
+            deactivate: orphans != 0,
+        }
+    }
+
+    /// After the one interrupt `bit` of a word got a new pending latch or another line level.
+    fn raise(&mut self, vcpu: usize, w: usize, bit: u32) -> Effects {
+        let word = self.word(vcpu, w);
+        if (word.ready(self.groups) | word.busy()) & bit == 0 {
+            return Effects::NONE;
+        }
+        let intid = w * 32 + bit.trailing_zeros() as usize;
+        Effects {
+            kick: self.attend(vcpu, w, bit, Some(intid as u16)),
+            deactivate: false,
+        }
+    }
+
+    /// Calls the attention of those that have one of `bits` of a word at home.
+    fn attend(&mut self, vcpu: usize, w: usize, bits: u32, raised: Option<u16>) -> VcpuSet {
+        let one = |vcpu: &mut Vcpu| {
+            vcpu.raised = if vcpu.attention == 0 || vcpu.raised == raised {
+                raised
+            } else {
+                None
+            };
+            vcpu.attention |= 1 << w;
+        };
+        if w == 0 {
+            one(&mut self.vcpus[vcpu]);
+            return VcpuSet::one(vcpu);
+        }
+        let mut kick = VcpuSet::EMPTY;
         for (n, vcpu) in self.vcpus.iter_mut().enumerate() {
-            if vcpu.home[w] & concerned != 0 {
-                vcpu.attention |= 1 << w;
-                effects.kick.0 |= 1 << n;
+            if vcpu.home[w] & bits != 0 {
+                one(vcpu);
+                kick.0 |= 1 << n;
             }
         }
-        effects
+        kick
+    }
+
+    /// Has `vcpu` look at everything.
+    fn attend_all(&mut self, vcpu: usize) {
+        self.vcpus[vcpu].attention = self.all_words();
+        self.vcpus[vcpu].raised = None;
     }
 
     /// Gives the SPIs of a word that are no longer busy a home among their targets.
@@ -419,7 +444,7 @@ impl Vgic {
             homed |= vcpu.home[w];
             targeted |= vcpu.targets[w];
         }
-        if (stray | targeted & !homed) & !self.spis[w - 1].busy() != 0 {
+        if (stray | targeted & !homed) & !self.word(0, w).busy() != 0 {
             self.rehome(w);
         }
     }
@@ -427,7 +452,7 @@ impl Vgic {
     /// Chooses a home for the SPIs of a word that are not busy: the lowest target that takes part in such choices,
     /// else the lowest one.
     fn rehome(&mut self, w: usize) {
-        let busy = self.spis[w - 1].busy();
+        let busy = self.word(0, w).busy();
         let mut free = !busy;
         for willing in [true, false] {
             for vcpu in &mut self.vcpus {

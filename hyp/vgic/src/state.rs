@@ -1,8 +1,8 @@
 //! The state of interrupts, 32 to a [`Word`], so that a register of the distributor is one operation.
 
 /// Numbers of the set bits of `mask`, lowest first.
-pub(crate) fn bits(mask: u32) -> impl Iterator<Item = usize> {
-    let mut left = mask;
+pub(crate) fn bits(mask: impl Into<u64>) -> impl Iterator<Item = usize> {
+    let mut left = mask.into();
     core::iter::from_fn(move || {
         (left != 0).then(|| {
             let bit = left.trailing_zeros() as usize;
@@ -96,9 +96,8 @@ impl Word {
 
     /// Members of the enabled groups.
     pub fn in_groups(&self, groups: Groups) -> u32 {
-        let group1 = if groups.group1 { self.group1 } else { 0 };
-        let group0 = if groups.group0 { !self.group1 } else { 0 };
-        group0 | group1
+        let mask = |on: bool| 0u32.wrapping_sub(on.into());
+        self.group1 & mask(groups.group1) | !self.group1 & mask(groups.group0)
     }
 
     /// Mapped interrupts that are over virtually while the physical one is still active.

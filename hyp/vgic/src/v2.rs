@@ -16,7 +16,7 @@ impl Vgic {
     pub(crate) fn v2_gicd_read(&self, vcpu: usize, offset: usize, size: usize) -> u64 {
         match (offset, size) {
             (CTLR, 4) => self.read_groups(),
-            (TYPER, 4) => (self.vcpus.len() as u64 - 1) << 5 | self.spis.len() as u64,
+            (TYPER, 4) => (self.vcpus.len() as u64 - 1) << 5 | (self.words() as u64 - 1),
             (IIDR, 4) => IIDR_VALUE,
             (0x800..0xc00, 1 | 4) => {
                 (0..size).fold(0, |v, n| v | self.itargets(vcpu, offset - 0x800 + n) << (8 * n))
@@ -91,7 +91,7 @@ impl Vgic {
     }
 
     fn write_sgir(&mut self, vcpu: usize, value: u64) -> Effects {
-        let all = VcpuSet(u64::MAX >> (64 - self.vcpus.len()));
+        let all = VcpuSet::first(self.vcpus.len());
         let targets = match value >> 24 & 3 {
             0 => VcpuSet(value >> 16 & 0xff & all.0),
             1 => all.without(vcpu),
@@ -107,7 +107,7 @@ impl Vgic {
 
     /// The vCPUs that have an SGI pending on `vcpu`, the one in a list register included.
     fn sgi_senders(&self, vcpu: usize, sgi: usize) -> u8 {
-        let word = &self.vcpus[vcpu].private;
+        let word = self.word(vcpu, 0);
         let listed = match self.listed_sender(vcpu, sgi) {
             Some(sender) if word.lr_pending & !word.drop_pending & 1 << sgi != 0 => sender,
             _ => 0,
@@ -120,21 +120,18 @@ impl Vgic {
         let listed = self
             .listed_sender(vcpu, sgi)
             .is_some_and(|sender| sender & senders != 0);
-        let own = &mut self.vcpus[vcpu];
-        own.sgi_pending[sgi] &= !senders;
-        if own.sgi_pending[sgi] == 0 {
-            own.private.latch &= !(1 << sgi);
-        }
-        if listed {
-            own.private.drop_pending |= 1 << sgi;
-        }
+        let left = self.vcpus[vcpu].sgi_pending[sgi] & !senders;
+        self.vcpus[vcpu].sgi_pending[sgi] = left;
+        let word = self.word_mut(vcpu, 0);
+        word.latch &= !(u32::from(left == 0) << sgi);
+        word.drop_pending |= u32::from(listed) << sgi;
         self.touch(vcpu, 0, 1 << sgi)
     }
 
     /// The sender, as a mask, of the SGI in a list register.
     fn listed_sender(&self, vcpu: usize, sgi: usize) -> Option<u8> {
         let vcpu = &self.vcpus[vcpu];
-        bits(vcpu.used.into())
+        bits(vcpu.used)
             .map(|n| &vcpu.lrs[n])
             .find(|lr| usize::from(lr.vintid) == sgi)
             .map(|lr| 1 << lr.source)

@@ -60,20 +60,20 @@ impl Vgic {
     /// A guest's write of an SGI generation register.
     pub fn write_sgi(&mut self, vcpu: usize, register: SgiRegister, value: u64) -> Effects {
         let sgi = (value >> 24 & 0xf) as usize;
-        let all = u64::MAX >> (64 - self.vcpus.len());
+        let all = VcpuSet::first(self.vcpus.len());
         let (aff1, list) = ((value >> 16 & 0xff) as u32, value & 0xffff);
         let elsewhere = value >> 44 & 0xfff | value >> 32 & 0xff; // RS, Aff3, Aff2: no vCPU has another than 0
         let targets = if value >> 40 & 1 != 0 {
-            VcpuSet(all).without(vcpu)
+            all.without(vcpu)
         } else if elsewhere == 0 {
-            VcpuSet(list.checked_shl(aff1 * 16).unwrap_or(0) & all)
+            VcpuSet(list.checked_shl(aff1 * 16).unwrap_or(0) & all.0)
         } else {
             VcpuSet::EMPTY
         };
         let group1 = register == SgiRegister::Sgi1r;
         let mut effects = Effects::NONE;
         for to in targets.iter() {
-            if (self.vcpus[to].private.group1 >> sgi & 1 != 0) == group1 {
+            if (self.word(to, 0).group1 >> sgi & 1 != 0) == group1 {
                 effects |= self.set_sgi(to, sgi, 1);
             }
         }
@@ -132,7 +132,7 @@ impl Vgic {
         match (offset, size) {
             (CTLR, 4) => self.read_groups() | CTLR_ARE_DS,
             // INTIDs of 10 bits; SPIs may be sent to any PE.
-            (TYPER, 4) => 9 << 19 | self.spis.len() as u64,
+            (TYPER, 4) => 9 << 19 | (self.words() as u64 - 1),
             (IIDR, 4) => IIDR_VALUE,
             (PIDR2, 4) => PIDR2_VALUE,
             (IROUTER..0x8000, _) => {

@@ -117,12 +117,10 @@ impl Run {
         let mapped = |intid: usize| [TIMER, DEVICE].contains(&(intid as u16));
         match *op {
             Op::Bits { register, word, mask } => self.write_bits(vcpu, register, word, mask),
-            Op::Priority { intid, priority } => {
-                // With EOImode = 0 a spilled active interrupt is known by its priority alone.
-                if self.split_eoi || !self.model.irq(vcpu, intid).active {
-                    self.write(vcpu, intid, 0x400 + intid as u64, 1, priority.into());
-                    self.model.irq_mut(vcpu, intid).priority = priority & 0xf8;
-                }
+            // With EOImode = 0 a spilled active interrupt is known by its priority alone.
+            Op::Priority { intid, priority } if self.split_eoi || !self.model.irq(vcpu, intid).active => {
+                self.write(vcpu, intid, 0x400 + intid as u64, 1, priority.into());
+                self.model.irq_mut(vcpu, intid).priority = priority & 0xf8;
             }
             Op::Edge { intid, edge } if intid >= 16 && !mapped(intid) => {
                 let (offset, shift) = (0xc00 + (intid / 16 * 4) as u64, intid % 16 * 2 + 1);
