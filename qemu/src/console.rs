@@ -50,9 +50,10 @@ impl Console {
         Some(line)
     }
 
-    /// Adds a whole line that did not come over the wire.
-    pub fn push_line(&mut self, line: &str) {
-        self.text.extend_from_slice(line.as_bytes());
+    /// Adds to the line that has just ended.
+    pub fn amend(&mut self, addition: &str) {
+        self.text.pop();
+        self.text.extend_from_slice(addition.as_bytes());
         self.text.push(b'\n');
         self.line_start = self.text.len();
     }

@@ -77,19 +77,22 @@ impl Session {
             return;
         };
         observer.byte(channel, byte);
-        let Some(line) = console.push(byte) else { return };
-        observer.line(console.name(), &line);
-        if channel != Channel::LOG {
+        let Some(mut line) = console.push(byte) else {
             return;
-        }
-        if line.starts_with("PANIC") {
-            self.panic.get_or_insert(line);
-        } else if let (Some(_), Some(symbols)) = (&self.panic, &self.symbols) {
-            for line in symbols.explain(&line) {
-                console.push_line(&line);
-                observer.line(console.name(), &line);
+        };
+        if channel == Channel::LOG {
+            if self.panic.is_none() && line.starts_with("PANIC") {
+                self.panic = Some(line.clone());
+            }
+            if self.panic.is_some()
+                && let Some(explained) = self.symbols.as_ref().and_then(|symbols| symbols.explain(&line))
+            {
+                let addition = format!(" {explained}");
+                console.amend(&addition);
+                line.push_str(&addition);
             }
         }
+        observer.line(console.name(), &line);
     }
 
     /// Goes as far in the script as the consoles' text allows; returns whether it is done, which an empty one never is.
@@ -150,5 +153,38 @@ impl Session {
             .map(|console| (console.name().to_string(), console.text()))
             .collect();
         (consoles, self.script.waiting_for().map(ToString::to_string))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::{Object, ObjectSymbol};
+    use std::path::Path;
+
+    #[test]
+    fn the_frames_of_a_panic_are_explained_in_their_lines() {
+        // The test program stands in for EL2's: a frame somewhere in a function that is surely there.
+        let program = std::env::current_exe().unwrap();
+        let bytes = std::fs::read(&program).unwrap();
+        let file = object::File::parse(&*bytes).unwrap();
+        let feed = |symbol: &object::Symbol| symbol.name().is_ok_and(|name| name.contains("Session4feed"));
+        let frame = format!("  #0 {:#x}", file.symbols().find(feed).unwrap().address() + 8);
+
+        let symbols = Symbols::load(&program, Path::new("/")).unwrap();
+        let mut session = Session::new(&[], Vec::new(), Some(symbols)).unwrap();
+        for byte in format!("{frame}\nPANIC: {frame}\n{frame}\nend\n").bytes() {
+            session.feed(byte, &mut ());
+        }
+        assert_eq!(session.panic().unwrap(), format!("PANIC: {frame}"));
+        let (consoles, _) = session.finish(&mut ());
+        let lines: Vec<&str> = consoles[0].1.lines().collect();
+        assert_eq!(lines[0], frame, "before the panic it is an ordinary line");
+        let explained = lines[2].strip_prefix(&frame).unwrap();
+        assert!(
+            explained.contains("Session>::feed (") || explained.contains("Session::feed ("),
+            "{explained}"
+        );
+        assert_eq!(lines[3], "end");
     }
 }

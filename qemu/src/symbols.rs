@@ -1,7 +1,7 @@
 //! Explains EL2's backtraces.
 //!
-//! After a line that begins with `PANIC` the hypervisor prints one line a frame, `  #N 0xADDRESS`: the distance of the
-//! instruction from the start of the image (that of the call, not that of its return address).
+//! After a line that begins with `PANIC` the hypervisor prints one line a frame, `  #N 0xADDRESS`: a return address, counted
+//! from the start of the image.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -9,6 +9,9 @@ use std::sync::LazyLock;
 use addr2line::Loader;
 use anyhow::{Result, anyhow};
 use regex::Regex;
+
+/// Bytes of an A64 instruction.
+const INSTRUCTION: u64 = 4;
 
 /// The debug information of the EL2 program.
 pub struct Symbols {
@@ -30,31 +33,28 @@ impl Symbols {
         })
     }
 
-    /// The functions that a line of a backtrace is about, innermost first (more than one where calls were inlined);
-    /// none if it is no such line.
-    pub(crate) fn explain(&self, line: &str) -> Vec<String> {
-        frame_address(line).map_or_else(Vec::new, |address| self.functions(address))
-    }
-
-    fn functions(&self, address: u64) -> Vec<String> {
+    /// What a line of a backtrace is about, as `function (file:line)`, and after it what that is inlined in. `None` if
+    /// it is no such line, or the address is nowhere.
+    pub(crate) fn explain(&self, line: &str) -> Option<String> {
+        // The call lies before the return address, which may belong to the next line or even function.
+        let call = frame_address(line)?.checked_sub(INSTRUCTION)?;
+        let mut frames = self.loader.find_frames(call).ok()?;
         let mut found = Vec::new();
-        if let Ok(mut frames) = self.loader.find_frames(address) {
-            while let Ok(Some(frame)) = frames.next() {
-                let name = frame
-                    .function
-                    .as_ref()
-                    .and_then(|f| f.demangle().ok().map(|name| name.into_owned()));
-                let place = frame
-                    .location
-                    .and_then(|l| Some(format!("{}:{}", self.relative(l.file?), l.line?)));
-                found.push(format!(
-                    "{} ({})",
-                    name.as_deref().unwrap_or("?"),
-                    place.as_deref().unwrap_or("?")
-                ));
-            }
+        while let Ok(Some(frame)) = frames.next() {
+            let name = frame
+                .function
+                .as_ref()
+                .and_then(|function| Some(function.demangle().ok()?.into_owned()));
+            let place = frame
+                .location
+                .and_then(|at| Some(format!("{}:{}", self.relative(at.file?), at.line?)));
+            found.push(format!(
+                "{} ({})",
+                name.as_deref().unwrap_or("?"),
+                place.as_deref().unwrap_or("?")
+            ));
         }
-        found
+        (!found.is_empty()).then(|| found.join(", inlined in "))
     }
 
     fn relative<'a>(&self, file: &'a str) -> &'a str {
@@ -98,11 +98,17 @@ mod tests {
 
         let symbols =
             Symbols::load(&program, Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()).unwrap();
-        let found = symbols.explain(&format!("  #0 {address:#x}"));
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].contains("::a_function_to_be_found"), "{found:?}");
-        assert!(found[0].contains("qemu/src/symbols.rs:"), "{found:?}");
-        assert!(symbols.explain("  #1 0xffffffffffff0000").is_empty());
+        let found = symbols
+            .explain(&format!("  #0 {:#x}", address + INSTRUCTION))
+            .unwrap();
+        assert!(
+            found.contains("::a_function_to_be_found (qemu/src/symbols.rs:"),
+            "{found}"
+        );
+        assert!(!found.contains("inlined"), "{found}");
+        for nowhere in ["  #1 0xffffffffffff0000", "  #1 0x0"] {
+            assert_eq!(symbols.explain(nowhere), None);
+        }
     }
 
     #[test]
