@@ -2,6 +2,7 @@
 
 use dtoolkit::fdt::Fdt;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
 use super::*;
@@ -474,6 +475,13 @@ fn interrupt_specifiers() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2_000,
+        rng_seed: RngSeed::Fixed(4),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
     /// Whatever is wrong with a tree, reading it ends without a panic.
     #[test]
     fn damaged_trees_do_not_panic(
