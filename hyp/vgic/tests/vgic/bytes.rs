@@ -68,14 +68,25 @@ pub fn play(data: &[u8]) {
             }
             6 => vgic.line(vcpu, bytes.take(2) as u16 % 1200, bytes.take(1) % 2 == 0),
             7 => vgic.pulse(vcpu, bytes.take(2) as u16 % 1200),
-            8 => vgic.dir(vcpu, bytes.take(4) as u32 % 1200),
+            8 => {
+                let intid = bytes.take(2) as u16 % 1200;
+                if cpus[vcpu].dir(intid) {
+                    Effects::NONE
+                } else {
+                    vgic.dir(vcpu, intid.into())
+                }
+            }
             9 => {
                 let (offset, size) = (bytes.offset(), bytes.size());
                 let _ = vgic.gicd_read(vcpu, offset, size);
                 let _ = vgic.gicr_read(offset + 0x1_0000 * bytes.take(1), size);
                 Effects::NONE
             }
-            10 => vgic.exit(vcpu, &mut cpus[vcpu]),
+            10 => {
+                let effects = vgic.exit(vcpu, &mut cpus[vcpu]);
+                assert!(cpus[vcpu].is_clear() && cpus[vcpu].listed().is_empty());
+                effects
+            }
             11 => vgic.set_online(vcpu, bytes.take(1) % 2 == 0),
             12 => {
                 cpus[vcpu].ack();
