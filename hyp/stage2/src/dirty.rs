@@ -1,6 +1,6 @@
 //! Which pages of guest memory have been written.
 
-use crate::{PAGE, Pa, PhysRange};
+use crate::{FreeRanges, PAGE, Pa, PhysRange};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,32 +27,28 @@ struct Area {
 }
 
 impl DirtyMap {
-    /// All clean, for the pages of `ranges`.
-    pub fn new(ranges: &[PhysRange]) -> Self {
-        let area = |range: &PhysRange| {
-            let start = Pa(range.start.0 - range.start.0 % WORD);
-            let range = PhysRange {
-                start,
-                len: range.len + (range.start.0 - start.0),
-            };
-            Area {
-                range,
-                words: (0..range.len.div_ceil(WORD)).map(|_| AtomicU64::new(0)).collect(),
-            }
-        };
+    /// All clean, for all of `memory`: to be made at boot, before anything of it is granted.
+    pub fn new(memory: &FreeRanges) -> Self {
+        let words = |range: PhysRange| (0..range.len / WORD).map(|_| AtomicU64::new(0)).collect();
         Self {
-            areas: ranges.iter().map(area).collect(),
+            areas: memory
+                .iter()
+                .map(|range| Area {
+                    range,
+                    words: words(range),
+                })
+                .collect(),
         }
     }
 
     /// Marks the pages of the `len` bytes at `pa`. What is not in the map has no owner and is ignored.
     pub fn mark(&self, pa: Pa, len: u64) {
-        let mut page = pa.0 - pa.0 % PAGE;
-        while page < pa.0.saturating_add(len) {
-            if let Some((word, bit)) = self.word(Pa(page)) {
+        let mut at = pa.0;
+        while at < pa.0.saturating_add(len) {
+            if let Some((word, bit)) = self.word(Pa(at)) {
                 word.fetch_or(1 << bit, Ordering::Release);
             }
-            page += PAGE;
+            at = (at - at % PAGE).saturating_add(PAGE);
         }
     }
 

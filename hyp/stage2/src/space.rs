@@ -110,7 +110,7 @@ pub enum Resolution {
 #[derive(Debug)]
 pub struct Stage2 {
     vm: VmId,
-    tables: Tables,
+    pub(crate) tables: Tables,
     /// Sorted by IPA, never overlapping.
     extents: Vec<Extent, MAX_EXTENTS>,
 }
