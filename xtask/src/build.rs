@@ -9,9 +9,7 @@ use machines::Machine;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::setup::Tools;
-
-const TARGET: &str = "aarch64-unknown-none-softfloat";
+use crate::setup::{TARGET, Tools};
 
 /// Builds with the tools that setup found.
 pub struct Builder {

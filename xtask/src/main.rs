@@ -7,38 +7,32 @@ mod script;
 mod setup;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use std::process::ExitCode;
 
 use crate::build::Builder;
 use crate::machine::MachineCommand;
 use crate::run::RunOptions;
-use crate::setup::SetupOptions;
+use crate::setup::{SetupCommand, SetupOptions};
 
 /// Builds MobiVMM and runs it
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-    #[command(flatten)]
-    setup: SetupOptions,
-}
-
-#[derive(Subcommand)]
 enum Command {
-    /// Bring the toolchain's target, QEMU and the Linux guest; run does it when something is missing
-    Setup,
+    Setup(SetupCommand),
     /// Start a machine on QEMU
     Run(Box<RunOptions>),
     /// Check a machine file, or explain what one may say
-    #[command(subcommand)]
-    Machine(MachineCommand),
+    Machine {
+        #[command(subcommand)]
+        command: MachineCommand,
+        #[command(flatten)]
+        setup: SetupOptions,
+    },
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match execute(cli) {
+    match execute(Command::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -47,11 +41,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(Cli { command, setup }: Cli) -> Result<()> {
+fn execute(command: Command) -> Result<()> {
     match command {
-        Command::Setup => setup::run(&setup).map(drop),
-        Command::Run(options) => run::run(*options, &setup),
-        Command::Machine(command) => machine::run(command, &|package, file| {
+        Command::Setup(command) => setup::command(&command),
+        Command::Run(options) => run::run(*options),
+        Command::Machine { command, setup } => machine::run(command, &|package, file| {
             Builder::new(setup::run(&setup)?).artefact(package, file)
         }),
     }

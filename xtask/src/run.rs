@@ -54,6 +54,8 @@ pub struct RunOptions {
     /// Further arguments for QEMU
     #[arg(last = true, value_name = "QEMU-ARGS")]
     qemu_args: Vec<OsString>,
+    #[command(flatten)]
+    setup: SetupOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,7 +68,7 @@ enum BoardName {
 ///
 /// # Errors
 /// Why the machine could not be built or started, or why the run failed.
-pub fn run(options: RunOptions, setup_options: &SetupOptions) -> Result<()> {
+pub fn run(options: RunOptions) -> Result<()> {
     let file = options
         .machine
         .clone()
@@ -74,7 +76,7 @@ pub fn run(options: RunOptions, setup_options: &SetupOptions) -> Result<()> {
     let machine = Machine::load(&file)?;
     let log = options.log.as_deref().map(create).transpose()?;
 
-    let builder = Builder::new(setup::run(setup_options)?);
+    let builder = Builder::new(setup::run(&options.setup)?);
     let board = options.board(&machine, builder.tools())?;
     let hypervisor = builder.hypervisor()?;
     let bundle = builder.bundle(&machine, &hypervisor.image)?;
