@@ -23,7 +23,6 @@ fn main() {
             "-znorelro".into(),
             "-zmax-page-size=4096".into(),
             "--build-id=none".into(),
-            "--orphan-handling=error".into(),
         ] {
             println!("cargo:rustc-link-arg-bins={argument}");
         }

@@ -40,13 +40,12 @@ impl fmt::Display for StartError {
 }
 
 impl<'p> Devices<'p> {
-    /// # Safety
-    /// * `platform` was read from the device tree that the firmware passed for this machine, so that everything in it is
-    ///   where it says.
-    /// * While drivers made here are in use, [`Platform::devices`] are mapped one to one as device memory (or the MMU is
-    ///   off), and so are the words at the CPUs' `release_addr`, as device or normal memory; Rust uses none of it otherwise.
+    /// Believes the device tree, which is the firmware's word for what this machine is, and so trusted like the firmware. To be true:
+    /// * `platform` was read from the device tree that the firmware passed for this machine.
+    /// * `_map` has [`Platform::devices`] one to one as device memory, and the words at the CPUs' `release_addr` as device or
+    ///   normal memory, for as long as drivers made here are in use; Rust uses none of it otherwise.
     /// * `secondary_entry` is the physical address of code that a CPU may run from in EL2 with its MMU off.
-    pub const unsafe fn claim(platform: &'p Platform<'p>, secondary_entry: u64) -> Self {
+    pub const fn claim(platform: &'p Platform<'p>, _map: &arch::mmu::Active, secondary_entry: u64) -> Self {
         Self {
             platform,
             secondary_entry,

@@ -166,3 +166,21 @@ fn load_fp(fp: &FpRegs) {
     // SAFETY: as above, the other way.
     unsafe { mobivmm_fp_load(fp) };
 }
+
+/// The IPA to which the loaded guest's own tables translate `va`, for an access by its EL1 or EL0; `None` if they do not permit it
+/// (Arm ARM C6.2 "AT", D19.2.110 PAR_EL1).
+pub fn translate(va: u64, write: bool, el0: bool) -> Option<u64> {
+    let saved = read!("par_el1");
+    // SAFETY: a stage 1 translation; it changes PAR_EL1 alone, which is put back.
+    unsafe {
+        match (write, el0) {
+            (false, false) => asm!("at s1e1r, {}", "isb", in(reg) va, options(nostack, preserves_flags)),
+            (true, false) => asm!("at s1e1w, {}", "isb", in(reg) va, options(nostack, preserves_flags)),
+            (false, true) => asm!("at s1e0r, {}", "isb", in(reg) va, options(nostack, preserves_flags)),
+            (true, true) => asm!("at s1e0w, {}", "isb", in(reg) va, options(nostack, preserves_flags)),
+        }
+    }
+    let par = read!("par_el1");
+    write!("par_el1", saved);
+    (par & 1 == 0).then_some((par & 0x000f_ffff_ffff_f000) | (va & 0xfff))
+}

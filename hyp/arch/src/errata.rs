@@ -33,3 +33,10 @@ pub fn install_vectors(firmware_mitigates: bool) {
     // SAFETY: both tables are complete and differ in the loop only.
     unsafe { asm!("msr vbar_el2, {}", "isb", in(reg) table, options(nostack, preserves_flags)) };
 }
+
+/// What SMCCC_ARCH_WORKAROUND_`n` is to a guest (Arm DEN 0028E, section 7): 0 where EL2's entry does what the call would do, −1 where
+/// nothing is known.
+pub fn workaround(function: u32) -> i64 {
+    const ARCH_WORKAROUND_3: u32 = 0x8000_3fff;
+    if function == ARCH_WORKAROUND_3 && speculative_at() { 0 } else { -1 }
+}

@@ -54,6 +54,10 @@ pub enum MapError {
     OutOfTables,
 }
 
+/// The proof that the map is in use: what was added to it can be accessed.
+#[derive(Debug)]
+pub struct Active(());
+
 /// EL2's map while it is being built, by the primary CPU only.
 pub struct Map {
     root: &'static Table,
@@ -141,7 +145,7 @@ impl Map {
     }
 
     /// Replaces the boot mapping on this CPU. What ran from the boot mapping goes on: both are the identity where they overlap.
-    pub fn activate(self) {
+    pub fn activate(self) -> Active {
         let root = core::ptr::from_ref(self.root) as u64;
         for table in &POOL {
             // Secondary CPUs start their walks with caches that they have just turned on.
@@ -166,6 +170,7 @@ impl Map {
                 options(nostack)
             );
         }
+        Active(())
     }
 }
 

@@ -157,3 +157,22 @@ pub fn device_tree(at: u64) -> Option<&'static [u8]> {
     }
     boot_bytes(at..end)
 }
+
+/// Bytes for stage 2 translation tables.
+pub const TABLE_MEMORY: usize = 512 * 1024;
+
+#[repr(C, align(8192))]
+struct TableMemory(core::cell::UnsafeCell<[u8; TABLE_MEMORY]>);
+// SAFETY: no Rust code refers to the bytes; they are reached through the one `Region` that `Region::tables` makes.
+unsafe impl Sync for TableMemory {}
+static TABLES: TableMemory = TableMemory(core::cell::UnsafeCell::new([0; TABLE_MEMORY]));
+static TABLES_TAKEN: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
+
+impl Region {
+    /// The memory for stage 2 translation tables, in EL2's carve-out; once.
+    pub fn tables() -> Option<Self> {
+        let start = TABLES.0.get() as u64;
+        let taken = TABLES_TAKEN.swap(true, Ordering::Relaxed);
+        (!taken).then_some(Self { range: start..start + TABLE_MEMORY as u64 })
+    }
+}

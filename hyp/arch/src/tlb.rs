@@ -1,52 +1,63 @@
-//! Stage 2 TLB maintenance. Everything is broadcast in the inner shareable domain and complete when the function returns.
+//! Stage 2 TLB maintenance: one function an instruction. What must follow what is `stage2`'s affair; see its `table.rs`.
 
 use core::arch::asm;
 
-/// Runs `f` with another VTTBR_EL2, since the invalidations below act on the current VMID. No walk of the borrowed regime can be
-/// speculated in between: EL1 is off while EL2 runs, except on CPUs with erratum 1319367, where TCR_EL1.EPDx would be needed
-/// and the loaded guest's own tables are consistent anyway (only its VMID is another for a moment), so walks are held off.
+/// Runs `f` with another VTTBR_EL2, since invalidations act on the current VMID. EL1 is off while EL2 runs, so nothing walks with the
+/// borrowed value, except by erratum 1319367: therefore TCR_EL1 forbids walks meanwhile.
 fn with_vmid(vttbr: u64, f: impl FnOnce()) {
     const EPD: u64 = (1 << 7) | (1 << 23);
     let (old, tcr): (u64, u64);
+    // SAFETY: reads two registers of the EL1&0 regime.
+    unsafe {
+        asm!("mrs {}, vttbr_el2", "mrs {}, tcr_el1", out(reg) old, out(reg) tcr, options(nomem, nostack, preserves_flags));
+    }
+    if old == vttbr {
+        return f();
+    }
     // SAFETY: VTTBR_EL2 and TCR_EL1 govern EL1 only and are put back below.
     unsafe {
-        asm!("mrs {old}, vttbr_el2", "mrs {tcr}, tcr_el1", "orr {tmp}, {tcr}, {epd}", "msr tcr_el1, {tmp}", "isb",
-            "msr vttbr_el2, {new}", "isb",
-            old = out(reg) old, tcr = out(reg) tcr, tmp = out(reg) _, epd = in(reg) EPD, new = in(reg) vttbr,
-            options(nostack, preserves_flags));
+        asm!("msr tcr_el1, {}", "isb", "msr vttbr_el2, {}", "isb", in(reg) tcr | EPD, in(reg) vttbr, options(nostack, preserves_flags));
     }
     f();
     // SAFETY: as above.
     unsafe {
-        asm!("msr vttbr_el2, {old}", "isb", "msr tcr_el1, {tcr}", "isb", old = in(reg) old, tcr = in(reg) tcr,
-            options(nostack, preserves_flags));
+        asm!("msr vttbr_el2, {}", "isb", "msr tcr_el1, {}", "isb", in(reg) old, in(reg) tcr, options(nostack, preserves_flags));
     }
 }
 
-/// Orders earlier descriptor writes before the walks and invalidations that follow (Arm ARM D8.13.1).
+/// DSB ISHST: descriptor writes so far are seen by later walks (Arm ARM D8.17).
 pub fn publish() {
     // SAFETY: a barrier.
     unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
 }
 
-/// Forgets the translations of these IPA pages: TLBI IPAS2E1IS each, DSB, then VMALLE1IS, DSB, since entries that combine both
-/// stages are not reached by IPA (Arm ARM D8.13.6; seen in QEMU too).
-pub fn invalidate_ipas(vttbr: u64, start: u64, pages: u64) {
-    with_vmid(vttbr, || {
-        for page in 0..pages {
-            let operand = (start >> 12) + page;
-            // SAFETY: drops cached translations only.
-            unsafe { asm!("tlbi ipas2e1is, {}", in(reg) operand, options(nostack, preserves_flags)) };
-        }
-        // SAFETY: as above, with the barriers between.
-        unsafe { asm!("dsb ish", "tlbi vmalle1is", "dsb ish", "isb", options(nostack, preserves_flags)) };
-    });
+/// DSB ISH and ISB: invalidations so far are complete.
+pub fn complete() {
+    // SAFETY: barriers.
+    unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
 }
 
-/// Forgets everything of the VMID: TLBI VMALLS12E1IS.
+/// TLBI IPAS2E1IS.
+pub fn invalidate_ipa(vttbr: u64, ipa: u64) {
+    // SAFETY: drops cached translations only.
+    with_vmid(vttbr, || unsafe { asm!("tlbi ipas2e1is, {}", in(reg) ipa >> 12, options(nostack, preserves_flags)) });
+}
+
+/// TLBI VMALLE1IS.
+pub fn invalidate_stage1(vttbr: u64) {
+    // SAFETY: drops cached translations only.
+    with_vmid(vttbr, || unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) });
+}
+
+/// TLBI VAAE1IS.
+pub fn invalidate_va(vttbr: u64, va: u64) {
+    let operand = (va >> 12) & ((1 << 44) - 1);
+    // SAFETY: drops cached translations only.
+    with_vmid(vttbr, || unsafe { asm!("tlbi vaae1is, {}", in(reg) operand, options(nostack, preserves_flags)) });
+}
+
+/// TLBI VMALLS12E1IS.
 pub fn invalidate_vm(vttbr: u64) {
-    with_vmid(vttbr, || {
-        // SAFETY: drops cached translations only.
-        unsafe { asm!("tlbi vmalls12e1is", "dsb ish", "isb", options(nostack, preserves_flags)) };
-    });
+    // SAFETY: drops cached translations only.
+    with_vmid(vttbr, || unsafe { asm!("tlbi vmalls12e1is", options(nostack, preserves_flags)) });
 }

@@ -47,9 +47,4 @@ impl Ranges {
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
         self.0.iter().cloned()
     }
-
-    /// Bytes in all.
-    pub fn total(&self) -> u64 {
-        self.0.iter().map(|range| range.end - range.start).sum()
-    }
 }

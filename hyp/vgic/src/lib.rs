@@ -13,7 +13,8 @@
 //!   integrator sees to it that [`Vgic::enter`] runs on the CPU that has it loaded, before it next enters the guest
 //!   (by an IPI if it is running, by waking it if it is not loaded). [`Vgic::needs_enter`] tells the same later.
 //! * [`Vgic::exit`] takes everything back, before a vCPU is unloaded, before [`Vgic::deliverable`] is asked (WFI),
-//!   and before the vCPU's own access to a register for which [`reads_list_registers`] holds.
+//!   and before the vCPU's own access to a register for which [`reads_list_registers`] holds. The list registers are
+//!   empty then: [`Vgic::enter`] comes before the guest, though nobody is told by a kick.
 //! * [`Vgic::maintenance`] on the maintenance interrupt, then [`Vgic::enter`].
 //!
 //! A read of ISPENDR or ISACTIVER shows an interrupt in the list register of *another* vCPU as it was when that

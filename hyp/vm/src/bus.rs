@@ -192,3 +192,6 @@ fn with_gic<R>(
     vm.pay(host, effects);
     result
 }
+
+#[cfg(test)]
+mod tests;

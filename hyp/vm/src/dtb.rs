@@ -186,3 +186,6 @@ fn uart_path() -> String {
 fn reg(range: &Range<u64>) -> [u64; 2] {
     [range.start, range.end - range.start]
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,3 +176,6 @@ fn skip_it_block(state: &mut VcpuState) {
     };
     state.pstate = state.pstate & !(IT_LOW | IT_HIGH) | (next & 0b11) << 25 | (next & 0xfc) << 8;
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,3 +101,6 @@ pub(crate) fn value(reg: SysReg, raw: u64, gic: vgic::Version) -> u64 {
     let without_gic = (crm, op2) == (4, 0) && gic == vgic::Version::V2;
     if without_gic { value & !PFR0_GIC } else { value }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,3 +78,6 @@ fn take(state: &mut VcpuState, esr: u64, far: Option<u64>) {
         state.pstate |= pstate::SSBS;
     }
 }
+
+#[cfg(test)]
+mod tests;

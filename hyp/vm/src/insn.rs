@@ -141,3 +141,6 @@ impl Instruction {
 fn sign_extend_from(field: u32, bits: u32) -> i64 {
     i64::from((field << (32 - bits)) as i32 >> (32 - bits))
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,3 +29,8 @@ pub use exit::{Exit, Trap};
 pub use handle::{Crash, Host, Next, Power, StageTwo, StageTwoAccess, handle};
 pub use state::VcpuState;
 pub use vm::{BadVm, Config, Entry, Phase, STOLEN_TIME_STRIDE, Vcpu, VcpuPower, Vm};
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -171,3 +171,6 @@ fn emulate(
         state.set_x(base, state.x(base).wrapping_add_signed(add));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -305,3 +305,6 @@ impl Pl011 {
         received | if self.tx_interrupt { INT_TX } else { 0 }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,3 +172,6 @@ fn affinity_info(vm: &Vm, target: u64, level: u64) -> i64 {
     }
     info
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,3 +124,6 @@ fn console_events(vm: &Vm, events: u64, host: &impl Host) -> i64 {
     console::pv_events(vm, events, host);
     SUCCESS
 }
+
+#[cfg(test)]
+mod tests;

@@ -253,3 +253,6 @@ fn stage1(
         Next::CacheMaintenance
     }
 }
+
+#[cfg(test)]
+mod tests;

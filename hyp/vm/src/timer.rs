@@ -94,3 +94,6 @@ fn deadline(ctl: u64, cval: u64) -> Option<u64> {
 pub fn virtual_deadline(vm: &Vm, timer: &VTimer) -> Option<u64> {
     deadline(timer.cntv_ctl, timer.cntv_cval).map(|at| vm.to_physical(at))
 }
+
+#[cfg(test)]
+mod tests;

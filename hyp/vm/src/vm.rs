@@ -245,3 +245,6 @@ fn new_gic(config: vgic::Config) -> Option<Vgic> {
 fn mpidr(vcpu: usize) -> u64 {
     1 << 31 | u64::from(vgic::affinity(vcpu))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,375 @@
+//! From the device tree to a machine with guests.
+
+use alloc::borrow::ToOwned;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use arch::mmu::{Map, MapError};
+use arch::phys::{self, Region};
+use arch::work::{MAX_WORK, Work};
+use arch::{MAX_CPUS, cpu, errata, heap, image, time, traps};
+use bundle::{Bundle, Schedule, VmConfig};
+use drivers::board::{self, Board};
+use drivers::devices::Devices;
+use drivers::gic::Gic;
+use drivers::platform::{self, Platform};
+use sched::{AddError, Class, CpuId, CpuSet, Scheduler, VcpuId};
+use spin::mutex::TicketMutex;
+use stage2::{AllocError, BLOCK, DirtyMap, Extent, FreeRanges, Ipa, Pa, PAGE, PhysRange, Stage2, VmId, VmidAllocator};
+use vm::{Config, Vm, bus};
+
+use crate::guest::Guest;
+use crate::machine::{self, Machine};
+use crate::memory::{self, Mmu, Ram, TablePool};
+use crate::ranges::Ranges;
+use crate::{console, log};
+
+arch::entry!(crate::boot::primary, crate::cpu::secondary);
+
+/// The boards that this image knows.
+const BOARDS: [&Board; 2] = [&board_virt::BOARD, &board_rpi4::BOARD];
+/// The time slice of the round-robin class, ns.
+const SLICE: u64 = 5_000_000;
+/// SPIs of every VM: INTIDs 32 to 127.
+const SPIS: usize = 96;
+/// How long a secondary CPU may take to come in, ns.
+const START_TIMEOUT: u64 = 1_000_000_000;
+
+/// Secondary CPUs that have come in.
+static ARRIVED: AtomicUsize = AtomicUsize::new(0);
+
+/// Why this machine cannot be used.
+enum BootError {
+    NoDeviceTree,
+    Platform(platform::Error),
+    NoUart,
+    Map(MapError),
+    NoCounter,
+    Gic(drivers::gic::Error),
+    NoTables,
+}
+
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDeviceTree => write!(f, "no device tree in x0"),
+            Self::Platform(error) => write!(f, "device tree: {error:?}"),
+            Self::NoUart => write!(f, "device tree: no PL011"),
+            Self::Map(error) => write!(f, "EL2 cannot map this machine: {error:?}"),
+            Self::NoCounter => write!(f, "CNTFRQ_EL0 is out of range: the firmware must set it"),
+            Self::Gic(error) => write!(f, "GIC: {error}"),
+            Self::NoTables => write!(f, "no memory for translation tables"),
+        }
+    }
+}
+
+/// The primary CPU, from [`arch::boot`].
+pub fn primary(dtb: u64) -> ! {
+    heap::init();
+    match start(dtb) {
+        Ok(machine) => crate::cpu::run(machine, 0),
+        // Without a console there is nobody to tell; with one, the log says it.
+        Err(error) => panic!("cannot boot: {error}"),
+    }
+}
+
+/// A secondary CPU, from [`arch::boot`]: this CPU's part of the set-up.
+pub fn secondary_arrived() {
+    ARRIVED.fetch_add(1, Ordering::AcqRel);
+}
+
+fn start(dtb: u64) -> Result<&'static Machine, BootError> {
+    let tree = phys::device_tree(dtb).ok_or(BootError::NoDeviceTree)?;
+    let platform = Platform::discover(tree).map_err(BootError::Platform)?;
+    let board = board::select(&BOARDS, &platform);
+    let active = map(&platform).map_err(BootError::Map)?;
+    let devices = Devices::claim(&platform, &active, arch::boot::secondary_entry());
+    let mut uart = devices.uart().ok_or(BootError::NoUart)?;
+    uart.set_rx_interrupt(true);
+    console::init(uart, platform.bootargs);
+    log!("MobiVMM {} ({})", env!("CARGO_PKG_VERSION"), env!("MOBIVMM_BUILD"));
+    log!("board: {} ({})", board.map_or("unknown", |board| board.name), platform.model);
+
+    let hz = time::init().ok_or(BootError::NoCounter)?;
+    let mut gic = devices.gic().map_err(BootError::Gic)?;
+    gic.init_distributor();
+    let maintenance_intid = match &platform.gic {
+        platform::Gic::V2 { maintenance, .. } | platform::Gic::V3 { maintenance, .. } => *maintenance,
+    };
+    let uart_intid = platform.uart.as_ref().and_then(|uart| uart.intid);
+    let bundle_bytes = platform.initrd.clone().and_then(phys::boot_bytes).unwrap_or(&[]);
+    let (ram, mut free) = guest_ram(&platform, board, dtb, tree.len());
+    let dirty = DirtyMap::new(&free);
+
+    let online = start_secondaries(&platform, &devices);
+    let mut scheduler = Scheduler::new(online, SLICE);
+    let tables = TicketMutex::new(TablePool::new().ok_or(BootError::NoTables)?);
+    log!(
+        "{} CPUs, {} MHz counter, {:?}, {} MiB for guests",
+        online.iter().count(),
+        hz / 1_000_000,
+        GicName(&gic),
+        free.total() >> 20
+    );
+
+    let mut builder = Builder { gic: &gic, free: &mut free, scheduler: &mut scheduler, tables: &tables, vmids: VmidAllocator::new() };
+    let guests = builder.guests(bundle_bytes);
+    let count = guests.iter().map(|guest| usize::from(guest.vm.config.id) + 1).max().unwrap_or(0);
+    console::add_vms(count);
+    let place = |id| guests.iter().position(|guest| usize::from(guest.vm.config.id) == id);
+    let places = (0..count).map(place).collect();
+    let vcpus = guests.iter().enumerate().flat_map(|(at, guest)| (0..guest.vm.vcpus.len()).map(move |vcpu| (at, vcpu)));
+    let machine = machine::set(Machine {
+        vcpus: vcpus.collect(),
+        uart_intid,
+        maintenance_intid,
+        alive: AtomicUsize::new(guests.len()),
+        guests,
+        places,
+        scheduler: TicketMutex::new(scheduler),
+        tables,
+        ram: Ram { regions: ram, bundle: bundle_bytes },
+        dirty,
+        power: TicketMutex::new(board.and_then(|board| devices.power(board.power))),
+        semihosting: platform.bootargs.split_ascii_whitespace().any(|word| word == "semihosting"),
+        gic,
+    });
+    init_cpu(machine, 0);
+    if let Some(intid) = uart_intid {
+        machine.gic.route(intid, 0);
+        machine.gic.set_enabled(0, intid, true);
+    }
+    log!("EL2: image {} KiB, heap {} KiB in use", image::range().len() >> 10, heap::used() >> 10);
+    if machine.guests.is_empty() {
+        log!("no VM can be started: nothing to do");
+        machine.end(1);
+    }
+    for guest in &machine.guests {
+        machine.wake(CpuId(0), guest.id(0));
+    }
+    Ok(machine)
+}
+
+/// This CPU's part of the set-up: what traps, its vectors, its interrupts.
+pub fn init_cpu(machine: &Machine, index: usize) {
+    traps::init();
+    errata::install_vectors(false);
+    machine.gic.init_cpu(index);
+    for intid in [time::HYP_TIMER_INTID, time::VIRTUAL_TIMER_INTID, machine.maintenance_intid] {
+        machine.gic.set_enabled(index, intid, true);
+    }
+}
+
+/// EL2's own map: the image, all RAM, the devices that EL2 drives.
+fn map(platform: &Platform<'_>) -> Result<arch::mmu::Active, MapError> {
+    let map = Map::new()?;
+    let mut memory = Ranges::new(platform.memory.iter().cloned());
+    for reserved in platform.reserved.iter().filter(|reserved| reserved.no_map) {
+        memory.remove(&reserved.range);
+    }
+    for range in memory.iter() {
+        map.memory(range)?;
+    }
+    for registers in platform.devices() {
+        map.device(registers)?;
+    }
+    Ok(map.activate())
+}
+
+/// What is left of RAM for guests, in whole blocks.
+fn guest_ram(
+    platform: &Platform<'_>,
+    board: Option<&Board>,
+    dtb: u64,
+    dtb_len: usize,
+) -> (Vec<Region>, FreeRanges) {
+    let mut ram = Ranges::new(platform.memory.iter().cloned());
+    let image = image::range();
+    let used: [Range<u64>; 2] = [image.start as u64..image.end as u64, dtb..dtb + dtb_len as u64];
+    for range in used.iter().chain(&platform.initrd).chain(board.and_then(|board| board.firmware.as_ref())) {
+        ram.remove(range);
+    }
+    for reserved in &platform.reserved {
+        ram.remove(&reserved.range);
+    }
+    ram.align(BLOCK);
+    let regions: Vec<Region> = ram.iter().filter_map(Region::claim).collect();
+    let free = regions.iter().map(|region| {
+        let range = region.range();
+        PhysRange { start: Pa(range.start), len: range.end - range.start }
+    });
+    let free = FreeRanges::new(free);
+    (regions, free)
+}
+
+/// Starts the other CPUs and waits until they are there. Those that do not come are left out, with a line in the log.
+fn start_secondaries(platform: &Platform<'_>, devices: &Devices<'_>) -> CpuSet {
+    let mpidrs: heapless::Vec<u64, MAX_CPUS> = platform.cpus.iter().map(|cpu| cpu.mpidr).collect();
+    let mut online = CpuSet::only(CpuId(0));
+    if mpidrs.first() != Some(&cpu::affinity()) {
+        log!("the boot CPU is not the first in the device tree: the others stay off");
+        return online;
+    }
+    arch::boot::prepare_secondaries(&mpidrs);
+    for index in 1..mpidrs.len() {
+        let before = ARRIVED.load(Ordering::Acquire);
+        if let Err(error) = devices.start_cpu(index) {
+            log!("CPU {index} does not start: {error}");
+            continue;
+        }
+        let give_up = time::now() + START_TIMEOUT;
+        while ARRIVED.load(Ordering::Acquire) == before && time::now() < give_up {
+            cpu::relax();
+        }
+        if ARRIVED.load(Ordering::Acquire) == before {
+            log!("CPU {index} does not come in");
+        } else {
+            devices.cpu_has_started(index);
+            online.insert(CpuSet::only(CpuId(index as u8)));
+        }
+    }
+    online
+}
+
+/// Why a VM is not made.
+enum VmError {
+    Memory(AllocError),
+    Stage2(stage2::Error),
+    NoVmid,
+    NoWork,
+    Vm(vm::BadVm),
+    Scheduler(AddError),
+}
+
+impl fmt::Display for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(AllocError::OutOfMemory) => write!(f, "memory: there is not that much left"),
+            Self::Memory(AllocError::Fragmented) => write!(f, "memory: what is left is in too many pieces"),
+            Self::Memory(AllocError::NotFree) => write!(f, "memory: the identity range is not free RAM"),
+            Self::Stage2(error) => write!(f, "stage 2: {error:?}"),
+            Self::NoVmid => write!(f, "no VMID is left"),
+            Self::NoWork => write!(f, "more than {MAX_WORK} VMs"),
+            Self::Vm(error) => write!(f, "{error:?}"),
+            Self::Scheduler(AddError::NoCpu) => write!(f, "affinity: none of its CPUs is online"),
+            Self::Scheduler(error) => write!(f, "scheduler: {error:?}"),
+        }
+    }
+}
+
+/// Makes guests out of a bundle.
+struct Builder<'a> {
+    gic: &'a Gic,
+    free: &'a mut FreeRanges,
+    scheduler: &'a mut Scheduler,
+    tables: &'a TicketMutex<TablePool>,
+    vmids: VmidAllocator,
+}
+
+impl Builder<'_> {
+    /// All VMs of the bundle that can be made; the log says why others cannot.
+    fn guests(&mut self, bytes: &'static [u8]) -> Vec<Guest> {
+        let mut guests = Vec::new();
+        if bytes.is_empty() {
+            log!("no bundle: pass one as the initial RAM disk");
+            return guests;
+        }
+        let bundle = match Bundle::parse(bytes, bytes.len() as u64) {
+            Ok(bundle) => bundle,
+            Err(error) => {
+                log!("bundle refused: {error}");
+                return guests;
+            }
+        };
+        log!("machine: {}", bundle.name());
+        let mut first = 0;
+        for (index, config) in bundle.vms().enumerate() {
+            let config = match config {
+                Ok(config) => config,
+                Err(error) => {
+                    log!("bundle: VM {index} refused: {error}");
+                    continue;
+                }
+            };
+            match self.guest(index, guests.len(), config, first) {
+                Ok(guest) => {
+                    first += config.vcpus as u16;
+                    log!("{guest}: {} vCPUs, {} MiB", config.vcpus, config.memory.size >> 20);
+                    guests.push(guest);
+                }
+                Err(error) => log!("vm {}: refused: {error}", config.name),
+            }
+        }
+        guests
+    }
+
+    fn guest(&mut self, index: usize, slot: usize, config: VmConfig<'static>, first: u16) -> Result<Guest, VmError> {
+        let ram = config.memory.base..config.memory.base + config.memory.size;
+        let version = match self.gic {
+            Gic::V2(_) => vgic::Version::V2,
+            Gic::V3(_) => vgic::Version::V3,
+        };
+        let gicv = self.gic.gicv().map(|gicv| (bus::GICC.start, gicv.start));
+        let vm = Vm::new(Config {
+            id: index as u8,
+            name: config.name.to_owned(),
+            gic: vgic::Config {
+                version,
+                vcpus: config.vcpus as usize,
+                spis: SPIS,
+                list_registers: self.gic.list_registers(),
+            },
+            ram,
+            mapped: gicv.iter().map(|&(ipa, _)| ipa..ipa + PAGE).collect(),
+            stolen_time: None,
+        })
+        .map_err(VmError::Vm)?;
+        let work = Work::new(slot).ok_or(VmError::NoWork)?;
+        let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
+        let mut mmu = Mmu::new(self.tables);
+        let mut stage2 = Stage2::new(&mut mmu, VmId(slot as u8), vmid).map_err(VmError::Stage2)?;
+        let mut at = config.memory.base;
+        for piece in self.memory(&config).map_err(VmError::Memory)? {
+            memory::add(&mut stage2, &mut mmu, Extent::ram(Ipa(at), piece.start, piece.len)).map_err(VmError::Stage2)?;
+            at += piece.len;
+        }
+        if let Some((ipa, pa)) = gicv {
+            // The first page alone: the second has the deactivation register, whose writes EL2 must see.
+            memory::add(&mut stage2, &mut mmu, Extent::device(Ipa(ipa), Pa(pa), PAGE)).map_err(VmError::Stage2)?;
+        }
+        for vcpu in 0..config.vcpus as u16 {
+            let affinity = CpuSet(config.affinity);
+            self.scheduler.add(VcpuId(first + vcpu), class(&config.schedule), affinity).map_err(VmError::Scheduler)?;
+        }
+        Ok(Guest::new(slot, vm, config, first, stage2, work))
+    }
+
+    fn memory(&mut self, config: &VmConfig<'_>) -> Result<heapless::Vec<PhysRange, { stage2::MAX_PIECES }>, AllocError> {
+        if !config.memory.identity {
+            return self.free.alloc(config.memory.size);
+        }
+        let range = PhysRange { start: Pa(config.memory.base), len: config.memory.size };
+        self.free.alloc_at(range)?;
+        Ok([range].into_iter().collect())
+    }
+}
+
+/// The first scheduler's classes: reservations by rate (the shorter the period the more urgent), everything else in turns.
+fn class(schedule: &Schedule) -> Class {
+    match schedule {
+        Schedule::Reservation { period_ns, .. } => Class::RealTime { priority: period_ns.leading_zeros() as u8 },
+        Schedule::Exclusive => Class::RealTime { priority: u8::MAX },
+        Schedule::Share { .. } => Class::RoundRobin,
+    }
+}
+
+struct GicName<'a>(&'a Gic);
+
+impl fmt::Debug for GicName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = if matches!(self.0, Gic::V2(_)) { 2 } else { 3 };
+        write!(f, "GICv{version} with {} list registers", self.0.list_registers())
+    }
+}

@@ -1,0 +1,173 @@
+//! One VM at EL2: the pure [`vm::Vm`] with its memory and what the hardware keeps for each vCPU.
+
+use alloc::boxed::Box;
+use core::fmt;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+
+use arch::MAX_CPUS;
+use arch::context::VmRegisters;
+use arch::work::Work;
+use bundle::VmConfig;
+use drivers::gic::ActivePriorities;
+use sched::VcpuId;
+use spin::mutex::TicketMutex;
+use stage2::Stage2;
+use vm::Vm;
+
+/// Where a VM is in its life. The pure [`vm::Phase`] says what its guest asked for, this what EL2 is doing about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// Its images are being loaded, by the work item of vCPU 0.
+    Loading,
+    /// Its vCPUs run.
+    Running,
+    /// It asked to stop, or crashed: its vCPUs leave their CPUs, then vCPU 0's work item ends or reloads it.
+    Stopping,
+    /// It stopped for good.
+    Stopped,
+}
+
+/// A virtual CPU interface while its vCPU is not loaded.
+#[derive(Default)]
+pub struct Interface {
+    pub vmcr: u32,
+    pub priorities: ActivePriorities,
+}
+
+/// One VM.
+pub struct Guest {
+    pub index: usize,
+    pub vm: Vm,
+    pub config: VmConfig<'static>,
+    /// The scheduler's number of vCPU 0; the others follow.
+    pub first: u16,
+    pub stage2: TicketMutex<Stage2>,
+    pub vttbr: u64,
+    /// By vCPU, with [`vm::Vcpu::state`]'s place in the order of locks.
+    pub interfaces: Box<[TicketMutex<Interface>]>,
+    /// The work item's place: vCPU 0's CPU holds it while it is loaded.
+    pub work: TicketMutex<Work>,
+    stage: AtomicU8,
+    /// vCPUs whose list registers no longer say all there is.
+    attention: AtomicU64,
+    /// By vCPU: when its emulated timer is due, on the physical counter; [`u64::MAX`] = never.
+    deadlines: Box<[AtomicU64]>,
+    /// By vCPU: up to which IPA its set/way maintenance is done; [`u64::MAX`] = none is under way.
+    flushes: Box<[AtomicU64]>,
+    /// By physical CPU: which vCPU of this VM ran there last, for its TLB.
+    last: [AtomicU16; MAX_CPUS],
+    /// By vCPU: the physical CPU where it ran last.
+    places: Box<[AtomicU16]>,
+    /// How often a vCPU was loaded on another CPU than before.
+    moves: AtomicU64,
+}
+
+const NOWHERE: u16 = u16::MAX;
+
+impl Guest {
+    /// Puts the parts together; nothing runs yet.
+    pub fn new(index: usize, vm: Vm, config: VmConfig<'static>, first: u16, stage2: Stage2, work: Work) -> Self {
+        let vcpus = vm.vcpus.len();
+        Self {
+            index,
+            vm,
+            config,
+            first,
+            vttbr: stage2.vttbr(),
+            stage2: TicketMutex::new(stage2),
+            interfaces: (0..vcpus).map(|_| TicketMutex::default()).collect(),
+            work: TicketMutex::new(work),
+            stage: AtomicU8::new(Stage::Loading as u8),
+            attention: AtomicU64::new(0),
+            deadlines: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            flushes: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            last: [const { AtomicU16::new(NOWHERE) }; MAX_CPUS],
+            places: (0..vcpus).map(|_| AtomicU16::new(NOWHERE)).collect(),
+            moves: AtomicU64::new(0),
+        }
+    }
+
+    /// The scheduler's number of a vCPU.
+    pub fn id(&self, vcpu: usize) -> VcpuId {
+        VcpuId(self.first + vcpu as u16)
+    }
+
+    /// What EL2 is doing with it.
+    pub fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Loading,
+            1 => Stage::Running,
+            2 => Stage::Stopping,
+            _ => Stage::Stopped,
+        }
+    }
+
+    /// Goes to another stage.
+    pub fn set_stage(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Release);
+    }
+
+    /// Marks vCPUs whose list registers have to be brought up to date before they run on.
+    pub fn attend(&self, vcpus: u64) {
+        self.attention.fetch_or(vcpus, Ordering::AcqRel);
+    }
+
+    /// Whether the vCPU was marked; it no longer is.
+    pub fn take_attention(&self, vcpu: usize) -> bool {
+        let bit = 1 << vcpu;
+        self.attention.load(Ordering::Acquire) & bit != 0 && self.attention.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+    }
+
+    /// When the vCPU's emulated timer is due, on the physical counter.
+    pub fn deadline(&self, vcpu: usize) -> Option<u64> {
+        let at = self.deadlines.get(vcpu)?.load(Ordering::Acquire);
+        (at != u64::MAX).then_some(at)
+    }
+
+    /// Sets [`Self::deadline`].
+    pub fn set_deadline(&self, vcpu: usize, at: Option<u64>) {
+        if let Some(deadline) = self.deadlines.get(vcpu) {
+            deadline.store(at.unwrap_or(u64::MAX), Ordering::Release);
+        }
+    }
+
+    /// Where the vCPU's set/way maintenance goes on, if one is under way.
+    pub fn flush(&self, vcpu: usize) -> Option<u64> {
+        let from = self.flushes.get(vcpu)?.load(Ordering::Relaxed);
+        (from != u64::MAX).then_some(from)
+    }
+
+    /// Sets [`Self::flush`].
+    pub fn set_flush(&self, vcpu: usize, from: Option<u64>) {
+        if let Some(flush) = self.flushes.get(vcpu) {
+            flush.store(from.unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the vCPU is loaded on a CPU; true if that CPU's TLB may have entries of another vCPU of this VM.
+    pub fn arrives(&self, vcpu: usize, cpu: usize) -> bool {
+        let before = self.places[vcpu].swap(cpu as u16, Ordering::Relaxed);
+        if before != cpu as u16 && before != NOWHERE {
+            self.moves.fetch_add(1, Ordering::Relaxed);
+        }
+        let last = self.last[cpu].swap(vcpu as u16, Ordering::Relaxed);
+        last != vcpu as u16
+    }
+
+    /// How often a vCPU was loaded on another CPU than before.
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
+    }
+
+    /// The VM's part of the register switch.
+    pub fn registers(&self) -> VmRegisters {
+        VmRegisters { vttbr: self.vttbr, cntvoff: self.vm.cntvoff() }
+    }
+}
+
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vm {}", self.config.name)
+    }
+}

@@ -1,0 +1,179 @@
+//! What the pure [`vm`] crate asks of the machine: [`vm::Host`] for the CPU that handles an exit.
+
+use core::cell::Cell;
+
+use arch::{context, features, time};
+use drivers::gic::Gic;
+use sched::CpuId;
+use vgic::{Control, Effects, ListRegisters, Lr, Vgic};
+use vm::exit::SysReg;
+use vm::{Host, StageTwoAccess, VcpuState, Vm};
+
+use crate::console;
+use crate::guest::Guest;
+use crate::machine::Machine;
+
+/// A CPU as the host of a vCPU that it has loaded, or of none.
+pub struct Here {
+    pub machine: &'static Machine,
+    pub cpu: CpuId,
+    /// The VM's index and the vCPU that are loaded.
+    pub loaded: Cell<Option<(usize, usize)>>,
+    /// The loaded vCPU's EL1 registers were brought into its state and may have changed there.
+    pub synced: Cell<bool>,
+    /// This CPU has to pick again.
+    pub repick: Cell<bool>,
+}
+
+impl Here {
+    /// A CPU that has nothing loaded.
+    pub fn new(machine: &'static Machine, cpu: CpuId) -> Self {
+        Self { machine, cpu, loaded: Cell::new(None), synced: Cell::new(false), repick: Cell::new(false) }
+    }
+
+    /// Pays what a change of a VM's vGIC owes.
+    pub fn pay(&self, guest: &Guest, effects: Effects) {
+        if effects != Effects::NONE {
+            self.interrupts(&guest.vm, effects);
+        }
+    }
+
+    fn guest(&self, vm: &Vm) -> Option<&'static Guest> {
+        self.machine.guest(usize::from(vm.config.id))
+    }
+
+    /// Takes the wake-up's consequence for this CPU.
+    pub fn wake(&self, guest: &Guest, vcpu: usize) {
+        if self.machine.wake(self.cpu, guest.id(vcpu)) {
+            self.repick.set(true);
+        }
+    }
+}
+
+impl Host for Here {
+    fn counter(&self) -> u64 {
+        time::ticks()
+    }
+
+    fn id_register(&self, reg: SysReg) -> u64 {
+        let (_, _, _, crm, op2) = reg.parts();
+        features::id_register(crm, op2)
+    }
+
+    fn workaround(&self, function: u32) -> i64 {
+        arch::errata::workaround(function)
+    }
+
+    fn sync(&self, state: &mut VcpuState) {
+        if !self.synced.replace(true) {
+            context::sync(state);
+        }
+    }
+
+    fn instruction(&self, vm: &Vm, state: &VcpuState) -> Option<u32> {
+        let ipa = context::translate(state.pc, false, state.el0())?;
+        let guest = self.guest(vm)?;
+        let mut word = [0; 4];
+        crate::memory::read(self.machine, guest, ipa, &mut word).then(|| u32::from_le_bytes(word))
+    }
+
+    fn translate(&self, state: &VcpuState, va: u64, access: StageTwoAccess) -> Option<u64> {
+        context::translate(va, access == StageTwoAccess::Write, state.el0())
+    }
+
+    fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects {
+        gic.exit(vcpu, &mut Registers(&self.machine.gic))
+    }
+
+    fn interrupts(&self, vm: &Vm, effects: Effects) {
+        let Some(guest) = self.guest(vm) else { return };
+        guest.attend(effects.kick.0);
+        for vcpu in effects.kick.iter() {
+            self.wake(guest, vcpu);
+        }
+        if effects.deactivate {
+            let loaded = self.loaded.get().filter(|(index, _)| *index == guest.index).map(|(_, vcpu)| vcpu);
+            let cpu = usize::from(self.cpu.0);
+            loop {
+                // The lock is not held across the register write.
+                let next = vm.gic.lock().take_deactivation(loaded);
+                let Some(pintid) = next else { break };
+                self.machine.gic.set_active(cpu, u32::from(pintid), false);
+            }
+        }
+    }
+
+    fn start(&self, vm: &Vm, vcpu: usize) {
+        if let Some(guest) = self.guest(vm) {
+            self.wake(guest, vcpu);
+        }
+    }
+
+    fn arm_timer(&self, vm: &Vm, vcpu: usize, deadline: Option<u64>) {
+        if let Some(guest) = self.guest(vm) {
+            guest.set_deadline(vcpu, deadline);
+        }
+    }
+
+    fn console_put(&self, vm: &Vm, bytes: &[u8]) -> usize {
+        console::write(usize::from(vm.config.id), bytes)
+    }
+
+    fn console_room(&self, vm: &Vm) -> usize {
+        console::room(usize::from(vm.config.id))
+    }
+
+    fn console_taken(&self, vm: &Vm, bytes: usize) {
+        console::consumed(usize::from(vm.config.id), bytes);
+    }
+}
+
+/// This CPU's list registers.
+pub struct Registers<'a>(pub &'a Gic);
+
+/// HCR of the hypervisor interface (Arm IHI 0048B, section 5.3; IHI 0069H, section 12.4): En, LRENPIE, NPIE, TDIR (GICv3), EOIcount.
+const HCR_EN: u32 = 1;
+const HCR_LRENPIE: u32 = 1 << 2;
+const HCR_NPIE: u32 = 1 << 3;
+const HCR_TDIR: u32 = 1 << 14;
+const HCR_EOI_COUNT: u32 = 27;
+
+impl ListRegisters for Registers<'_> {
+    fn read(&self, n: usize) -> Lr {
+        let value = self.0.read_lr(n);
+        match self.0 {
+            Gic::V2(_) => Lr::from_gicv2(value as u32),
+            Gic::V3(_) => Lr::from_gicv3(value),
+        }
+    }
+
+    fn write(&mut self, n: usize, lr: Lr) {
+        self.0.write_lr(n, match self.0 {
+            Gic::V2(_) => u64::from(lr.to_gicv2()),
+            Gic::V3(_) => lr.to_gicv3(),
+        });
+    }
+
+    fn empty(&self) -> u16 {
+        self.0.elrsr()
+    }
+
+    fn eoi_count(&self) -> u8 {
+        (self.0.hcr() >> HCR_EOI_COUNT) as u8
+    }
+
+    fn set_control(&mut self, control: Control) {
+        let mut hcr = HCR_EN;
+        if control.pending_spilled {
+            hcr |= HCR_NPIE;
+        }
+        if control.active_spilled {
+            hcr |= HCR_LRENPIE;
+            // A GICv2 has no such trap: its deactivation register is never mapped (`boot`).
+            if matches!(self.0, Gic::V3(_)) {
+                hcr |= HCR_TDIR;
+            }
+        }
+        self.0.set_hcr(hcr);
+    }
+}

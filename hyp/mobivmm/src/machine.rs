@@ -1,0 +1,113 @@
+//! The machine as a whole: what boot puts together and all CPUs share.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use drivers::devices::Power;
+use drivers::gic::Gic;
+use drivers::semihosting;
+use sched::{CpuId, CpuSet, Scheduler, VcpuId, Wake};
+use spin::Once;
+use spin::mutex::TicketMutex;
+use stage2::DirtyMap;
+
+use crate::guest::Guest;
+use crate::memory::{Ram, TablePool};
+use crate::{console, log};
+
+/// The interrupt by which CPUs tell each other to pick again (SGI 0).
+pub const KICK: u32 = 0;
+
+/// Everything that is shared.
+pub struct Machine {
+    pub gic: Gic,
+    /// INTIDs of EL2's own: the UART (if it has one) and the list registers' maintenance.
+    pub uart_intid: Option<u32>,
+    pub maintenance_intid: u32,
+    /// Those of the bundle's VMs that could be made.
+    pub guests: Vec<Guest>,
+    /// By a VM's index in the bundle: its place in `guests`.
+    pub places: Vec<Option<usize>>,
+    /// By the scheduler's number of a vCPU: the VM's index and its vCPU.
+    pub vcpus: Vec<(usize, usize)>,
+    pub scheduler: TicketMutex<Scheduler>,
+    pub tables: TicketMutex<TablePool>,
+    pub ram: Ram,
+    pub dirty: DirtyMap,
+    pub power: TicketMutex<Option<Power>>,
+    /// The boot arguments say that semihosting is there.
+    pub semihosting: bool,
+    /// VMs that have not stopped for good.
+    pub alive: AtomicUsize,
+}
+
+static MACHINE: Once<Machine> = Once::new();
+
+/// Publishes the machine, once, at the end of boot.
+pub fn set(machine: Machine) -> &'static Machine {
+    MACHINE.call_once(|| machine)
+}
+
+/// The machine, or `None` while it boots.
+pub fn get() -> Option<&'static Machine> {
+    MACHINE.get()
+}
+
+impl Machine {
+    /// The VM with this index in the bundle, if it could be made.
+    pub fn guest(&self, id: usize) -> Option<&Guest> {
+        self.guests.get((*self.places.get(id)?)?)
+    }
+
+    /// The VM and vCPU behind a scheduler's number.
+    pub fn vcpu(&'static self, id: VcpuId) -> Option<(&'static Guest, usize)> {
+        let (guest, vcpu) = *self.vcpus.get(usize::from(id.0))?;
+        Some((self.guests.get(guest)?, vcpu))
+    }
+
+    /// Makes CPUs pick again. Returns true if this one is among them.
+    pub fn repick(&self, me: CpuId, cpus: CpuSet) -> bool {
+        let mut mine = false;
+        for cpu in cpus.iter() {
+            if cpu == me {
+                mine = true;
+            } else {
+                self.gic.send_sgi(KICK, usize::from(cpu.0));
+            }
+        }
+        mine
+    }
+
+    /// Makes a vCPU runnable, or the CPU that runs it look again. Returns true if this CPU has to pick again.
+    pub fn wake(&self, me: CpuId, vcpu: VcpuId) -> bool {
+        let wake = self.scheduler.lock().wake(vcpu);
+        match wake {
+            Wake::Running(cpu) if cpu == me => false,
+            Wake::Running(cpu) => {
+                self.gic.send_sgi(KICK, usize::from(cpu.0));
+                false
+            }
+            Wake::Repick(cpus) => self.repick(me, cpus),
+        }
+    }
+
+    /// A VM has stopped for good. With the last one the machine ends.
+    pub fn retire(&self) {
+        if self.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
+            log!("all VMs have stopped");
+            self.end(0);
+        }
+    }
+
+    /// Turns the machine off; `status` is the emulator's exit status, where there is one.
+    pub fn end(&self, status: u32) -> ! {
+        console::flush();
+        if self.semihosting {
+            semihosting::exit(status);
+        }
+        if let Some(power) = self.power.lock().as_mut() {
+            power.off();
+        }
+        arch::cpu::park()
+    }
+}

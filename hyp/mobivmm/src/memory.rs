@@ -1,0 +1,235 @@
+//! Physical memory as the pure crates see it: guest RAM, translation tables, TLBs.
+
+use alloc::vec::Vec;
+
+use arch::phys::{Region, TABLE_MEMORY};
+use arch::{PAGE, cache, cpu, tlb};
+use spin::mutex::TicketMutex;
+use stage2::{Access, Extent, Fault, GuestMem, Ipa, Pa, PhysMem, Resolution, Stage2, TableMem, Tlb};
+use vm::{StageTwo, StageTwoAccess};
+
+use crate::guest::Guest;
+use crate::machine::Machine;
+
+/// The machine's table memory and TLBs: what [`stage2::Stage2`] works on. Each use takes the pool's lock for a moment only.
+pub struct Mmu<'a>(&'a TicketMutex<TablePool>);
+
+/// Free tables of the carve-out, 4 KiB each; roots are two that follow each other.
+pub struct TablePool {
+    region: Region,
+    used: [u64; TABLE_MEMORY / PAGE / 64],
+}
+
+impl TablePool {
+    /// All of the table memory; `None` the second time.
+    pub fn new() -> Option<Self> {
+        Some(Self { region: Region::tables()?, used: [0; _] })
+    }
+
+    /// Takes `count` adjacent tables (1, or 2 at an even place).
+    fn take(&mut self, count: usize) -> Option<Pa> {
+        let mask = (1u64 << count) - 1;
+        for (at, word) in self.used.iter_mut().enumerate() {
+            if let Some(bit) = (0..64).step_by(count).find(|bit| *word & (mask << bit) == 0) {
+                *word |= mask << bit;
+                let table = self.region.range().start + ((at * 64 + bit) * PAGE) as u64;
+                self.region.zero(table, count * PAGE);
+                return Some(Pa(table));
+            }
+        }
+        None
+    }
+
+    fn give(&mut self, table: Pa, count: usize) {
+        let index = (table.0 - self.region.range().start) as usize / PAGE;
+        self.used[index / 64] &= !(((1u64 << count) - 1) << (index % 64));
+    }
+}
+
+impl<'a> Mmu<'a> {
+    /// Works on this pool.
+    pub fn new(pool: &'a TicketMutex<TablePool>) -> Self {
+        Self(pool)
+    }
+}
+
+impl TableMem for Mmu<'_> {
+    fn alloc_table(&mut self) -> Option<Pa> {
+        self.0.lock().take(1)
+    }
+
+    fn alloc_root(&mut self) -> Option<Pa> {
+        self.0.lock().take(2)
+    }
+
+    fn free_table(&mut self, table: Pa) {
+        self.0.lock().give(table, 1);
+    }
+
+    fn free_root(&mut self, root: Pa) {
+        self.0.lock().give(root, 2);
+    }
+
+    fn read(&self, at: Pa) -> u64 {
+        self.0.lock().region.read_word(at.0).unwrap_or(0)
+    }
+
+    fn write(&mut self, at: Pa, desc: u64) {
+        self.0.lock().region.write_word(at.0, desc);
+    }
+
+    fn publish(&mut self) {
+        tlb::publish();
+    }
+}
+
+impl Tlb for Mmu<'_> {
+    fn invalidate_ipa(&mut self, vttbr: u64, ipa: Ipa) {
+        tlb::invalidate_ipa(vttbr, ipa.0);
+    }
+
+    fn invalidate_stage1(&mut self, vttbr: u64) {
+        tlb::invalidate_stage1(vttbr);
+    }
+
+    fn invalidate_va(&mut self, vttbr: u64, va: u64) {
+        tlb::invalidate_va(vttbr, va);
+    }
+
+    fn invalidate_all(&mut self, vttbr: u64) {
+        tlb::invalidate_vm(vttbr);
+    }
+
+    fn complete(&mut self) {
+        tlb::complete();
+    }
+}
+
+/// All memory that can be a guest's, and the bundle to copy from.
+pub struct Ram {
+    pub regions: Vec<Region>,
+    pub bundle: &'static [u8],
+}
+
+impl Ram {
+    fn region(&self, at: Pa, len: usize) -> Option<&Region> {
+        self.regions.iter().find(|region| region.contains(at.0, len))
+    }
+}
+
+/// Extents come from the regions, so an access outside them is a bug of EL2's: it is dropped, since no guest may suffer.
+impl PhysMem for &Ram {
+    fn read(&mut self, from: Pa, to: &mut [u8]) {
+        let done = self.region(from, to.len()).is_some_and(|region| region.read(from.0, to));
+        debug_assert!(done);
+    }
+
+    fn write(&mut self, to: Pa, from: &[u8]) {
+        let done = self.region(to, from.len()).is_some_and(|region| region.write(to.0, from));
+        debug_assert!(done);
+    }
+
+    fn copy(&mut self, to: Pa, from: Pa, len: usize) {
+        let start = (from.0 as usize).wrapping_sub(self.bundle.as_ptr() as usize);
+        let source = start.checked_add(len).and_then(|end| self.bundle.get(start..end));
+        debug_assert!(source.is_some());
+        if let Some(source) = source {
+            self.write(to, source);
+        }
+    }
+
+    fn zero(&mut self, at: Pa, len: usize) {
+        let done = self.region(at, len).is_some_and(|region| region.zero(at.0, len));
+        debug_assert!(done);
+    }
+
+    fn clean_to_poc(&mut self, at: Pa, len: usize) {
+        cache::clean_invalidate(at.0 as usize, len);
+    }
+
+    fn invalidate_icache(&mut self) {
+        cache::invalidate_instructions();
+    }
+}
+
+/// Runs `f` on a VM's memory, under its lock and with interrupts masked.
+pub fn with<R>(machine: &Machine, guest: &Guest, f: impl FnOnce(&mut GuestMem<'_, &Ram>) -> R) -> R {
+    cpu::masked(|| {
+        let stage2 = guest.stage2.lock();
+        f(&mut GuestMem::new(&stage2, &machine.dirty, &mut &machine.ram))
+    })
+}
+
+/// Does something piece by piece to `len` bytes at `ipa`: `piece` gets the address and what is left and returns how far it came.
+/// Interrupts are open between two pieces.
+pub fn each_piece(
+    machine: &Machine,
+    guest: &Guest,
+    ipa: u64,
+    len: u64,
+    mut piece: impl FnMut(&mut GuestMem<'_, &Ram>, Ipa, usize) -> Result<usize, Fault>,
+) -> Result<(), Fault> {
+    let mut done = 0;
+    while done < len {
+        let left = usize::try_from(len - done).unwrap_or(usize::MAX);
+        done += with(machine, guest, |memory| piece(memory, Ipa(ipa + done), left))? as u64;
+    }
+    Ok(())
+}
+
+/// Reads guest RAM; false if not all of it is RAM.
+pub fn read(machine: &Machine, guest: &Guest, ipa: u64, into: &mut [u8]) -> bool {
+    let mut done = 0;
+    while done < into.len() {
+        match with(machine, guest, |memory| memory.read(Ipa(ipa + done as u64), &mut into[done..])) {
+            Ok(len) => done += len,
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Bytes of a slice of [`clean_slice`]: some 256 cache lines.
+const SLICE: u64 = 16 * 1024;
+
+/// Cleans and invalidates a slice of a VM's RAM from `from` on; where the next slice begins, if there is one.
+pub fn clean_slice(machine: &Machine, guest: &Guest, from: u64) -> Option<u64> {
+    let memory = guest.config.memory;
+    let end = (from + SLICE).min(memory.base + memory.size);
+    let mut at = from;
+    while at < end {
+        match with(machine, guest, |memory| memory.clean_to_poc(Ipa(at), (end - at) as usize)) {
+            Ok(len) => at += len as u64,
+            Err(_) => break,
+        }
+    }
+    (end < memory.base + memory.size).then_some(end)
+}
+
+/// Answers a stage 2 fault; false if the guest is to get an external abort.
+pub fn resolve(machine: &Machine, guest: &Guest, fault: &StageTwo) -> bool {
+    let access = match fault.access {
+        StageTwoAccess::Read => Access::Read,
+        StageTwoAccess::Write => Access::Write,
+        StageTwoAccess::Fetch => Access::Execute,
+    };
+    let mut mmu = Mmu::new(&machine.tables);
+    let mut stage2 = guest.stage2.lock();
+    let ipa = Ipa(fault.ipa);
+    match stage2.fault(&mut mmu, &machine.dirty, ipa, fault.va.unwrap_or(0), access) {
+        Resolution::Retry => true,
+        // A step of the split; the guest comes back for the next one.
+        Resolution::Split => stage2.split(&mut mmu, ipa).is_ok(),
+        Resolution::Unmapped | Resolution::Permission => false,
+    }
+}
+
+/// Adds an extent to a VM that is being made, and maps it.
+pub fn add(stage2: &mut Stage2, mmu: &mut Mmu<'_>, extent: Extent) -> Result<(), stage2::Error> {
+    stage2.insert(extent)?;
+    let mut next = Some(extent.ipa);
+    while let Some(from) = next {
+        next = stage2.populate(mmu, from)?;
+    }
+    Ok(())
+}
