@@ -263,8 +263,7 @@ impl Tables {
                 self.drop_table(hw, root_entry);
             }
             if self.destroyed == IPA_END {
-                hw.invalidate_all(self.vttbr);
-                hw.complete();
+                // No TLB knows the VMID any more: each level 2 table took the entries made through it with it.
                 hw.free_root(self.root);
                 return true;
             }

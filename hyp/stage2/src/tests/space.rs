@@ -293,8 +293,10 @@ fn op() -> impl Strategy<Value = Op> {
     let page = || prop_oneof![Just(0u64), Just(512), 0..RAM_PAGES + 10];
     let pages = prop_oneof![Just(512u64), 1u64..100, Just(RAM_PAGES)];
     let id = || {
+        // Some pages again and again.
         let loaned = prop_oneof![0u64..4, 0u64..4 * 512].prop_map(|n| loan_ipa(0).0 / PAGE + n);
-        prop_oneof![(0..RAM_PAGES + 1).prop_map(|n| RAM.0 / PAGE + n), loaned]
+        let own = prop_oneof![0u64..4, 0..RAM_PAGES + 1].prop_map(|n| RAM.0 / PAGE + n);
+        prop_oneof![own, loaned]
     };
     let rights = || (0u8..8).prop_map(Rights::from_bits_truncate);
     let lend = (
@@ -310,11 +312,11 @@ fn op() -> impl Strategy<Value = Op> {
             Op::Lend { lender, page, pages, borrower, slot, rights }
         }),
         2 => (0usize..8, any::<bool>()).prop_map(|(nth, by_lender)| Op::Revoke { nth, by_lender }),
-        6 => (vm(), id()).prop_map(|(vm, id)| Op::GuestWrite { vm, id }),
+        12 => (vm(), id()).prop_map(|(vm, id)| Op::GuestWrite { vm, id }),
         2 => (vm(), id()).prop_map(|(vm, id)| Op::El2Write { vm, id }),
-        2 => vm().prop_map(Op::StartLogging),
+        3 => vm().prop_map(Op::StartLogging),
         1 => vm().prop_map(Op::StopLogging),
-        3 => vm().prop_map(Op::Collect),
+        5 => vm().prop_map(Op::Collect),
         1 => (vm(), rights()).prop_map(|(vm, rights)| Op::Protect(vm, rights)),
     ]
 }
@@ -442,6 +444,38 @@ fn a_first_write_marks_one_page_without_a_full_invalidation() {
     assert!(!stage2.lookup(&hw, page).unwrap().write_protected);
     assert!(stage2.lookup(&hw, RAM).unwrap().write_protected);
     hw.check_idle();
+}
+
+#[test]
+fn a_collected_page_is_collected_again_when_written_again() {
+    let (mut hw, mut stage2, dirty) = one_vm();
+    walk(RAM, |from| stage2.start_logging(&mut hw, from)).unwrap();
+    while !stage2.split(&mut hw, RAM).unwrap() {}
+    for _ in 0..2 {
+        assert!(stage2.lookup(&hw, RAM).unwrap().write_protected);
+        stage2.fault(&mut hw, &dirty, RAM, 0, Access::Write);
+        assert!(!stage2.lookup(&hw, RAM).unwrap().write_protected);
+        let mut found = Vec::new();
+        walk(RAM, |from| {
+            stage2.collect_dirty(&mut hw, &dirty, from, |ipa| found.push(ipa))
+        })
+        .unwrap();
+        assert_eq!(found, [RAM]);
+    }
+}
+
+#[test]
+fn after_logging_blocks_become_writable_whole() {
+    let (mut hw, mut stage2, dirty) = one_vm();
+    walk(RAM, |from| stage2.start_logging(&mut hw, from)).unwrap();
+    stage2.stop_logging(RAM).unwrap();
+    assert_eq!(
+        stage2.fault(&mut hw, &dirty, RAM, 0, Access::Write),
+        Resolution::Retry
+    );
+    let mapping = stage2.lookup(&hw, RAM).unwrap();
+    assert_eq!((mapping.size, mapping.write_protected), (BLOCK, false));
+    assert!(!dirty.is_marked(Pa(BLOCK)));
 }
 
 #[test]
