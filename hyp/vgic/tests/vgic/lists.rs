@@ -301,6 +301,53 @@ fn gicv2_sgis_from_two_senders_are_two_interrupts() {
     assert_eq!(machine.ack(0), None);
 }
 
+/// vCPU 0 has taken and ended `intid`, whose list register is still its own.
+fn end_once(machine: &mut Machine, intid: u16) {
+    machine.pulse(0, intid);
+    assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(intid));
+    machine.eoi(0, intid);
+}
+
+#[test]
+fn an_interrupt_that_comes_again_is_not_all_that_comes() {
+    both(|mut machine| {
+        end_once(&mut machine, 60);
+        machine.pulse(0, 61);
+        machine.pulse(0, 60);
+        assert_eq!(take_all(&mut machine, 0), [60, 61]);
+        end_once(&mut machine, 60);
+        machine.pulse(0, 60);
+        machine.set_priority(0, 60, 0x80);
+        machine.pulse(0, 60);
+        assert_eq!(machine.ack(0).map(|ack| ack.priority), Some(0x80));
+        machine.eoi(0, 60);
+        machine.line(0, 60, true);
+        machine.pulse(0, 60);
+        machine.settle();
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(60));
+        machine.cpus[0].eoi(60);
+        assert!(machine.cpus[0].maintenance(), "the line is still asserted");
+    });
+}
+
+#[test]
+fn a_mapped_interrupt_that_the_guest_made_pending_fires_later() {
+    both(|mut machine| {
+        machine.set_bit(0, SET_PENDING, TIMER);
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(TIMER));
+        assert!(!machine.timers[0].active);
+        machine.eoi(0, TIMER);
+        for _ in 0..2 {
+            machine.timers[0].line = true;
+            assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(TIMER));
+            machine.timers[0].line = false;
+            assert!(machine.timers[0].active);
+            machine.eoi(0, TIMER);
+            assert!(!machine.timers[0].active);
+        }
+    });
+}
+
 #[test]
 fn folding_loses_nothing() {
     both(|mut machine| {
