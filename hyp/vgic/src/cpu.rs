@@ -111,14 +111,8 @@ impl Vgic {
         let state = &mut self.vcpus[vcpu];
         state.control = control;
         for n in bits((state.used | stale) & !kept) {
-            hw.write(
-                n,
-                if state.used >> n & 1 != 0 {
-                    state.lrs[n]
-                } else {
-                    Lr::EMPTY
-                },
-            );
+            let listed = state.used >> n & 1 != 0;
+            hw.write(n, if listed { state.lrs[n] } else { Lr::EMPTY });
         }
         if control != old || eois != 0 {
             hw.set_control(control);
@@ -144,11 +138,7 @@ impl Vgic {
         let latch_only =
             word.latch & !(word.active | word.drop_pending | word.drop_active | word.line & !word.edge) & bit;
         if latch_only == 0
-            || lr.state
-                != (State {
-                    pending: true,
-                    active: false,
-                })
+            || lr.state != State::PENDING
             || lr.hw.is_some() != (word.owed & bit != 0)
             || sgi < crate::SGIS && this.sgi_pending[sgi] != 1 << lr.source
             || this.control != Control::default()

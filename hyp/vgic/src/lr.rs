@@ -11,10 +11,9 @@ pub struct State {
 
 impl State {
     /// Neither pending nor active.
-    pub const INACTIVE: State = State {
-        pending: false,
-        active: false,
-    };
+    pub const INACTIVE: State = State::from_field(0);
+    /// Pending only.
+    pub const PENDING: State = State::from_field(1);
 
     /// The two-bit State field, which both encodings share: bit 0 pending, bit 1 active.
     const fn to_field(self) -> u64 {

@@ -4,10 +4,7 @@
 use mobivmm_vgic::{CpuMask, Groups, Lr, State};
 use proptest::prelude::*;
 
-const PENDING: State = State {
-    pending: true,
-    active: false,
-};
+const PENDING: State = State::PENDING;
 const BOTH: State = State {
     pending: true,
     active: true,
