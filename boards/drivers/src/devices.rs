@@ -23,8 +23,8 @@ pub struct Devices<'p> {
 pub enum StartError {
     /// There is no CPU with this index.
     NoSuchCpu,
-    /// The CPU is to be started by PSCI, and there is none that EL2 could call.
-    NoPsci,
+    /// The device tree names no way that EL2 knows, or PSCI that EL2 cannot call.
+    NoMethod,
     /// PSCI refused.
     Psci(psci::Error),
 }
@@ -33,7 +33,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuchCpu => write!(f, "no such CPU"),
-            Self::NoPsci => write!(f, "no PSCI by SMC"),
+            Self::NoMethod => write!(f, "no way to start it"),
             Self::Psci(error) => write!(f, "PSCI: {error}"),
         }
     }
@@ -112,7 +112,7 @@ impl<'p> Devices<'p> {
                 // SAFETY: there is PSCI by SMC, and the entry is one, as the contract of `claim` says.
                 unsafe { psci::cpu_on(cpu.mpidr, self.secondary_entry) }.map_err(StartError::Psci)
             }
-            EnableMethod::Psci => Err(StartError::NoPsci),
+            EnableMethod::Psci | EnableMethod::None => Err(StartError::NoMethod),
             EnableMethod::SpinTable { release_addr } => {
                 // SAFETY: a slot, mapped, and the entry is one, as the contract of `claim` says.
                 unsafe { spin_table::release(release_addr, self.secondary_entry) };

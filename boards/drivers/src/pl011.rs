@@ -54,7 +54,7 @@ impl Pl011 {
         Self { mmio }
     }
 
-    /// Turns the UART on: 8N1 with FIFOs, all interrupts masked. The rate becomes 115,200 baud if the frequency of its
+    /// Turns the UART on: 8N1 with empty FIFOs, all interrupts masked; what has come in so far is lost. The rate becomes 115,200 baud if the frequency of its
     /// clock is known, and else stays as firmware set it.
     pub fn init(&mut self, clock_hz: Option<u32>) {
         // Order: TRM, section 3.3.8. What is being sent goes out first.

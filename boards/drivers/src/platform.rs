@@ -27,7 +27,7 @@ const MAX_CLOCKS: usize = 8;
 pub enum Error {
     /// Not a well-formed flattened device tree.
     Malformed,
-    /// No enabled CPU with an enable method that is known.
+    /// No enabled CPU.
     NoCpus,
     /// No memory range that is not empty.
     NoMemory,
@@ -91,6 +91,8 @@ pub enum EnableMethod {
         /// `cpu-release-addr`.
         release_addr: u64,
     },
+    /// Not told, or not in a way that is known here: of use only as the CPU that runs already.
+    None,
 }
 
 /// A range that is not free memory.
@@ -401,12 +403,12 @@ fn cpus(fdt: Fdt<'_>) -> Result<Vec<Cpu, MAX_CPUS>, Error> {
         let reg = bytes(node, "reg");
         let (high, low) = (nth_cell(reg, 0)?, nth_cell(reg, 1));
         let mpidr = low.map_or(u64::from(high), |low| u64::from(high) << 32 | u64::from(low));
-        let enable = match string(node, "enable-method").or(string(parent, "enable-method"))? {
-            "psci" => EnableMethod::Psci,
-            "spin-table" => EnableMethod::SpinTable {
+        let enable = match string(node, "enable-method").or(string(parent, "enable-method")) {
+            Some("psci") => EnableMethod::Psci,
+            Some("spin-table") => EnableMethod::SpinTable {
                 release_addr: number(node, "cpu-release-addr")?,
             },
-            _ => return None,
+            _ => EnableMethod::None,
         };
         Some(Cpu { mpidr, enable })
     };

@@ -88,7 +88,9 @@ impl Virt {
                 for n in 0..self.cpus {
                     node(fdt, &format!("cpu@{n}"), |fdt| {
                         cells(fdt, "reg", &[n << 8]);
-                        strings(fdt, "enable-method", &["psci"]);
+                        if self.cpus > 1 {
+                            strings(fdt, "enable-method", &["psci"]);
+                        }
                     });
                 }
             });
@@ -415,6 +417,22 @@ fn what_el2_cannot_do_without_is_an_error() {
     assert_eq!(
         Platform::discover(&empty.finish().unwrap()).unwrap_err(),
         Error::NoGic
+    );
+}
+
+#[test]
+fn an_only_cpu_has_no_enable_method() {
+    let blob = Virt {
+        cpus: 1,
+        ..Virt::default()
+    }
+    .build();
+    assert_eq!(
+        Platform::discover(&blob).unwrap().cpus,
+        [Cpu {
+            mpidr: 0,
+            enable: EnableMethod::None
+        }]
     );
 }
 
