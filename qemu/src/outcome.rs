@@ -75,33 +75,43 @@ impl Failure {
     pub fn outcome(&self) -> &Outcome {
         &self.0
     }
+
+    /// The last lines of each console, and QEMU's own messages.
+    pub fn details(&self) -> String {
+        let mut text = String::new();
+        for (name, console) in self.0.consoles.iter().filter(|(_, console)| !console.is_empty()) {
+            text += &format!("--- the last lines of {name}:\n");
+            let lines: Vec<&str> = console.lines().collect();
+            for line in &lines[lines.len().saturating_sub(TAIL)..] {
+                text += &format!("{name} | {line}\n");
+            }
+        }
+        if !self.0.stderr.trim().is_empty() {
+            text += &format!("--- QEMU:\n{}\n", self.0.stderr.trim_end());
+        }
+        text
+    }
+
+    /// Why it failed, in one line.
+    pub fn reason(&self) -> String {
+        let reason = match &self.0.ending {
+            Ending::Done => "the script is done".into(),
+            Ending::Quit => "quit".into(),
+            Ending::Exited(status) => format!("QEMU ended with {status}"),
+            Ending::Panicked(line) => format!("EL2 panicked: {line}"),
+            Ending::TimedOut(limit) => format!("timed out after {} s", limit.as_secs_f64()),
+            Ending::Signal(signal) => format!("ended by signal {signal}"),
+        };
+        match &self.0.waiting_for {
+            Some(step) => format!("{reason}, still waiting for {step}"),
+            None => reason,
+        }
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let outcome = &*self.0;
-        for (name, text) in outcome.consoles.iter().filter(|(_, text)| !text.is_empty()) {
-            writeln!(f, "--- the last lines of {name}:")?;
-            let lines: Vec<&str> = text.lines().collect();
-            for line in &lines[lines.len().saturating_sub(TAIL)..] {
-                writeln!(f, "{name} | {line}")?;
-            }
-        }
-        if !outcome.stderr.trim().is_empty() {
-            writeln!(f, "--- QEMU:\n{}", outcome.stderr.trim_end())?;
-        }
-        match &outcome.ending {
-            Ending::Done => f.write_str("the script is done")?,
-            Ending::Quit => f.write_str("quit")?,
-            Ending::Exited(status) => write!(f, "QEMU ended with {status}")?,
-            Ending::Panicked(line) => write!(f, "EL2 panicked: {line}")?,
-            Ending::TimedOut(limit) => write!(f, "timed out after {} s", limit.as_secs_f64())?,
-            Ending::Signal(signal) => write!(f, "ended by signal {signal}")?,
-        }
-        match &outcome.waiting_for {
-            Some(step) => write!(f, ", still waiting for {step}"),
-            None => Ok(()),
-        }
+        write!(f, "{}{}", self.details(), self.reason())
     }
 }
 

@@ -1,10 +1,11 @@
-//! The command line: `cargo xtask setup|run|machine`.
+//! The command line: `cargo xtask setup|run|test|machine`.
 
 mod build;
 mod machine;
 mod run;
 mod script;
 mod setup;
+mod test;
 
 use anyhow::Result;
 use clap::Parser;
@@ -14,6 +15,7 @@ use crate::build::Builder;
 use crate::machine::MachineCommand;
 use crate::run::RunOptions;
 use crate::setup::{SetupCommand, SetupOptions};
+use crate::test::TestOptions;
 
 /// Builds MobiVMM and runs it
 #[derive(Parser)]
@@ -22,6 +24,8 @@ enum Command {
     Setup(SetupCommand),
     /// Start a machine on QEMU
     Run(Box<RunOptions>),
+    /// Run the tests, on the host and on QEMU; the last line counts them
+    Test(TestOptions),
     /// Check a machine file, or explain what one may say
     Machine {
         #[command(subcommand)]
@@ -33,20 +37,27 @@ enum Command {
 
 fn main() -> ExitCode {
     match execute(Command::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            match error.downcast_ref::<qemu::Failure>() {
+                Some(run) => eprintln!("{}error: {}", run.details(), run.reason()),
+                None => eprintln!("error: {error:#}"),
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-fn execute(command: Command) -> Result<()> {
+/// Returns false if it did its work and what came out is bad: the tests have said why.
+fn execute(command: Command) -> Result<bool> {
     match command {
-        Command::Setup(command) => setup::command(&command),
-        Command::Run(options) => run::run(*options),
+        Command::Setup(command) => setup::command(&command)?,
+        Command::Run(options) => run::run(*options)?,
+        Command::Test(options) => return Ok(test::run(&options)),
         Command::Machine { command, setup } => machine::run(command, &|package, file| {
             Builder::new(setup::run(&setup)?).artefact(package, file)
-        }),
+        })?,
     }
+    Ok(true)
 }
