@@ -1,1 +1,42 @@
-//! End-to-end tests on QEMU.
+//! End-to-end tests: each starts the machine on QEMU with real guests, and looks at what their consoles say.
+//!
+//! `cargo xtask test` builds what a [`Lab`] needs and runs [`all`] of them. Times are asserted nowhere: QEMU's CPUs run at the mercy
+//! of the host.
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod checks;
+mod command_line;
+mod lab;
+mod linux;
+mod rpi4;
+mod rules;
+
+use anyhow::Result;
+
+pub use lab::Lab;
+
+/// One test.
+pub struct Test {
+    /// What it is called.
+    pub name: String,
+    /// Runs it. The error says what went wrong, with the ends of the consoles.
+    pub run: Box<TestFn>,
+}
+
+/// The body of a test; it gets the test's own name, for its files.
+type TestFn = dyn Fn(&Lab<'_>, &str) -> Result<()>;
+
+impl Test {
+    fn new(name: impl Into<String>, run: impl Fn(&Lab<'_>, &str) -> Result<()> + 'static) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+}
+
+/// All tests, in the order in which they are best run: the quick ones first.
+pub fn all() -> Vec<Test> {
+    [rules::tests(), command_line::tests(), checks::tests(), bad_input::tests(), rpi4::tests(), linux::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
+}

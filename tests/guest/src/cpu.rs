@@ -148,11 +148,12 @@ extern "C" fn run(index: usize) -> ! {
     set_masked(false);
     ONLINE.fetch_add(1, Ordering::Release);
     if index == 0 {
-        while psci_cpu_on(online() as u64, online()) == 0 {
-            let started = online();
-            while online() == started {
+        let mut next = 1;
+        while psci_cpu_on(next as u64, next) == 0 {
+            while online() == next {
                 core::hint::spin_loop();
             }
+            next += 1;
         }
         checks::main()
     }

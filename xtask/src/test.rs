@@ -1,0 +1,135 @@
+//! `cargo xtask test`: the tests of all crates on the host, then those of the whole on QEMU, counted together.
+
+mod host;
+mod lint;
+
+use std::fs;
+use std::io::{Write, stdout};
+use std::ops::AddAssign;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tests::{Lab, Test};
+
+use crate::build::Builder;
+use crate::setup::{self, SetupOptions};
+
+/// Options of `cargo xtask test`.
+#[derive(Args, Debug)]
+pub struct TestOptions {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+    /// Format and lints, of the host's and of the bare-metal code; not part of the tests unless asked for
+    #[arg(long)]
+    lint: bool,
+    /// Tests of the crates, on the host
+    #[arg(long)]
+    host: bool,
+    /// Tests of the whole, on QEMU
+    #[arg(long)]
+    e2e: bool,
+    #[command(flatten)]
+    setup: SetupOptions,
+}
+
+/// How many passed, how many failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u32,
+    failed: u32,
+}
+
+impl Counts {
+    /// Counts one more.
+    fn count(&mut self, passed: bool) {
+        *(if passed { &mut self.passed } else { &mut self.failed }) += 1;
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+/// Runs what was asked for, the host's and QEMU's tests by default, and prints the count as the last line. Returns whether all passed.
+pub fn run(options: &TestOptions) -> bool {
+    let filter = options.filter.as_deref().unwrap_or_default();
+    let default = !(options.lint || options.host || options.e2e);
+    let mut counts = Counts::default();
+
+    // Without the tools, what needs none is still worth knowing.
+    let builder = setup::run(&options.setup).map(Builder::new);
+    if let Err(error) = &builder {
+        eprintln!("error: {error:#}");
+    }
+    if options.lint {
+        counts += lint::run(builder.as_ref().ok().map(Builder::tools), filter);
+    }
+    if options.host || default {
+        counts += host::run(filter);
+    }
+    if options.e2e || default {
+        let tests: Vec<Test> = tests::all().into_iter().filter(|test| test.name.contains(filter)).collect();
+        counts += match builder.and_then(|builder| end_to_end(&builder, &tests)) {
+            Ok(counts) => counts,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                Counts { passed: 0, failed: tests.len() as u32 }
+            }
+        };
+    }
+    println!("{} passed, {} failed", counts.passed, counts.failed);
+    counts.failed == 0
+}
+
+/// Runs the tests on QEMU. An error means that none could be run.
+fn end_to_end(builder: &Builder, tests: &[Test]) -> Result<Counts> {
+    if tests.is_empty() {
+        return Ok(Counts::default());
+    }
+    let hypervisor = builder.hypervisor()?;
+    let files = hypervisor.image.with_file_name("e2e");
+    fs::create_dir_all(&files).with_context(|| files.display().to_string())?;
+    let tools = builder.tools();
+    let mut environment = vec![
+        ("MOBIVMM_QEMU", tools.qemu.clone().into()),
+        ("MOBIVMM_KERNEL", tools.kernel.clone().into()),
+        ("MOBIVMM_INITRAMFS", tools.initramfs.clone().into()),
+    ];
+    environment.extend(tools.toolchain.bin.as_ref().map(|bin| ("MOBIVMM_RUSTC", bin.join("rustc").into())));
+    environment.extend(tools.dtb_rpi4.as_ref().map(|dtb| ("MOBIVMM_DTB_RPI4", dtb.into())));
+    let lab = Lab {
+        root: Builder::root().into(),
+        qemu: tools.qemu.clone(),
+        elf: hypervisor.elf,
+        image: hypervisor.image,
+        dtb_rpi4: tools.dtb_rpi4.clone(),
+        resolver: &|package, file| builder.artefact(package, file),
+        environment,
+        files,
+    };
+    println!("end-to-end tests; their consoles and bundles are in {}", lab.files.display());
+    let mut counts = Counts::default();
+    for test in tests {
+        counts.count(step(&test.name, || (test.run)(&lab, &test.name)));
+    }
+    Ok(counts)
+}
+
+/// Runs one step and prints a line about it, with the reason if it failed. Returns whether it passed.
+fn step(name: &str, run: impl FnOnce() -> Result<()>) -> bool {
+    print!("test {name} ... ");
+    // Somebody may be watching; if not, the line comes out with its end.
+    let _ = stdout().flush();
+    let start = Instant::now();
+    let result = run();
+    let seconds = start.elapsed().as_secs();
+    match &result {
+        Ok(()) => println!("ok ({seconds} s)"),
+        Err(error) => println!("FAILED ({seconds} s)\n{error:#}\n"),
+    }
+    result.is_ok()
+}
