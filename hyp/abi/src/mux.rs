@@ -14,7 +14,8 @@
 //! and is in step again at the next select: outside `DLE DLE` the byte `DLE` never stands for data.
 //!
 //! **Flow control.** A sender of input keeps at most [`RX_WINDOW`] bytes a channel unacknowledged, and EL2 has a ring
-//! of that size for each VM: no byte is lost, and a VM that does not read never holds up another one's input.
+//! of that size for each VM: no byte is lost, and a VM that does not read never holds up another one's input. It sends
+//! nothing before it has seen EL2's first `DLE`: until then EL2 may not listen yet.
 //!
 //! **Lockstep** (byte-identical runs with input; `console=lockstep` on EL2's command line, else `console=mux` for the
 //! UART). EL2 opens [`LOCKSTEP_OUT`] and [`LOCKSTEP_IN`] by semihosting (Arm "Semihosting for AArch32 and AArch64",
