@@ -9,5 +9,6 @@ mod elf;
 mod kernel;
 mod rootfs;
 
+pub use archive::compress;
 pub use kernel::check_kernel;
-pub use rootfs::initramfs;
+pub use rootfs::archive;

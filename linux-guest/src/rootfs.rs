@@ -33,13 +33,13 @@ const USEFUL: &str = "
     stty swapon sysctl tail tar taskset tee test time timeout top touch tr true tty udhcpc umount uname uniq unshare
     uptime usleep vi watch wc wget which xargs xxd yes zcat";
 
-/// The gzipped initramfs with this busybox, which has to be a static AArch64 program.
+/// The initramfs with this busybox, which has to be a static AArch64 program, as an uncompressed cpio archive.
 ///
 /// The same busybox gives the same bytes.
 ///
 /// # Errors
 /// Why this busybox will not do.
-pub fn initramfs(busybox: &[u8]) -> Result<Vec<u8>> {
+pub fn archive(busybox: &[u8]) -> Result<Vec<u8>> {
     check_static_aarch64(busybox)?;
     let names = strings(busybox);
     for name in REQUIRED.split_whitespace() {
@@ -96,14 +96,14 @@ mod tests {
     #[test]
     fn the_same_busybox_gives_the_same_bytes() {
         let busybox = busybox(&REQUIRED.split_whitespace().collect::<Vec<_>>());
-        assert_eq!(initramfs(&busybox).unwrap(), initramfs(&busybox).unwrap());
+        assert_eq!(archive(&busybox).unwrap(), archive(&busybox).unwrap());
     }
 
     #[test]
     fn a_busybox_without_a_shell_is_refused() {
         let applets: Vec<&str> = REQUIRED.split_whitespace().filter(|name| *name != "sh").collect();
         assert!(
-            initramfs(&busybox(&applets))
+            archive(&busybox(&applets))
                 .unwrap_err()
                 .to_string()
                 .contains("`sh`")

@@ -1,33 +1,66 @@
 //! `cargo xtask setup`: brings the bare-metal target, QEMU and the Linux guest's parts, and says where they are.
+//!
+//! Each of the three is first looked for: what the user named, what the host has, what the cache has. Only what is
+//! missing is brought, from Debian's archive into the cache. docs/setup.md tells the user about it.
+
+mod apt;
+mod archive;
+mod cache;
+mod command;
+mod emulator;
+mod guest;
+mod manifest;
+mod packages;
+mod process;
+mod program;
+mod report;
+mod toolchain;
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, bail};
+
+use self::archive::Archive;
+use self::cache::Cache;
+use self::guest::Guest;
+use self::packages::PackageLock;
+use self::report::note;
+
+pub use self::command::{SetupCommand, command};
+pub use self::toolchain::{TARGET, Toolchain};
 
 /// What the user brings along instead of what setup would fetch. Flags win over the environment.
-#[derive(clap::Args, Clone, Debug, Default)]
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Own tools")]
 pub struct SetupOptions {
     /// Directory for everything that setup downloads and builds
-    #[arg(long, value_name = "DIR", env = "MOBIVMM_CACHE", help_heading = "Own tools", global = true)]
+    #[arg(long, value_name = "DIR", env = "MOBIVMM_CACHE")]
     pub cache: Option<PathBuf>,
-    /// qemu-system-aarch64, version 9.0 or newer
-    #[arg(long, value_name = "FILE", env = "MOBIVMM_QEMU", help_heading = "Own tools", global = true)]
-    pub qemu: Option<PathBuf>,
+    /// Server to fetch Debian's packages from
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MOBIVMM_DEBIAN_MIRROR",
+        default_value = "http://deb.debian.org"
+    )]
+    pub debian_mirror: String,
     /// A rustc that has the target aarch64-unknown-none-softfloat
-    #[arg(long, value_name = "FILE", env = "MOBIVMM_RUSTC", help_heading = "Own tools", global = true)]
+    #[arg(long, value_name = "FILE", env = "MOBIVMM_RUSTC")]
     pub rustc: Option<PathBuf>,
+    /// qemu-system-aarch64, version 9.0 or newer
+    #[arg(long, value_name = "FILE", env = "MOBIVMM_QEMU")]
+    pub qemu: Option<PathBuf>,
     /// Linux for the guests: an uncompressed arm64 Image
-    #[arg(long, value_name = "FILE", env = "MOBIVMM_KERNEL", help_heading = "Own tools", global = true)]
+    #[arg(long, value_name = "FILE", env = "MOBIVMM_KERNEL")]
     pub kernel: Option<PathBuf>,
     /// A static arm64 busybox for the guests' initramfs
-    #[arg(long, value_name = "FILE", env = "MOBIVMM_BUSYBOX", help_heading = "Own tools", global = true)]
+    #[arg(long, value_name = "FILE", env = "MOBIVMM_BUSYBOX")]
     pub busybox: Option<PathBuf>,
-    /// A whole initramfs for the guests, instead of one made from busybox
-    #[arg(long, value_name = "FILE", env = "MOBIVMM_INITRAMFS", help_heading = "Own tools", global = true)]
+    /// A whole initramfs for the guests, instead of one made of busybox
+    #[arg(long, value_name = "FILE", env = "MOBIVMM_INITRAMFS")]
     pub initramfs: Option<PathBuf>,
     /// The Raspberry Pi 4's device tree blob, bcm2711-rpi-4-b.dtb
-    #[arg(long, value_name = "FILE", env = "MOBIVMM_DTB_RPI4", help_heading = "Own tools", global = true)]
+    #[arg(long, value_name = "FILE", env = "MOBIVMM_DTB_RPI4")]
     pub dtb_rpi4: Option<PathBuf>,
 }
 
@@ -46,38 +79,160 @@ pub struct Tools {
     pub dtb_rpi4: Option<PathBuf>,
 }
 
-/// The Rust toolchain for the bare-metal target.
-#[derive(Clone, Debug, Default)]
-pub struct Toolchain {
-    /// Directory with `rustc`, `clippy-driver` and `cargo-clippy`, to be put before the others on PATH; `None` if
-    /// cargo's own rustc has the target.
-    pub bin: Option<PathBuf>,
+/// What looking for something came to.
+enum Search<T> {
+    Found(T),
+    /// Why it is missing.
+    Missing(String),
 }
 
-impl Toolchain {
-    /// `cargo`, prepared to build for the bare-metal target; the caller adds the arguments, `--target` included.
-    pub fn cargo(&self) -> Command {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        if let Some(bin) = &self.bin {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            let path = std::env::join_paths(std::iter::once(bin.clone()).chain(std::env::split_paths(&path)));
-            cargo.env("RUSTC", bin.join("rustc")).env("PATH", path.unwrap_or_default());
-        }
-        cargo
-    }
-}
-
-/// Brings what is missing and says where all of it is. Prints one line a step; nothing if nothing is missing.
+/// Brings what is missing and says where all of it is. Prints a line for each step; nothing if nothing is missing.
 ///
 /// # Errors
 /// What could not be had, and what the user can do about it.
 pub fn run(options: &SetupOptions) -> Result<Tools> {
-    let hand = |path: &Option<PathBuf>, flag: &str| path.clone().with_context(|| format!("no {flag} given"));
-    Ok(Tools {
-        toolchain: Toolchain { bin: options.rustc.as_ref().and_then(|p| p.parent()).map(PathBuf::from) },
-        qemu: hand(&options.qemu, "--qemu")?,
-        kernel: hand(&options.kernel, "--kernel")?,
-        initramfs: hand(&options.initramfs, "--initramfs")?,
-        dtb_rpi4: options.dtb_rpi4.clone(),
-    })
+    let cache = Cache::locate(options.cache.as_deref())?;
+    let lock = PackageLock::builtin()?;
+    let archive = Archive {
+        cache: &cache,
+        lock: &lock,
+        mirror: options.debian_mirror.trim_end_matches('/'),
+    };
+    let found = Findings::search(options, archive)?;
+    if found.missing().is_empty() {
+        return found.tools();
+    }
+    found.check_possible()?;
+    let _lock = cache.lock()?;
+    // While this one waited for the lock, another setup may have brought it.
+    Findings::search(options, archive)?.bring(archive)?;
+    Findings::search(options, archive)?.tools()
+}
+
+/// What is there, and what is missing.
+struct Findings {
+    toolchain: Search<Toolchain>,
+    qemu: Search<PathBuf>,
+    guest: Search<Guest>,
+}
+
+/// Something that is missing: what, why, and how the user can bring it.
+struct Missing<'a> {
+    what: &'static str,
+    why: &'a str,
+    advice: &'static str,
+}
+
+const TOOLCHAIN_ADVICE: &str = "run `rustup target add aarch64-unknown-none-softfloat`, or name a rustc that has this \
+     target with --rustc or MOBIVMM_RUSTC";
+const QEMU_ADVICE: &str = "install QEMU 9.0 or newer (macOS: `brew install qemu`; Fedora: `dnf install \
+     qemu-system-aarch64`; Arch: `pacman -S qemu-system-aarch64`), or name its qemu-system-aarch64 with --qemu or \
+     MOBIVMM_QEMU";
+const GUEST_ADVICE: &str = "name an uncompressed arm64 Image with --kernel or MOBIVMM_KERNEL (boot/vmlinuz-* of \
+     Debian's package linux-image-arm64) and a static arm64 busybox with --busybox or MOBIVMM_BUSYBOX (bin/busybox of \
+     busybox-static), for the Raspberry Pi also bcm2711-rpi-4-b.dtb with --dtb-rpi4 or MOBIVMM_DTB_RPI4 (in the \
+     kernel's package); https://packages.debian.org/bookworm/ has them, `ar x` and `tar -x` unpack them";
+
+impl Findings {
+    fn search(options: &SetupOptions, archive: Archive<'_>) -> Result<Self> {
+        Ok(Self {
+            toolchain: toolchain::search(options, archive)?,
+            qemu: emulator::search(options, archive)?,
+            guest: guest::search(options, archive)?,
+        })
+    }
+
+    fn missing(&self) -> Vec<Missing<'_>> {
+        let mut missing = Vec::new();
+        if let Search::Missing(why) = &self.toolchain {
+            missing.push(Missing {
+                what: "the bare-metal target",
+                why,
+                advice: TOOLCHAIN_ADVICE,
+            });
+        }
+        if let Search::Missing(why) = &self.qemu {
+            missing.push(Missing {
+                what: "QEMU",
+                why,
+                advice: QEMU_ADVICE,
+            });
+        }
+        if let Search::Missing(why) = &self.guest {
+            missing.push(Missing {
+                what: "the Linux guest",
+                why,
+                advice: GUEST_ADVICE,
+            });
+        }
+        missing
+    }
+
+    /// Refuses, with all the advice at once, if there is no apt to bring what is missing.
+    fn check_possible(&self) -> Result<()> {
+        let Some(program) = apt::missing_program() else {
+            return Ok(());
+        };
+        let rustup = matches!(self.toolchain, Search::Missing(_)) && toolchain::rustup_may_download();
+        let mut text = String::new();
+        for Missing { what, why, advice } in self.missing().iter().skip(usize::from(rustup)) {
+            text += &format!("\n  * {what}: {why}\n    {advice}");
+        }
+        if !text.is_empty() {
+            bail!(
+                "{program} is not installed, with which setup would fetch from Debian's archive what is missing:{text}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Brings what is missing.
+    fn bring(&self, archive: Archive<'_>) -> Result<()> {
+        for Missing { what, why, advice } in self.missing() {
+            note(format_args!("{what} is missing: {why}"));
+            let brought = match what {
+                _ if advice == TOOLCHAIN_ADVICE => toolchain::bring(archive).map(drop),
+                _ if advice == QEMU_ADVICE => emulator::bring(archive).map(drop),
+                _ => guest::bring(archive),
+            };
+            brought
+                .map_err(with_space)
+                .with_context(|| format!("cannot bring {what}; instead you can {advice}"))?;
+        }
+        Ok(())
+    }
+
+    /// Where all of it is.
+    fn tools(self) -> Result<Tools> {
+        match self {
+            Self {
+                toolchain: Search::Found(toolchain),
+                qemu: Search::Found(qemu),
+                guest:
+                    Search::Found(Guest {
+                        kernel,
+                        initramfs,
+                        dtb_rpi4,
+                    }),
+            } => Ok(Tools {
+                toolchain,
+                qemu,
+                kernel,
+                initramfs,
+                dtb_rpi4,
+            }),
+            missing => bail!(
+                "{} vanished from the cache while setup ran",
+                missing.missing()[0].what
+            ),
+        }
+    }
+}
+
+/// Tells how much space it takes, if that was the reason.
+fn with_space(error: Error) -> Error {
+    if format!("{error:#}").contains("No space left") {
+        return error.context("the disk is full: setup needs 2 GB for a while and leaves 700 MB; name a cache on another disk with --cache or MOBIVMM_CACHE");
+    }
+    error
 }
