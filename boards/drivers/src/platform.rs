@@ -21,6 +21,7 @@ pub const MAX_RESERVED: usize = 32;
 /// Redistributor regions of a GICv3 that a tree may have.
 pub const MAX_GICR: usize = 4;
 const MAX_CLOCKS: usize = 8;
+const MAX_UARTS: usize = 8;
 
 /// Why a device tree does not describe a machine that EL2 can run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,38 +176,38 @@ impl<'d> Platform<'d> {
             .and_then(|size| dtb.get(..size))
             .ok_or(Error::Malformed)?;
         let fdt = Fdt::new(blob).map_err(|_| Error::Malformed)?;
-        let root = fdt.root();
-        let chosen = fdt.find_node("/chosen");
-        let chosen_string = |name| chosen.and_then(|node| string(node, name)).unwrap_or("");
-
-        let mut found = Found {
-            stdout: node_named(fdt, chosen_string("stdout-path")),
-            ..Found::default()
-        };
+        let mut found = Found::default();
         walk(fdt, &mut |at| found.visit(at));
 
-        let gic = found.gic.ok_or(Error::NoGic)?;
+        let root = fdt.root();
+        let chosen_string = |name| found.chosen.and_then(|node| string(node, name)).unwrap_or("");
+        let uart = found.console(fdt, chosen_string("stdout-path"));
+        let gic = found.gic.as_ref().ok_or(Error::NoGic)?;
         let timer = |n| {
             found
                 .timer
                 .as_ref()
-                .and_then(|timer| timer.intid(&gic, n))
+                .and_then(|timer| timer.intid(gic, n))
                 .ok_or(Error::NoTimer)
         };
 
         Ok(Self {
             model: string(root, "model").unwrap_or(""),
-            cpus: cpus(fdt)?,
-            memory: memory(root)?,
-            reserved: reserved(fdt)?,
-            initrd: chosen.and_then(|node| {
+            cpus: cpus(found.cpus)?,
+            memory: if found.memory.is_empty() {
+                Err(Error::NoMemory)
+            } else {
+                Ok(found.memory.clone())
+            }?,
+            reserved: reserved(fdt, found.reserved_memory)?,
+            initrd: found.chosen.and_then(|node| {
                 let range = number(node, "linux,initrd-start")?..number(node, "linux,initrd-end")?;
                 (!range.is_empty()).then_some(range)
             }),
             bootargs: chosen_string("bootargs"),
-            uart: found.uart.map(|uart| Uart {
-                registers: uart.registers,
-                intid: uart.interrupts.intid(&gic, 0),
+            uart: uart.map(|uart| Uart {
+                registers: uart.registers.clone(),
+                intid: uart.interrupts.intid(gic, 0),
                 clock_hz: found
                     .clocks
                     .iter()
@@ -220,7 +221,7 @@ impl<'d> Platform<'d> {
                 hypervisor: timer(3)?,
             },
             psci: found.psci,
-            bcm2835_pm: found.bcm2835_pm,
+            bcm2835_pm: found.bcm2835_pm.clone(),
             gic: gic.describe()?,
             compatible: bytes(root, "compatible"),
         })
@@ -249,10 +250,14 @@ impl<'d> Platform<'d> {
 /// What one walk over the tree collects.
 #[derive(Default)]
 struct Found<'d> {
-    stdout: Option<FdtNode<'d>>,
+    chosen: Option<FdtNode<'d>>,
+    aliases: Option<FdtNode<'d>>,
+    cpus: Option<FdtNode<'d>>,
+    reserved_memory: Option<FdtNode<'d>>,
+    memory: Vec<Range<u64>, MAX_MEMORY>,
     gic: Option<FoundGic<'d>>,
     timer: Option<Interrupts<'d>>,
-    uart: Option<FoundUart<'d>>,
+    uarts: Vec<FoundUart<'d>, MAX_UARTS>,
     psci: Option<Conduit>,
     bcm2835_pm: Option<Registers>,
     /// Fixed clocks by phandle.
@@ -275,18 +280,33 @@ struct FoundGic<'d> {
 }
 
 struct FoundUart<'d> {
+    /// The node's name, as a place in the tree.
+    name: &'d str,
     registers: Registers,
     interrupts: Interrupts<'d>,
     clock: Option<u32>,
-    is_stdout: bool,
 }
 
 impl<'d> Found<'d> {
     fn visit(&mut self, at: &Located<'_, 'd>) {
+        if !at.available {
+            return;
+        }
         let node = at.node;
-        for name in strings(bytes(node, "compatible")) {
+        if at.is_top_level() {
+            match node.name_without_address() {
+                "chosen" => self.chosen = Some(node),
+                "aliases" => self.aliases = Some(node),
+                "cpus" => self.cpus = Some(node),
+                "reserved-memory" => self.reserved_memory = Some(node),
+                "memory" => self
+                    .memory
+                    .extend(ranges(node).take(MAX_MEMORY - self.memory.len())),
+                _ => {}
+            }
+        }
+        for name in strings(at.compatible) {
             match name {
-                _ if !is_available(node) => {}
                 "arm,gic-v3" => self.gic = Some(FoundGic::new(at, true)),
                 "arm,gic-400" | "arm,cortex-a15-gic" | "arm,cortex-a7-gic" => {
                     self.gic = Some(FoundGic::new(at, false))
@@ -315,22 +335,36 @@ impl<'d> Found<'d> {
     }
 
     fn visit_uart(&mut self, at: &Located<'_, 'd>) {
-        let is_stdout = self
-            .stdout
-            .is_some_and(|stdout| core::ptr::eq(stdout.name(), at.node.name()));
-        if self
-            .uart
-            .as_ref()
-            .is_some_and(|uart| uart.is_stdout || !is_stdout)
-        {
-            return;
+        if let Some(registers) = at.registers().next() {
+            // One that did not fit cannot be the console.
+            let _ = self.uarts.push(FoundUart {
+                name: at.node.name(),
+                registers,
+                interrupts: Interrupts::new(at),
+                clock: nth_cell(bytes(at.node, "clocks"), 0),
+            });
         }
-        self.uart = at.registers().next().map(|registers| FoundUart {
-            registers,
-            interrupts: Interrupts::new(at),
-            clock: nth_cell(bytes(at.node, "clocks"), 0),
-            is_stdout,
+    }
+
+    /// The UART that `stdout` (a path or an alias, and options behind a colon) names, else the first.
+    fn console(&self, fdt: Fdt<'d>, stdout: &str) -> Option<&FoundUart<'d>> {
+        let (first, others) = self.uarts.split_first()?;
+        if others.is_empty() {
+            return Some(first); // The usual case, without the look-up, which is slow.
+        }
+        let name = stdout.split(':').next()?;
+        let path = if name.starts_with('/') {
+            Some(name)
+        } else {
+            self.aliases.and_then(|node| string(node, name))
+        };
+        let node = path.and_then(|path| fdt.find_node(path));
+        let named = node.and_then(|node| {
+            self.uarts
+                .iter()
+                .find(|uart| core::ptr::eq(uart.name, node.name()))
         });
+        named.or(Some(first))
     }
 }
 
@@ -362,7 +396,7 @@ impl<'d> FoundGic<'d> {
         }
     }
 
-    fn describe(self) -> Result<Gic, Error> {
+    fn describe(&self) -> Result<Gic, Error> {
         let maintenance = interrupt(self.maintenance, self.interrupt_cells, 0).ok_or(Error::IncompleteGic)?;
         let (first, rest) = self.registers.split_first().ok_or(Error::IncompleteGic)?;
         let gicd = first.clone();
@@ -388,17 +422,8 @@ impl<'d> FoundGic<'d> {
     }
 }
 
-/// The node that a `stdout-path` names: a path or an alias, and options behind a colon.
-fn node_named<'d>(fdt: Fdt<'d>, name: &str) -> Option<FdtNode<'d>> {
-    let name = name.split(':').next()?;
-    if name.starts_with('/') {
-        return fdt.find_node(name);
-    }
-    fdt.find_node(string(fdt.find_node("/aliases")?, name)?)
-}
-
-fn cpus(fdt: Fdt<'_>) -> Result<Vec<Cpu, MAX_CPUS>, Error> {
-    let parent = fdt.find_node("/cpus").ok_or(Error::NoCpus)?;
+fn cpus(parent: Option<FdtNode<'_>>) -> Result<Vec<Cpu, MAX_CPUS>, Error> {
+    let parent = parent.ok_or(Error::NoCpus)?;
     let cpu = |node: FdtNode<'_>| {
         let reg = bytes(node, "reg");
         let (high, low) = (nth_cell(reg, 0)?, nth_cell(reg, 1));
@@ -423,20 +448,8 @@ fn cpus(fdt: Fdt<'_>) -> Result<Vec<Cpu, MAX_CPUS>, Error> {
     }
 }
 
-fn memory(root: FdtNode<'_>) -> Result<Vec<Range<u64>, MAX_MEMORY>, Error> {
-    let nodes = root
-        .children()
-        .filter(|node| node.name_without_address() == "memory" && is_available(*node));
-    let memory: Vec<_, MAX_MEMORY> = nodes.flat_map(ranges).take(MAX_MEMORY).collect();
-    if memory.is_empty() {
-        Err(Error::NoMemory)
-    } else {
-        Ok(memory)
-    }
-}
-
 /// The memory reservation block, then `/reserved-memory`, whose bus is the root's (its `ranges` must be empty).
-fn reserved(fdt: Fdt<'_>) -> Result<Vec<Reserved, MAX_RESERVED>, Error> {
+fn reserved(fdt: Fdt<'_>, node: Option<FdtNode<'_>>) -> Result<Vec<Reserved, MAX_RESERVED>, Error> {
     let mut reserved = Vec::new();
     let mut add = |range: Range<u64>, no_map| {
         if range.is_empty() {
@@ -453,11 +466,7 @@ fn reserved(fdt: Fdt<'_>) -> Result<Vec<Reserved, MAX_RESERVED>, Error> {
             false,
         )?;
     }
-    for node in fdt
-        .find_node("/reserved-memory")
-        .iter()
-        .flat_map(|parent| parent.children())
-    {
+    for node in node.iter().flat_map(|parent| parent.children()) {
         if is_available(node) {
             for range in ranges(node) {
                 add(range, node.property("no-map").is_some())?;

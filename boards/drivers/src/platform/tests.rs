@@ -454,7 +454,10 @@ fn a_tree_with_too_many_reservations_is_refused() {
     let mut writer = FdtWriter::new_with_mem_reserv(&entries).unwrap();
     node(&mut writer, "", |_| {});
     let blob = writer.finish().unwrap();
-    assert_eq!(reserved(Fdt::new(&blob).unwrap()), Err(Error::TooManyReserved));
+    assert_eq!(
+        reserved(Fdt::new(&blob).unwrap(), None),
+        Err(Error::TooManyReserved)
+    );
 }
 
 #[test]

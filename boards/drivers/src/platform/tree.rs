@@ -5,43 +5,60 @@ use core::ops::Range;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{FdtStringListIterator, FromPropertyValue, Node, Property, ToCellInt};
 
-/// Nodes deeper than this are not looked at.
+/// Buses deeper than this are not looked at.
 const MAX_DEPTH: usize = 8;
 
-/// A node together with the nodes above it.
+/// A node together with the nodes above it, and what is asked of every node: a walk reads each property once, since boot
+/// time is instructions.
 pub(super) struct Located<'a, 'd> {
     pub node: FdtNode<'d>,
+    /// `compatible`.
+    pub compatible: &'d [u8],
+    /// As [`is_available`].
+    pub available: bool,
+    has_ranges: bool,
     parent: Option<&'a Located<'a, 'd>>,
 }
 
-/// Calls `visit` for every node, parents first.
+/// Calls `visit` for every node below the root, and below buses that the CPUs reach (those with `ranges`), parents first.
 pub(super) fn walk<'d>(fdt: Fdt<'d>, visit: &mut impl FnMut(&Located<'_, 'd>)) {
-    fn below<'d>(at: &Located<'_, 'd>, depth: usize, visit: &mut impl FnMut(&Located<'_, 'd>)) {
-        visit(at);
-        if depth < MAX_DEPTH {
-            for node in at.node.children() {
-                below(
-                    &Located {
-                        node,
-                        parent: Some(at),
-                    },
-                    depth + 1,
-                    visit,
-                );
+    fn below<'d>(bus: &Located<'_, 'd>, depth: usize, visit: &mut impl FnMut(&Located<'_, 'd>)) {
+        for node in bus.node.children() {
+            let at = Located::new(node, Some(bus));
+            visit(&at);
+            if at.has_ranges && depth < MAX_DEPTH {
+                below(&at, depth + 1, visit);
             }
         }
     }
-    below(
-        &Located {
-            node: fdt.root(),
-            parent: None,
-        },
-        0,
-        visit,
-    );
+    below(&Located::new(fdt.root(), None), 1, visit);
 }
 
-impl<'d> Located<'_, 'd> {
+impl<'a, 'd> Located<'a, 'd> {
+    fn new(node: FdtNode<'d>, parent: Option<&'a Located<'a, 'd>>) -> Self {
+        let mut at = Self {
+            node,
+            compatible: &[],
+            available: true,
+            has_ranges: false,
+            parent,
+        };
+        for property in node.properties() {
+            match property.name() {
+                "compatible" => at.compatible = property.value_as().unwrap_or_default(),
+                "status" => at.available = is_okay(property.value_as().ok()),
+                "ranges" => at.has_ranges = true,
+                _ => {}
+            }
+        }
+        at
+    }
+
+    /// Whether the node is a child of the root.
+    pub fn is_top_level(&self) -> bool {
+        self.parent.is_some_and(|parent| parent.parent.is_none())
+    }
+
     /// The node's register blocks as physical addresses; ends at the first that is malformed or has none.
     pub fn registers(&self) -> impl Iterator<Item = Range<u64>> {
         ranges(self.node).map_while(|range| self.translate(range))
@@ -55,6 +72,7 @@ impl<'d> Located<'_, 'd> {
         while let Some(Located {
             node,
             parent: Some(above),
+            ..
         }) = bus
         {
             let mut windows = node.ranges().ok()??.peekable();
@@ -133,7 +151,12 @@ pub(super) fn ranges(node: FdtNode<'_>) -> impl Iterator<Item = Range<u64>> {
 
 /// Whether the node's device may be used (Devicetree Specification v0.4, section 2.3.4; "ok" is an old way to say "okay").
 pub(super) fn is_available(node: FdtNode<'_>) -> bool {
-    node.property("status").is_none() || matches!(string(node, "status"), Some("okay" | "ok"))
+    node.property("status")
+        .is_none_or(|status| is_okay(status.value_as().ok()))
+}
+
+fn is_okay(status: Option<&str>) -> bool {
+    matches!(status, Some("okay" | "ok"))
 }
 
 /// The INTID of interrupt `n` of an `interrupts` property in the GICs' format: type, number and flags, in the first three of
