@@ -1,7 +1,7 @@
 //! Drivers for the machine that EL2 itself uses (interrupt controller, console UART, CPU start, power), and the discovery
 //! of what there is from the device tree. A board is a [`board::Board`] of data in a crate of its own.
 //!
-//! [`platform`] is pure and knows nothing but bytes. [`devices::Devices`] is the one place where a program vouches that a
+//! [`platform`] is pure and knows nothing but bytes. `devices::Devices` is the one place where a program vouches that a
 //! [`platform::Platform`] describes the machine it runs on; from there on the drivers' interfaces are safe. Registers are
 //! reached by physical address: EL2 maps devices one to one. There are no statics in here; handles are plain data (`Send`
 //! and `Sync`), and a method that takes `&mut self` is one that must not run on two CPUs at once.
