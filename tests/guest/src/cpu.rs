@@ -1,9 +1,12 @@
-//! Start, exceptions, PSCI, time: what the checks need of a vCPU.
+//! Start, exceptions, sleep: what the checks need of a vCPU.
 
 use core::arch::{asm, global_asm};
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use crate::{checks, gic};
+use aarch64_cpu::asm::barrier::{SY, isb};
+
+use crate::{checks, gic, println, psci};
 
 /// The most vCPUs that take part.
 pub const MAX_CPUS: usize = 8;
@@ -20,6 +23,10 @@ start:  adrp    x0, {TABLE}
         ldr     x1, =0x280803520                // 4 KiB granule, 32-bit VA, walks write-back inner shareable, 40-bit PA, TTBR1 off
         msr     tcr_el1, x1
         msr     ttbr0_el1, x0
+        tlbi    vmalle1
+        ic      iallu
+        mov     x1, #0x300000
+        msr     cpacr_el1, x1                   // FP and SIMD do not trap
         dsb     sy
         isb
         mrs     x1, sctlr_el1
@@ -130,34 +137,37 @@ static TABLE: Table = {
 };
 
 #[repr(C, align(16))]
-struct Stacks(core::cell::UnsafeCell<[u8; MAX_CPUS << 14]>);
+struct Stacks(UnsafeCell<[u8; MAX_CPUS << 14]>);
 // SAFETY: used through the stack pointers only, a slice a CPU.
 unsafe impl Sync for Stacks {}
-static STACKS: Stacks = Stacks(core::cell::UnsafeCell::new([0; MAX_CPUS << 14]));
+static STACKS: Stacks = Stacks(UnsafeCell::new([0; MAX_CPUS << 14]));
 
 /// How many vCPUs are running.
 static ONLINE: AtomicUsize = AtomicUsize::new(0);
-/// ESR_EL1 of the last synchronous exception on each vCPU, 0 = none: see [`probe`].
-static FAULT: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
-static EXPECTED: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+/// By vCPU: whether a fault is what [`probe`] waits for, and ESR_EL1 and FAR_EL1 of the last one; ESR 0 = none.
+static EXPECTED: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
+static SYNDROME: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+static ADDRESS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 
 extern "C" fn run(index: usize) -> ! {
     // SAFETY: TPIDR_EL1 is this program's own.
     unsafe { asm!("msr tpidr_el1, {}", in(reg) index, options(nomem, nostack)) };
     gic::init(index);
     set_masked(false);
+    let job = checks::job_number();
     ONLINE.fetch_add(1, Ordering::Release);
-    if index == 0 {
-        let mut next = 1;
-        while psci_cpu_on(next as u64, next) == 0 {
-            while online() == next {
-                core::hint::spin_loop();
-            }
-            next += 1;
-        }
-        checks::main()
+    if index != 0 {
+        checks::secondary(index, job)
     }
-    checks::secondary(index)
+    for next in 1..MAX_CPUS {
+        if start(next) != psci::SUCCESS {
+            break;
+        }
+        while online() <= next {
+            core::hint::spin_loop();
+        }
+    }
+    checks::main()
 }
 
 extern "C" fn irq() {
@@ -166,37 +176,58 @@ extern "C" fn irq() {
 
 /// A synchronous exception: expected ones are recorded and skipped (a faulting fetch returns to its caller).
 extern "C" fn sync(elr: u64, lr: u64) -> u64 {
-    let esr: u64;
-    // SAFETY: reads a syndrome register.
-    unsafe { asm!("mrs {}, esr_el1", out(reg) esr, options(nomem, nostack)) };
-    if EXPECTED[index()].load(Ordering::Relaxed) == 0 {
+    let (esr, far): (u64, u64);
+    // SAFETY: reads syndrome registers.
+    unsafe { asm!("mrs {}, esr_el1", "mrs {}, far_el1", out(reg) esr, out(reg) far, options(nomem, nostack)) };
+    let index = index();
+    if !EXPECTED[index].load(Ordering::Relaxed) {
         unexpected(esr, elr)
     }
-    FAULT[index()].store(esr, Ordering::Relaxed);
+    SYNDROME[index].store(esr, Ordering::Relaxed);
+    ADDRESS[index].store(far, Ordering::Relaxed);
     match esr >> 26 {
-        0x20 | 0x21 => lr,
+        INSTRUCTION_ABORT => lr,
         _ => elr + 4,
     }
 }
 
 extern "C" fn unexpected(esr: u64, elr: u64) -> ! {
-    crate::println!("FAIL unexpected exception ESR {esr:#x} ELR {elr:#x} on vCPU {}", index());
+    println!("FAIL unexpected exception ESR {esr:#x} ELR {elr:#x} on vCPU {}", index());
     loop {
         aarch64_cpu::asm::wfi();
     }
 }
 
-/// Runs `f` and returns the exception class of the fault that it met, or `None`.
-pub fn probe<R>(f: impl FnOnce() -> R) -> Option<u64> {
+/// Exception classes (Arm ARM D19.2.40, ESR_EL1.EC).
+pub const UNDEFINED: u64 = 0x00;
+pub const INSTRUCTION_ABORT: u64 = 0x21;
+pub const DATA_ABORT: u64 = 0x25;
+
+/// A synchronous exception.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fault {
+    /// ESR_EL1.EC.
+    pub class: u64,
+    /// FAR_EL1.
+    pub address: u64,
+}
+
+/// Runs `f` and returns the last exception that it met.
+pub fn probe<R>(f: impl FnOnce() -> R) -> Option<Fault> {
     let index = index();
-    FAULT[index].store(0, Ordering::Relaxed);
-    EXPECTED[index].store(1, Ordering::SeqCst);
+    SYNDROME[index].store(0, Ordering::Relaxed);
+    EXPECTED[index].store(true, Ordering::SeqCst);
     f();
-    EXPECTED[index].store(0, Ordering::SeqCst);
-    match FAULT[index].load(Ordering::Relaxed) {
+    EXPECTED[index].store(false, Ordering::SeqCst);
+    match SYNDROME[index].load(Ordering::Relaxed) {
         0 => None,
-        esr => Some(esr >> 26),
+        esr => Some(Fault { class: esr >> 26, address: ADDRESS[index].load(Ordering::Relaxed) }),
     }
+}
+
+/// The same, but only the exception's class.
+pub fn class_of<R>(f: impl FnOnce() -> R) -> Option<u64> {
+    probe(f).map(|fault| fault.class)
 }
 
 /// This vCPU's index.
@@ -224,51 +255,26 @@ pub fn set_masked(masked: bool) {
     }
 }
 
-/// A call to the hypervisor by HVC or SMC: x0 to x3, and what comes back in x0.
-pub fn call(smc: bool, function: u64, arguments: [u64; 3]) -> i64 {
-    let mut x0 = function;
-    // SAFETY: SMCCC calls change x0 to x17 at the most, and none that is used here writes to memory.
-    unsafe {
-        if smc {
-            asm!("smc #0", inout("x0") x0, inout("x1") arguments[0] => _, inout("x2") arguments[1] => _,
-                inout("x3") arguments[2] => _, clobber_abi("C"));
-        } else {
-            asm!("hvc #0", inout("x0") x0, inout("x1") arguments[0] => _, inout("x2") arguments[1] => _,
-                inout("x3") arguments[2] => _, clobber_abi("C"));
-        }
+/// Starts the vCPU with this index: affinity 0.0.0.index, as on all virtual machines here.
+pub fn start(index: usize) -> i32 {
+    psci::hvc(psci::CPU_ON, [index as u64, secondary_start as *const () as u64, index as u64])
+}
+
+/// Ends this vCPU, which takes no part from now on.
+pub fn stop() {
+    ONLINE.fetch_sub(1, Ordering::Release);
+    psci::hvc(psci::CPU_OFF, [0; 3]);
+    println!("FAIL vCPU {} goes on after CPU_OFF", index());
+}
+
+/// Sleeps until the condition holds. An interrupt must come when it begins to.
+pub fn wait(condition: impl Fn() -> bool) {
+    set_masked(true);
+    while !condition() {
+        aarch64_cpu::asm::wfi();
+        set_masked(false);
+        isb(SY);
+        set_masked(true);
     }
-    x0 as i64
-}
-
-/// PSCI CPU_ON of the vCPU with this affinity.
-pub fn psci_cpu_on(affinity: u64, index: usize) -> i64 {
-    call(false, 0xC400_0003, [affinity, secondary_start as *const () as u64, index as u64])
-}
-
-/// CNTVCT, after everything before it.
-pub fn ticks() -> u64 {
-    let ticks: u64;
-    // SAFETY: reads the counter.
-    unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags)) };
-    ticks
-}
-
-/// Ticks in so many microseconds.
-pub fn micros(us: u64) -> u64 {
-    use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
-    CNTFRQ_EL0.get() * us / 1_000_000
-}
-
-/// Arms the virtual (or physical) timer for a counter value; `None` turns it off.
-pub fn arm(physical: bool, at: Option<u64>) {
-    let control = u64::from(at.is_some());
-    let at = at.unwrap_or(0);
-    // SAFETY: this vCPU's timers.
-    unsafe {
-        if physical {
-            asm!("msr cntp_cval_el0, {}", "msr cntp_ctl_el0, {}", "isb", in(reg) at, in(reg) control, options(nostack));
-        } else {
-            asm!("msr cntv_cval_el0, {}", "msr cntv_ctl_el0, {}", "isb", in(reg) at, in(reg) control, options(nostack));
-        }
-    }
+    set_masked(false);
 }

@@ -1,5 +1,5 @@
 //! A bare-metal EL1 guest that checks the virtual platform from the inside: interrupts, timers, SMP, faults. It reads commands from
-//! its console, a line each, and answers `PASS name …` or `FAIL name …`. The end-to-end tests drive it.
+//! its console, a line each, and answers `PASS name` or `FAIL name`. The end-to-end tests drive it.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -8,6 +8,10 @@ mod checks;
 mod cpu;
 #[cfg(target_os = "none")]
 mod gic;
+#[cfg(target_os = "none")]
+mod psci;
+#[cfg(target_os = "none")]
+mod time;
 #[cfg(target_os = "none")]
 mod uart;
 

@@ -19,7 +19,7 @@ pub fn init() {
     write(UART + 0x2c, 0x70);
     write(UART + 0x30, 0x301);
     write(UART + 0x38, 0x50);
-    crate::gic::enable_spi(INTID as usize, 0xa0, false);
+    crate::gic::enable_spi(INTID as usize, 0, 0xa0, false);
 }
 
 /// The receive interrupt: takes what the FIFO has as long as there is room.
@@ -33,6 +33,11 @@ pub fn interrupt() {
         RING[head % RING.len()].store(read(UART) as u8, Ordering::Relaxed);
         HEAD.store(head + 1, Ordering::Release);
     }
+}
+
+/// Whether there is input.
+pub fn has_input() -> bool {
+    TAIL.load(Ordering::Relaxed) != HEAD.load(Ordering::Acquire)
 }
 
 /// The next byte of input, if there is one.
