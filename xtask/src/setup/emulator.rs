@@ -37,7 +37,7 @@ pub fn search(options: &SetupOptions, archive: Archive<'_>) -> Result<Search<Pat
 }
 
 /// Brings Debian's QEMU.
-pub fn bring(archive: Archive<'_>) -> Result<PathBuf> {
+pub fn bring(archive: Archive<'_>) -> Result<()> {
     let host = Host::current()?;
     let packages = archive.fetch(&QEMU)?;
     let scratch = archive.cache.scratch(QEMU.name)?;
@@ -52,11 +52,8 @@ pub fn bring(archive: Archive<'_>) -> Result<PathBuf> {
     check(&script(&scratch))
         .context("Debian's QEMU does not run here; its C library is that of Debian 12")?;
     let packages: Vec<_> = packages.into_iter().map(|(package, _)| package).collect();
-    Ok(script(&archive.cache.publish(
-        &scratch,
-        &archive.part(&QEMU),
-        &packages,
-    )?))
+    let part = archive.part(&QEMU);
+    archive.cache.publish(&scratch, &part, &packages).map(drop)
 }
 
 fn script(part: &Path) -> PathBuf {
@@ -66,7 +63,9 @@ fn script(part: &Path) -> PathBuf {
 /// Checks that this QEMU has the machines that we run on.
 fn check(qemu: &Path) -> Result<()> {
     let banner = output(Command::new(qemu).arg("--version"))?;
-    let found = version(&banner).with_context(|| format!("{} says no version: {banner}", qemu.display()))?;
+    let first = banner.lines().next().unwrap_or_default();
+    let found = version(first)
+        .with_context(|| format!("{} is no QEMU: it calls itself {first:?}", qemu.display()))?;
     let [major, minor] = found;
     ensure!(
         found >= OLDEST,
@@ -87,7 +86,7 @@ fn check(qemu: &Path) -> Result<()> {
 
 /// The first two numbers of QEMU's version.
 fn version(banner: &str) -> Option<[u32; 2]> {
-    let version = banner.split_once("version ")?.1;
+    let version = banner.split_once("QEMU emulator version ")?.1;
     let mut numbers = version
         .split(|c: char| !c.is_ascii_digit())
         .map(|number| number.parse().ok());

@@ -18,7 +18,7 @@ mod toolchain;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use self::archive::Archive;
 use self::cache::Cache;
@@ -116,22 +116,40 @@ struct Findings {
     guest: Search<Guest>,
 }
 
-/// Something that is missing: what, why, and how the user can bring it.
-struct Missing<'a> {
-    what: &'static str,
-    why: &'a str,
+/// Something that setup can bring.
+struct Part {
+    name: &'static str,
+    bring: fn(Archive<'_>) -> Result<()>,
+    /// How the user can do without that.
     advice: &'static str,
 }
 
-const TOOLCHAIN_ADVICE: &str = "run `rustup target add aarch64-unknown-none-softfloat`, or name a rustc that has this \
-     target with --rustc or MOBIVMM_RUSTC";
-const QEMU_ADVICE: &str = "install QEMU 9.0 or newer (macOS: `brew install qemu`; Fedora: `dnf install \
-     qemu-system-aarch64`; Arch: `pacman -S qemu-system-aarch64`), or name its qemu-system-aarch64 with --qemu or \
-     MOBIVMM_QEMU";
-const GUEST_ADVICE: &str = "name an uncompressed arm64 Image with --kernel or MOBIVMM_KERNEL (boot/vmlinuz-* of \
-     Debian's package linux-image-arm64) and a static arm64 busybox with --busybox or MOBIVMM_BUSYBOX (bin/busybox of \
-     busybox-static), for the Raspberry Pi also bcm2711-rpi-4-b.dtb with --dtb-rpi4 or MOBIVMM_DTB_RPI4 (in the \
-     kernel's package); https://packages.debian.org/bookworm/ has them, `ar x` and `tar -x` unpack them";
+const TOOLCHAIN: Part = Part {
+    name: "the bare-metal target",
+    bring: toolchain::bring,
+    advice: "run `rustup target add aarch64-unknown-none-softfloat`, or name a rustc that has this target with \
+             --rustc or MOBIVMM_RUSTC",
+};
+
+const QEMU: Part = Part {
+    name: "QEMU",
+    bring: emulator::bring,
+    advice: "install QEMU 9.0 or newer (macOS: `brew install qemu`; Fedora: `dnf install qemu-system-aarch64`; Arch: \
+             `pacman -S qemu-system-aarch64`), or name its qemu-system-aarch64 with --qemu or MOBIVMM_QEMU",
+};
+
+const GUEST: Part = Part {
+    name: "the Linux guest",
+    bring: guest::bring,
+    advice: "name an uncompressed arm64 Image with --kernel or MOBIVMM_KERNEL (boot/vmlinuz-* of Debian's package \
+             linux-image-arm64) and a static arm64 busybox with --busybox or MOBIVMM_BUSYBOX (bin/busybox of \
+             busybox-static), for the Raspberry Pi also its device tree with --dtb-rpi4 or MOBIVMM_DTB_RPI4 \
+             (bcm2711-rpi-4-b.dtb of the kernel's package); they are on https://packages.debian.org/bookworm/, and \
+             `ar x` and `tar -x` unpack them",
+};
+
+const SPACE_ADVICE: &str = "\n  Setup needs 2 GB for a while and leaves 800 MB; name a cache on another disk with \
+     --cache or MOBIVMM_CACHE.";
 
 impl Findings {
     fn search(options: &SetupOptions, archive: Archive<'_>) -> Result<Self> {
@@ -142,28 +160,17 @@ impl Findings {
         })
     }
 
-    fn missing(&self) -> Vec<Missing<'_>> {
+    /// What is missing, and why.
+    fn missing(&self) -> Vec<(Part, &str)> {
         let mut missing = Vec::new();
         if let Search::Missing(why) = &self.toolchain {
-            missing.push(Missing {
-                what: "the bare-metal target",
-                why,
-                advice: TOOLCHAIN_ADVICE,
-            });
+            missing.push((TOOLCHAIN, why.as_str()));
         }
         if let Search::Missing(why) = &self.qemu {
-            missing.push(Missing {
-                what: "QEMU",
-                why,
-                advice: QEMU_ADVICE,
-            });
+            missing.push((QEMU, why));
         }
         if let Search::Missing(why) = &self.guest {
-            missing.push(Missing {
-                what: "the Linux guest",
-                why,
-                advice: GUEST_ADVICE,
-            });
+            missing.push((GUEST, why));
         }
         missing
     }
@@ -173,31 +180,29 @@ impl Findings {
         let Some(program) = apt::missing_program() else {
             return Ok(());
         };
-        let rustup = matches!(self.toolchain, Search::Missing(_)) && toolchain::rustup_may_download();
+        let by_rustup = matches!(self.toolchain, Search::Missing(_)) && toolchain::rustup_may_download();
         let mut text = String::new();
-        for Missing { what, why, advice } in self.missing().iter().skip(usize::from(rustup)) {
-            text += &format!("\n  * {what}: {why}\n    {advice}");
+        for (part, why) in self.missing().iter().skip(usize::from(by_rustup)) {
+            text += &format!("\n  * {}: {why}\n    You can {}.", part.name, part.advice);
         }
-        if !text.is_empty() {
-            bail!(
-                "{program} is not installed, with which setup would fetch from Debian's archive what is missing:{text}"
-            );
+        if text.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        bail!(
+            "setup would bring what is missing from Debian's archive, but {program} is not installed:{text}"
+        );
     }
 
     /// Brings what is missing.
     fn bring(&self, archive: Archive<'_>) -> Result<()> {
-        for Missing { what, why, advice } in self.missing() {
-            note(format_args!("{what} is missing: {why}"));
-            let brought = match what {
-                _ if advice == TOOLCHAIN_ADVICE => toolchain::bring(archive).map(drop),
-                _ if advice == QEMU_ADVICE => emulator::bring(archive).map(drop),
-                _ => guest::bring(archive),
-            };
-            brought
-                .map_err(with_space)
-                .with_context(|| format!("cannot bring {what}; instead you can {advice}"))?;
+        for (part, why) in self.missing() {
+            note(format_args!("{} is missing: {why}", part.name));
+            (part.bring)(archive).map_err(|error| {
+                let full = format!("{error:#}").contains("No space left");
+                let space = if full { SPACE_ADVICE } else { "" };
+                let Part { name, advice, .. } = part;
+                anyhow!("cannot bring {name}: {error:#}{space}\n  To do without it you can {advice}.")
+            })?;
         }
         Ok(())
     }
@@ -223,16 +228,8 @@ impl Findings {
             }),
             missing => bail!(
                 "{} vanished from the cache while setup ran",
-                missing.missing()[0].what
+                missing.missing()[0].0.name
             ),
         }
     }
-}
-
-/// Tells how much space it takes, if that was the reason.
-fn with_space(error: Error) -> Error {
-    if format!("{error:#}").contains("No space left") {
-        return error.context("the disk is full: setup needs 2 GB for a while and leaves 700 MB; name a cache on another disk with --cache or MOBIVMM_CACHE");
-    }
-    error
 }

@@ -24,7 +24,10 @@ pub fn output(command: &mut Command) -> Result<String> {
         .stdin(Stdio::null())
         .output()
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => anyhow!("{} is not installed", command.get_program().display()),
+            io::ErrorKind::NotFound if Path::new(command.get_program()).is_absolute() => {
+                anyhow!("there is no {}", command.get_program().display())
+            }
+            io::ErrorKind::NotFound => anyhow!("{program} is not installed"),
             _ => anyhow!(error).context(format!("cannot start {}", command.get_program().display())),
         })?;
     if !output.status.success() {

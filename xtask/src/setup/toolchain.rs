@@ -63,24 +63,33 @@ pub fn search(options: &SetupOptions, archive: Archive<'_>) -> Result<Search<Too
             (Err(_), Some(part)) => Search::Found(Toolchain {
                 bin: Some(part.join("bin")),
             }),
-            (Err(reason), None) => Search::Missing(format!("{reason:#}")),
+            (Err(reason), None) => {
+                Search::Missing(format!("{reason:#}{}", if rustup_is_held() { HELD } else { "" }))
+            }
         },
     )
 }
 
+/// Added to the reason why the target is missing.
+const HELD: &str = ", and RUSTUP_AUTO_INSTALL=0 forbids setup to have rustup download it";
+
 /// Whether rustup is here and may download the target.
 pub fn rustup_may_download() -> bool {
-    find("rustup").is_some() && std::env::var_os(AUTO_INSTALL).is_none_or(|value| value != "0")
+    find("rustup").is_some() && !rustup_is_held()
+}
+
+fn rustup_is_held() -> bool {
+    std::env::var_os(AUTO_INSTALL).is_some_and(|value| value == "0")
 }
 
 /// Brings the target by rustup, or else Debian's toolchain.
-pub fn bring(archive: Archive<'_>) -> Result<Toolchain> {
+pub fn bring(archive: Archive<'_>) -> Result<()> {
     if rustup_may_download() {
         let mut rustup = Command::new("rustup");
         rustup.args(["target", "add", TARGET]);
         let added = step(format_args!("rustup target add {TARGET}"), || output(&mut rustup));
         match added.and_then(|_| check(Path::new("rustc"))) {
-            Ok(()) => return Ok(Toolchain::default()),
+            Ok(()) => return Ok(()),
             Err(error) => note(format_args!("{error:#}; taking Debian's Rust instead")),
         }
     } else if find("rustup").is_some() {
@@ -108,12 +117,8 @@ pub fn bring(archive: Archive<'_>) -> Result<Toolchain> {
     }
     check(&root.join("bin/rustc"))?;
     let packages: Vec<_> = packages.into_iter().map(|(package, _)| package).collect();
-    let part = archive
-        .cache
-        .publish(&root, &archive.part(&TOOLCHAIN), &packages)?;
-    Ok(Toolchain {
-        bin: Some(part.join("bin")),
-    })
+    let part = archive.part(&TOOLCHAIN);
+    archive.cache.publish(&root, &part, &packages).map(drop)
 }
 
 /// Checks that this rustc runs and has the target's core library.
@@ -184,9 +189,11 @@ fn build_library(root: &Path, build: &Path) -> Result<()> {
     fs::write(build.join("src/lib.rs"), "#![no_std]\n")?;
     fs::write(build.join("Cargo.toml"), include_str!("sysroot.toml"))?;
     // A panic in core names its place as below /rust on every machine; backtraces of EL2 go through core too.
+    let real = source.canonicalize()?;
     let flags = [
         "-Cforce-frame-pointers=yes".to_owned(),
         format!("--remap-path-prefix={}=/rust", source.display()),
+        format!("--remap-path-prefix={}=/rust", real.display()),
     ];
     let vendored = format!(
         "source.vendored.directory='{}'",
