@@ -5,7 +5,7 @@ use super::*;
 use crate::testing::Guest;
 
 fn map(version: Version, vcpus: usize) -> AddressMap {
-    AddressMap::new(version, vcpus, [RAM_BASE..RAM_BASE + 0x1000_0000].into_iter()).unwrap()
+    AddressMap::new(version, vcpus, core::iter::once(RAM_BASE..RAM_BASE + 0x1000_0000)).unwrap()
 }
 
 fn target(map: &AddressMap, ipa: u64) -> Option<Target> {
@@ -30,7 +30,7 @@ fn the_platform_is_where_qemu_has_it() {
 
 #[test]
 fn empty_and_overlapping_regions_are_refused() {
-    let with = |range: Range<u64>| AddressMap::new(Version::V3, 1, [range].into_iter());
+    let with = |range: Range<u64>| AddressMap::new(Version::V3, 1, core::iter::once(range));
     assert!(with(0x0900_0fff..0x0900_2000).is_err());
     assert!(with(0x0700_0000..0x0800_0001).is_err());
     assert!(with(0x5000_0000..0x5000_0000).is_err());

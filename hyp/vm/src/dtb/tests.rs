@@ -86,7 +86,7 @@ fn a_gicv2_machine() {
     assert_eq!(
         chosen
             .properties()
-            .map(|property| property.name())
+            .map(|property| String::from(property.name()))
             .collect::<Vec<_>>(),
         ["stdout-path"]
     );

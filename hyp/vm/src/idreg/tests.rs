@@ -37,7 +37,7 @@ fn a_cortex_a72_keeps_what_a_guest_may_use() {
 #[test]
 fn what_is_not_switched_is_hidden() {
     let all = 0xeeee_eeee_eeee_eeee;
-    let field = |crm, op2, shift| value(id(crm, op2), all, Version::V3) >> shift & 0xf;
+    let field = |crm, op2, shift: u32| value(id(crm, op2), all, Version::V3) >> shift & 0xf;
     for (shift, name) in [
         (28, "RAS"),
         (32, "SVE"),
