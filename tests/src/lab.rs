@@ -12,8 +12,8 @@ use machines::{Machine, Resolver};
 use qemu::{Board, Config, Ending, Gic, HYPERVISOR, Observer, Outcome, Run, Step, Symbols};
 use sha2::{Digest, Sha256};
 
-/// The longest that a run may take on the host's clock: the slowest takes a fifth of it on two cores.
-const TIMEOUT: Duration = Duration::from_secs(240);
+/// How long a run may take on the host's clock: several times what it takes on two cores.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the tests work with, found or built beforehand.
 pub struct Lab<'a> {
@@ -49,7 +49,12 @@ impl Lab<'_> {
         Ok(Setup {
             config: Config {
                 program: self.qemu.clone().into(),
-                board: Board::Virt { gic: Gic::V3, cpu: "cortex-a72".into(), cpus: 4, memory_mib: 1536 },
+                board: Board::Virt {
+                    gic: Gic::V3,
+                    cpu: "cortex-a72".into(),
+                    cpus: 4,
+                    memory_mib: 1536,
+                },
                 icount: false,
                 image: self.image.clone(),
                 bundle: Some(bundle),
@@ -60,6 +65,7 @@ impl Lab<'_> {
             elf: self.elf.clone(),
             root: self.root.clone(),
             log: self.files.join(name).with_added_extension("log"),
+            timeout: TIMEOUT,
         })
     }
 
@@ -84,6 +90,7 @@ pub struct Setup {
     elf: PathBuf,
     root: PathBuf,
     log: PathBuf,
+    timeout: Duration,
 }
 
 impl Setup {
@@ -113,7 +120,10 @@ impl Setup {
 
     /// The Raspberry Pi 4 instead of `virt`.
     pub fn rpi4(mut self, lab: &Lab<'_>) -> Result<Self> {
-        let dtb = lab.dtb_rpi4.clone().context("no device tree of the Raspberry Pi 4: give one by --dtb-rpi4")?;
+        let dtb = lab
+            .dtb_rpi4
+            .clone()
+            .context("no device tree of the Raspberry Pi 4: give one by --dtb-rpi4")?;
         self.config.board = Board::Rpi4 { dtb };
         Ok(self)
     }
@@ -127,6 +137,12 @@ impl Setup {
     /// Writes the log elsewhere, for a second run of one test.
     pub fn log(mut self, suffix: &str) -> Self {
         self.log = self.log.with_extension(suffix);
+        self
+    }
+
+    /// Another limit on the host's clock, in seconds.
+    pub fn timeout(mut self, seconds: u64) -> Self {
+        self.timeout = Duration::from_secs(seconds);
         self
     }
 
@@ -144,7 +160,11 @@ impl Setup {
     /// `FAIL`.
     pub fn run(self, script: Vec<Step>) -> Result<Report> {
         let report = self.start(script)?;
-        Ok(Report { outcome: report.outcome.success()?, ..report }).and_then(Report::checked)
+        Ok(Report {
+            outcome: report.outcome.success()?,
+            ..report
+        })
+        .and_then(Report::checked)
     }
 
     /// The same, then waits until QEMU ends by itself with this status.
@@ -154,7 +174,9 @@ impl Setup {
         script.push(end);
         let report = self.start(script)?;
         match &report.outcome.ending {
-            Ending::Exited(status) if status.code() == Some(code) && report.outcome.waiting_for == waiting_for => {
+            Ending::Exited(status)
+                if status.code() == Some(code) && report.outcome.waiting_for == waiting_for =>
+            {
                 report.checked()
             }
             _ => Err(report.outcome.success().err().context("QEMU did not end")?.into()),
@@ -166,12 +188,19 @@ impl Setup {
         let file = File::create(&self.log).with_context(|| self.log.display().to_string())?;
         let run = Run::new(self.config, self.vms)
             .script(script)
-            .timeout(TIMEOUT)
+            .timeout(self.timeout)
             .symbols(Symbols::load(&self.elf, &self.root)?)
-            .observer(Recorder { lines: &mut lines, file: BufWriter::new(file) });
+            .observer(Recorder {
+                lines: &mut lines,
+                file: BufWriter::new(file),
+            });
         let command_line = run.command_line();
         let outcome = run.execute()?;
-        Ok(Report { outcome, command_line, lines })
+        Ok(Report {
+            outcome,
+            command_line,
+            lines,
+        })
     }
 }
 
@@ -205,13 +234,19 @@ impl Report {
         let mut lines = self.lines.iter();
         match lines.position(|line| line.contains("| FAIL")) {
             None => Ok(self),
-            Some(at) => bail!("{}", self.lines[at.saturating_sub(5)..self.lines.len().min(at + 5)].join("\n")),
+            Some(at) => bail!(
+                "{}",
+                self.lines[at.saturating_sub(5)..self.lines.len().min(at + 5)].join("\n")
+            ),
         }
     }
 
     /// The SHA-256 of the file that the command line names as the EL2 image.
     pub fn image_sha256(&self) -> Result<Vec<u8>> {
-        let (_, rest) = self.command_line.split_once(" -kernel ").context("no -kernel on QEMU's command line")?;
+        let (_, rest) = self
+            .command_line
+            .split_once(" -kernel ")
+            .context("no -kernel on QEMU's command line")?;
         let path = match rest.strip_prefix('\'') {
             Some(quoted) => quoted.split('\'').next(),
             None => rest.split(' ').next(),
@@ -223,7 +258,9 @@ impl Report {
     /// Fails unless a line of the hypervisor's log has all of these words.
     pub fn expect_log(&self, words: &[&str]) -> Result<()> {
         let log = self.outcome.console(HYPERVISOR);
-        let found = log.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        let found = log
+            .lines()
+            .any(|line| words.iter().all(|word| line.contains(word)));
         ensure!(found, "no line of the hypervisor's log has {words:?}:\n{log}");
         Ok(())
     }

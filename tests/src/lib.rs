@@ -16,6 +16,9 @@ use anyhow::Result;
 
 pub use lab::Lab;
 
+/// The bare-metal guests that the tests need: package and binary.
+pub const GUESTS: [(&str, &str); 2] = [("rtos-guest", "control-loop"), ("test-guest", "checks")];
+
 /// One test.
 pub struct Test {
     /// What it is called.
@@ -29,14 +32,24 @@ type TestFn = dyn Fn(&Lab<'_>, &str) -> Result<()>;
 
 impl Test {
     fn new(name: impl Into<String>, run: impl Fn(&Lab<'_>, &str) -> Result<()> + 'static) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self {
+            name: name.into(),
+            run: Box::new(run),
+        }
     }
 }
 
 /// All tests, in the order in which they are best run: the quick ones first.
 pub fn all() -> Vec<Test> {
-    [rules::tests(), command_line::tests(), checks::tests(), bad_input::tests(), rpi4::tests(), linux::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        rules::tests(),
+        command_line::tests(),
+        checks::tests(),
+        bad_input::tests(),
+        rpi4::tests(),
+        linux::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

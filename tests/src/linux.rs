@@ -5,29 +5,45 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, ensure};
 use qemu::{Gic, Step};
 
-use crate::lab::{Lab, Setup, send, until};
 use crate::Test;
+use crate::lab::{Lab, Setup, send, until};
+
+/// Seconds for a run in which Linux boots.
+const TIMEOUT: u64 = 240;
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
     for gic in [Gic::V3, Gic::V2] {
         for cpu in ["cortex-a72", "max"] {
             for icount in [false, true] {
-                let name = format!("phone_gic{gic}_{}{}", cpu.replace("cortex-", ""), if icount { "_icount" } else { "" });
+                let name = format!(
+                    "phone_gic{gic}_{}{}",
+                    cpu.replace("cortex-", ""),
+                    if icount { "_icount" } else { "" }
+                );
                 tests.push(Test::new(name, move |lab, name| {
-                    phone(lab, name, gic)?.cpus(cpu, 4).icount(icount).run(script()?).map(drop)
+                    phone(lab, name, gic)?
+                        .cpus(cpu, 4)
+                        .icount(icount)
+                        .run(script()?)
+                        .map(drop)
                 }));
             }
         }
     }
     for gic in [Gic::V3, Gic::V2] {
         let name = format!("phone_gic{gic}_icount_repeats");
-        tests.push(Test::new(name, move |lab, name| repeats(phone(lab, name, gic)?.icount(true))));
+        tests.push(Test::new(name, move |lab, name| {
+            repeats(phone(lab, name, gic)?.icount(true))
+        }));
     }
     for gic in [Gic::V3, Gic::V2] {
         let name = format!("two_linux_gic{gic}");
         tests.push(Test::new(name, move |lab, name| {
-            let setup = lab.setup(name, "machines/two-linux.toml")?.gic(gic).cpus("cortex-a72", 2);
+            let setup = lab
+                .setup(name, "machines/two-linux.toml")?
+                .gic(gic)
+                .cpus("cortex-a72", 2);
             setup.run(two_linux()?).map(drop)
         }));
     }
@@ -35,7 +51,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 fn phone(lab: &Lab<'_>, name: &str, gic: Gic) -> Result<Setup> {
-    Ok(lab.setup(name, "machines/phone.toml")?.gic(gic))
+    Ok(lab.setup(name, "machines/phone.toml")?.gic(gic).timeout(TIMEOUT))
 }
 
 /// Linux reaches its shell, has its two CPUs, and the control loop goes on.
@@ -59,8 +75,14 @@ fn repeats(setup: Setup) -> Result<()> {
     if let Some((a, b)) = one.lines.iter().zip(&two.lines).find(|(a, b)| a != b) {
         return Err(anyhow!("the runs differ:\n{a}\n{b}"));
     }
-    ensure!(one.lines.len() == two.lines.len(), "one run prints more than the other");
-    ensure!(one.outcome.consoles == two.outcome.consoles, "the consoles differ");
+    ensure!(
+        one.lines.len() == two.lines.len(),
+        "one run prints more than the other"
+    );
+    ensure!(
+        one.outcome.consoles == two.outcome.consoles,
+        "the consoles differ"
+    );
     Ok(())
 }
 
@@ -70,7 +92,12 @@ fn two_linux() -> Result<Vec<Step>> {
     const COUNT: &str = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; echo counted-$i";
     let mut script = Vec::new();
     for vm in VMS {
-        script.extend([until(vm, "~ #")?, send(vm, "nproc"), until(vm, "^4$")?, until(vm, "~ #")?]);
+        script.extend([
+            until(vm, "~ #")?,
+            send(vm, "nproc"),
+            until(vm, "^4$")?,
+            until(vm, "~ #")?,
+        ]);
     }
     script.extend(VMS.map(|vm| send(vm, COUNT)));
     for vm in VMS {

@@ -3,6 +3,7 @@
 mod host;
 mod lint;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{Write, stdout};
 use std::ops::AddAssign;
@@ -43,7 +44,11 @@ struct Counts {
 impl Counts {
     /// Counts one more.
     fn count(&mut self, passed: bool) {
-        *(if passed { &mut self.passed } else { &mut self.failed }) += 1;
+        *(if passed {
+            &mut self.passed
+        } else {
+            &mut self.failed
+        }) += 1;
     }
 }
 
@@ -72,12 +77,18 @@ pub fn run(options: &TestOptions) -> bool {
         counts += host::run(filter);
     }
     if options.e2e || default {
-        let tests: Vec<Test> = tests::all().into_iter().filter(|test| test.name.contains(filter)).collect();
+        let tests: Vec<Test> = tests::all()
+            .into_iter()
+            .filter(|test| test.name.contains(filter))
+            .collect();
         counts += match builder.and_then(|builder| end_to_end(&builder, &tests)) {
             Ok(counts) => counts,
             Err(error) => {
                 eprintln!("error: {error:#}");
-                Counts { passed: 0, failed: tests.len() as u32 }
+                Counts {
+                    passed: 0,
+                    failed: tests.len() as u32,
+                }
             }
         };
     }
@@ -91,6 +102,9 @@ fn end_to_end(builder: &Builder, tests: &[Test]) -> Result<Counts> {
         return Ok(Counts::default());
     }
     let hypervisor = builder.hypervisor()?;
+    // Once, so that cargo does not talk into the tests' lines.
+    let guests = tests::GUESTS.map(|(package, binary)| builder.artefact(package, binary));
+    let guests: HashMap<_, _> = tests::GUESTS.into_iter().zip(guests).collect();
     let files = hypervisor.image.with_file_name("e2e");
     fs::create_dir_all(&files).with_context(|| files.display().to_string())?;
     let tools = builder.tools();
@@ -99,19 +113,36 @@ fn end_to_end(builder: &Builder, tests: &[Test]) -> Result<Counts> {
         ("MOBIVMM_KERNEL", tools.kernel.clone().into()),
         ("MOBIVMM_INITRAMFS", tools.initramfs.clone().into()),
     ];
-    environment.extend(tools.toolchain.bin.as_ref().map(|bin| ("MOBIVMM_RUSTC", bin.join("rustc").into())));
-    environment.extend(tools.dtb_rpi4.as_ref().map(|dtb| ("MOBIVMM_DTB_RPI4", dtb.into())));
+    environment.extend(
+        tools
+            .toolchain
+            .bin
+            .as_ref()
+            .map(|bin| ("MOBIVMM_RUSTC", bin.join("rustc").into())),
+    );
+    environment.extend(
+        tools
+            .dtb_rpi4
+            .as_ref()
+            .map(|dtb| ("MOBIVMM_DTB_RPI4", dtb.into())),
+    );
     let lab = Lab {
         root: Builder::root().into(),
         qemu: tools.qemu.clone(),
         elf: hypervisor.elf,
         image: hypervisor.image,
         dtb_rpi4: tools.dtb_rpi4.clone(),
-        resolver: &|package, file| builder.artefact(package, file),
+        resolver: &|package, file| match guests.get(&(package, file)) {
+            Some(Ok(guest)) => Ok(guest.clone()),
+            _ => builder.artefact(package, file),
+        },
         environment,
         files,
     };
-    println!("end-to-end tests; their consoles and bundles are in {}", lab.files.display());
+    println!(
+        "end-to-end tests; their consoles and bundles are in {}",
+        lab.files.display()
+    );
     let mut counts = Counts::default();
     for test in tests {
         counts.count(step(&test.name, || (test.run)(&lab, &test.name)));

@@ -178,7 +178,9 @@ extern "C" fn irq() {
 extern "C" fn sync(elr: u64, lr: u64) -> u64 {
     let (esr, far): (u64, u64);
     // SAFETY: reads syndrome registers.
-    unsafe { asm!("mrs {}, esr_el1", "mrs {}, far_el1", out(reg) esr, out(reg) far, options(nomem, nostack)) };
+    unsafe {
+        asm!("mrs {}, esr_el1", "mrs {}, far_el1", out(reg) esr, out(reg) far, options(nomem, nostack))
+    };
     let index = index();
     if !EXPECTED[index].load(Ordering::Relaxed) {
         unexpected(esr, elr)
@@ -192,7 +194,10 @@ extern "C" fn sync(elr: u64, lr: u64) -> u64 {
 }
 
 extern "C" fn unexpected(esr: u64, elr: u64) -> ! {
-    println!("FAIL unexpected exception ESR {esr:#x} ELR {elr:#x} on vCPU {}", index());
+    println!(
+        "FAIL unexpected exception ESR {esr:#x} ELR {elr:#x} on vCPU {}",
+        index()
+    );
     loop {
         aarch64_cpu::asm::wfi();
     }
@@ -221,7 +226,10 @@ pub fn probe<R>(f: impl FnOnce() -> R) -> Option<Fault> {
     EXPECTED[index].store(false, Ordering::SeqCst);
     match SYNDROME[index].load(Ordering::Relaxed) {
         0 => None,
-        esr => Some(Fault { class: esr >> 26, address: ADDRESS[index].load(Ordering::Relaxed) }),
+        esr => Some(Fault {
+            class: esr >> 26,
+            address: ADDRESS[index].load(Ordering::Relaxed),
+        }),
     }
 }
 
@@ -257,7 +265,10 @@ pub fn set_masked(masked: bool) {
 
 /// Starts the vCPU with this index: affinity 0.0.0.index, as on all virtual machines here.
 pub fn start(index: usize) -> i32 {
-    psci::hvc(psci::CPU_ON, [index as u64, secondary_start as *const () as u64, index as u64])
+    psci::hvc(
+        psci::CPU_ON,
+        [index as u64, secondary_start as *const () as u64, index as u64],
+    )
 }
 
 /// Ends this vCPU, which takes no part from now on.

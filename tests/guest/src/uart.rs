@@ -1,7 +1,7 @@
 //! The console: PL011 by polling for output, by interrupt for input.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicUsize, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use crate::gic::{read, write};
 

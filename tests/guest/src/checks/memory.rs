@@ -20,7 +20,10 @@ pub fn memory() {
     let words = || SPARE.step_by(8).map(|at| at as *mut u64);
     if !DIRTY.swap(true, Ordering::AcqRel) {
         // SAFETY: aligned words of RAM that nothing else uses.
-        check.holds("RAM is zero at first", words().all(|word| unsafe { word.read_volatile() } == 0));
+        check.holds(
+            "RAM is zero at first",
+            words().all(|word| unsafe { word.read_volatile() } == 0),
+        );
     }
     for word in words() {
         // SAFETY: as above.
@@ -34,7 +37,10 @@ pub fn memory() {
     });
     check.equal("set/way maintenance", maintenance, None);
     // SAFETY: as above.
-    check.holds("RAM keeps its contents", words().all(|word| unsafe { word.read_volatile() } == !(word as u64)));
+    check.holds(
+        "RAM keeps its contents",
+        words().all(|word| unsafe { word.read_volatile() } == !(word as u64)),
+    );
     code(&mut check);
     check.verdict();
 }
