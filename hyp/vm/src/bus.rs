@@ -6,8 +6,7 @@ use core::ops::Range;
 use vgic::{Effects, Vgic};
 
 use crate::console;
-use crate::handle::Host;
-use crate::vm::Vm;
+use crate::handle::{Context, Host};
 
 /// GICv2 and GICv3 distributor.
 pub const GICD: Range<u64> = 0x0800_0000..0x0801_0000;
@@ -128,68 +127,48 @@ pub fn gicr(vcpus: usize) -> Range<u64> {
 }
 
 /// A guest's read of `size` (1, 2, 4 or 8) bytes at `offset` in a device. What does not exist reads as zero.
-pub(crate) fn read(vm: &Vm, vcpu: usize, device: Device, offset: u64, size: u8, host: &impl Host) -> u64 {
+pub(crate) fn read(cx: &Context<'_, impl Host>, device: Device, offset: u64, size: u8) -> u64 {
     let size = size.into();
     match device {
-        Device::Uart => console::read(vm, offset, host),
+        Device::Uart => console::read(cx.vm, offset, cx.host),
         Device::GiccDir => 0,
-        Device::Gicd => with_gic(vm, vcpu, offset, host, |gic| {
-            (gic.gicd_read(vcpu, offset, size), Effects::NONE)
+        Device::Gicd => with_gic(cx, offset, |gic| {
+            (gic.gicd_read(cx.vcpu, offset, size), Effects::NONE)
         }),
-        Device::Gicr => with_gic(vm, vcpu, offset, host, |gic| {
-            (gic.gicr_read(offset, size), Effects::NONE)
-        }),
+        Device::Gicr => with_gic(cx, offset, |gic| (gic.gicr_read(offset, size), Effects::NONE)),
     }
 }
 
 /// A guest's write. What does not exist is ignored.
-pub(crate) fn write(
-    vm: &Vm,
-    vcpu: usize,
-    device: Device,
-    offset: u64,
-    size: u8,
-    value: u64,
-    host: &impl Host,
-) {
+pub(crate) fn write(cx: &Context<'_, impl Host>, device: Device, offset: u64, size: u8, value: u64) {
     let size = size.into();
     match device {
-        Device::Uart => console::write(vm, offset, value, host),
-        Device::GiccDir if offset == 0 => {
-            with_gic(vm, vcpu, offset, host, |gic| ((), gic.dir(vcpu, value as u32)));
-        }
+        Device::Uart => console::write(cx.vm, offset, value, cx.host),
+        Device::GiccDir if offset == 0 => with_gic(cx, offset, |gic| ((), gic.dir(cx.vcpu, value as u32))),
         Device::GiccDir => {}
-        Device::Gicd => {
-            with_gic(vm, vcpu, offset, host, |gic| {
-                ((), gic.gicd_write(vcpu, offset, size, value))
-            });
-        }
-        Device::Gicr => {
-            with_gic(vm, vcpu, offset, host, |gic| {
-                ((), gic.gicr_write(offset, size, value))
-            });
-        }
+        Device::Gicd => with_gic(cx, offset, |gic| {
+            ((), gic.gicd_write(cx.vcpu, offset, size, value))
+        }),
+        Device::Gicr => with_gic(cx, offset, |gic| ((), gic.gicr_write(offset, size, value))),
     }
 }
 
 /// An access to the vGIC's register at `offset`, with what the hardware holds taken back first if the register shows
 /// or changes that.
 fn with_gic<R>(
-    vm: &Vm,
-    vcpu: usize,
+    cx: &Context<'_, impl Host>,
     offset: u64,
-    host: &impl Host,
     access: impl FnOnce(&mut Vgic) -> (R, Effects),
 ) -> R {
-    let mut gic = vm.gic.lock();
+    let mut gic = cx.vm.gic.lock();
     let mut effects = Effects::NONE;
     if vgic::reads_list_registers(offset) {
-        effects |= host.fold(&mut gic, vcpu);
+        effects |= cx.host.fold(&mut gic, cx.vcpu);
     }
     let (result, more) = access(&mut gic);
     effects |= more;
     drop(gic);
-    vm.pay(host, effects);
+    cx.vm.pay(cx.host, effects);
     result
 }
 

@@ -35,23 +35,9 @@ pub enum Trap {
     DataAbort(DataAbort),
     /// Stage-2 instruction abort.
     InstrAbort(InstrAbort),
-    /// FP or SIMD used while trapped.
-    FpAccess,
-    /// SVE used while trapped.
-    SveAccess,
-    /// SME used while trapped.
-    SmeAccess,
-    /// Pointer authentication used while trapped.
-    PacTrap,
-    /// An AArch32 coprocessor access of a 32-bit EL0.
-    Aarch32,
-    /// Illegal execution state.
-    IllegalState,
-    /// A debug exception routed to EL2: BRK, breakpoint, watchpoint, step, vector catch.
-    Debug,
     /// SError taken as a synchronous exit.
     SError,
-    /// Any other exception class.
+    /// Any other exception class: SVE, SME, coprocessor accesses of a 32-bit EL0, and what no guest can cause.
     Other {
         /// ESR_EL2.EC.
         ec: u8,
@@ -200,10 +186,6 @@ impl Exit {
         let imm = esr as u16;
         let trap = match ec {
             0x01 => Trap::Wfx { wfe: esr & 1 != 0 },
-            0x03..=0x06 | 0x08 | 0x0c => Trap::Aarch32,
-            0x07 | 0x28 | 0x2c => Trap::FpAccess,
-            0x09 => Trap::PacTrap,
-            0x0e => Trap::IllegalState,
             0x16 => Trap::Hvc { imm },
             0x17 => Trap::Smc { imm },
             0x18 => Trap::SysReg(SysRegAccess {
@@ -217,8 +199,6 @@ impl Exit {
                 rt: (esr >> 5 & 31) as u8,
                 write: esr & 1 == 0,
             }),
-            0x19 => Trap::SveAccess,
-            0x1d => Trap::SmeAccess,
             0x20 => {
                 let (va, ipa, fault, s1ptw) = fault_address(esr, far, hpfar);
                 Trap::InstrAbort(InstrAbort {
@@ -247,7 +227,6 @@ impl Exit {
                 })
             }
             0x2f => Trap::SError,
-            0x30..=0x35 | 0x38 | 0x3a | 0x3c => Trap::Debug,
             _ => Trap::Other { ec },
         };
         Self {

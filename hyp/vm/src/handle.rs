@@ -115,13 +115,21 @@ pub enum Crash {
     Fault(Fault),
 }
 
+/// Whose exit is being answered, and where.
+pub(crate) struct Context<'a, H> {
+    pub(crate) vm: &'a Vm,
+    pub(crate) vcpu: usize,
+    pub(crate) host: &'a H,
+}
+
 /// Answers an exit of `vcpu`, which this CPU has loaded.
 pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &impl Host) -> Next {
+    let cx = &Context { vm, vcpu, host };
     match exit.trap {
-        Trap::Hvc { imm } => smccc::call(vm, vcpu, state, imm, host),
+        Trap::Hvc { imm } => smccc::call(cx, state, imm),
         Trap::Smc { imm } => {
             skip(state, exit.len);
-            smccc::call(vm, vcpu, state, imm, host)
+            smccc::call(cx, state, imm)
         }
         Trap::Wfx { wfe } => {
             skip(state, exit.len);
@@ -132,18 +140,11 @@ pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &im
                 Next::Wait
             }
         }
-        Trap::SysReg(access) => sysreg::access(vm, vcpu, state, exit.len, access, host),
-        Trap::DataAbort(abort) => mmio::data_abort(vm, vcpu, state, exit.len, abort, host),
-        Trap::InstrAbort(abort) => mmio::instruction_abort(vm, state, abort, host),
+        Trap::SysReg(access) => sysreg::access(cx, state, exit.len, access),
+        Trap::DataAbort(abort) => mmio::data_abort(cx, state, exit.len, abort),
+        Trap::InstrAbort(abort) => mmio::instruction_abort(cx, state, abort),
         Trap::SError => Next::Crash(Crash::SError),
-        Trap::FpAccess
-        | Trap::SveAccess
-        | Trap::SmeAccess
-        | Trap::PacTrap
-        | Trap::Aarch32
-        | Trap::IllegalState
-        | Trap::Debug
-        | Trap::Other { .. } => {
+        Trap::Other { .. } => {
             inject::undefined(state, host);
             Next::Resume
         }

@@ -25,29 +25,12 @@ const fn limit(crm: u8, op2: u8, most: u64) -> Limit {
     }
 }
 
-/// S3_0_C0_C`crm`_`op2`.
-const LIMITS: [Limit; 28] = [
-    // ID_PFR0, ID_PFR1, ID_DFR0, ID_MMFR0 to 3: what a 32-bit EL0 asks for.
+/// S3_0_C0_C`crm`_`op2`: AArch64's, and those of AArch32's that are not passed on whole.
+const LIMITS: [Limit; 13] = [
+    // ID_PFR0, ID_PFR1, ID_DFR0, ID_PFR2.
     limit(1, 0, 0x0f0f_ffff),
     limit(1, 1, 0x000f_0000),
     limit(1, 2, 0x0000_0006),
-    limit(1, 4, 0xffff_ffff),
-    limit(1, 5, 0xffff_ffff),
-    limit(1, 6, 0xffff_ffff),
-    limit(1, 7, 0xffff_ffff),
-    // ID_ISAR0 to 5, ID_MMFR4, ID_ISAR6.
-    limit(2, 0, 0xffff_ffff),
-    limit(2, 1, 0xffff_ffff),
-    limit(2, 2, 0xffff_ffff),
-    limit(2, 3, 0xffff_ffff),
-    limit(2, 4, 0xffff_ffff),
-    limit(2, 5, 0xffff_ffff),
-    limit(2, 6, 0xffff_ffff),
-    limit(2, 7, 0xffff_ffff),
-    // MVFR0 to 2, ID_PFR2.
-    limit(3, 0, 0xffff_ffff),
-    limit(3, 1, 0xffff_ffff),
-    limit(3, 2, 0xffff_ffff),
     limit(3, 4, 0x0000_00ff),
     // ID_AA64PFR0: CSV3, CSV2, DIT, GIC, AdvSIMD, FP, EL1 (AArch64 only), EL0.
     Limit {
@@ -89,7 +72,10 @@ pub(crate) fn is_id(reg: SysReg) -> bool {
 
 /// What a guest reads where the hardware has `raw`.
 pub(crate) fn value(reg: SysReg, raw: u64, gic: vgic::Version) -> u64 {
-    let (_, _, _, crm, op2) = reg.parts();
+    let (_, _, _, crm, op2) = reg.parts(); // ID_MMFR0 to 4, ID_ISAR0 to 6 and MVFR0 to 2: what a 32-bit EL0 can do.
+    if matches!((crm, op2), (1, 4..) | (2, _) | (3, ..=2)) {
+        return raw;
+    }
     let Some(limit) = LIMITS.iter().find(|limit| (limit.crm, limit.op2) == (crm, op2)) else {
         return 0;
     };

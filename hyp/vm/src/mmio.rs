@@ -1,9 +1,8 @@
 //! Stage-2 aborts: emulated device accesses, memory for the integrator to map, and external aborts for all the rest.
 
 use crate::exit::{DataAbort, Fault, InstrAbort};
-use crate::handle::{Crash, Host, Next, StageTwo, StageTwoAccess, skip};
+use crate::handle::{Context, Crash, Host, Next, StageTwo, StageTwoAccess, skip};
 use crate::state::VcpuState;
-use crate::vm::Vm;
 use crate::{
     bus::{self, Device, Target},
     inject,
@@ -12,13 +11,12 @@ use crate::{
 
 /// Answers a stage-2 data abort.
 pub(crate) fn data_abort(
-    vm: &Vm,
-    vcpu: usize,
+    cx: &Context<'_, impl Host>,
     state: &mut VcpuState,
     len: u8,
     abort: DataAbort,
-    host: &impl Host,
 ) -> Next {
+    let &Context { vm, host, .. } = cx;
     let access = if abort.write {
         StageTwoAccess::Write
     } else {
@@ -69,7 +67,7 @@ pub(crate) fn data_abort(
     }
     let decoded = match abort.access {
         Some(access) => Some(Instruction::from(access)),
-        None => decode(vm, state, &abort, host),
+        None => decode(cx, state, &abort),
     };
     let Some(instruction) = decoded.filter(|instruction| {
         ipa.is_multiple_of(instruction.size.into())
@@ -79,22 +77,18 @@ pub(crate) fn data_abort(
     }) else {
         return external(state);
     };
-    emulate(
-        vm,
-        vcpu,
-        state,
-        device,
-        ipa - range.start,
-        &instruction,
-        abort.write,
-        host,
-    );
+    emulate(cx, state, device, ipa - range.start, &instruction, abort.write);
     skip(state, len);
     Next::Resume
 }
 
 /// Answers a stage-2 instruction abort.
-pub(crate) fn instruction_abort(vm: &Vm, state: &mut VcpuState, abort: InstrAbort, host: &impl Host) -> Next {
+pub(crate) fn instruction_abort(
+    cx: &Context<'_, impl Host>,
+    state: &mut VcpuState,
+    abort: InstrAbort,
+) -> Next {
+    let &Context { vm, host, .. } = cx;
     let access = StageTwoAccess::Fetch;
     let va = abort.va.or(Some(state.pc));
     if let Some(next) = unresolvable(abort.fault) {
@@ -137,33 +131,30 @@ fn unresolvable(fault: Fault) -> Option<Option<Next>> {
 
 /// Decodes an access that the syndrome does not describe, if the instruction that stands at PC now is one that would
 /// make this very access.
-fn decode(vm: &Vm, state: &VcpuState, abort: &DataAbort, host: &impl Host) -> Option<Instruction> {
+fn decode(cx: &Context<'_, impl Host>, state: &VcpuState, abort: &DataAbort) -> Option<Instruction> {
     if state.aarch32() {
         return None;
     }
-    let (instruction, load, base, offset) = Instruction::decode(host.instruction(vm, state)?)?;
+    let (instruction, load, base, offset) = Instruction::decode(cx.host.instruction(cx.vm, state)?)?;
     let address = state.x(base).wrapping_add_signed(offset);
     (load != abort.write && abort.va == Some(address)).then_some(instruction)
 }
 
-#[allow(clippy::too_many_arguments, reason = "an access has that many parts")]
 fn emulate(
-    vm: &Vm,
-    vcpu: usize,
+    cx: &Context<'_, impl Host>,
     state: &mut VcpuState,
     device: Device,
     offset: u64,
     instruction: &Instruction,
     write: bool,
-    host: &impl Host,
 ) {
     let registers = core::iter::once(instruction.rt).chain(instruction.rt2);
     for (register, offset) in registers.zip((offset..).step_by(instruction.size.into())) {
         if write {
             let value = state.x(register) & instruction.mask();
-            bus::write(vm, vcpu, device, offset, instruction.size, value, host);
+            bus::write(cx, device, offset, instruction.size, value);
         } else {
-            let value = bus::read(vm, vcpu, device, offset, instruction.size, host);
+            let value = bus::read(cx, device, offset, instruction.size);
             state.set_x(register, instruction.extend(value));
         }
     }

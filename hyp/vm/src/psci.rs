@@ -3,7 +3,7 @@
 //! A powerdown request of CPU_SUSPEND completes as a standby: section 5.4.5 lets an implementation return SUCCESS
 //! without having powered down, since a wake-up may always come first.
 
-use crate::handle::{Host, Next, Power};
+use crate::handle::{Context, Host, Next, Power};
 use crate::state::VcpuState;
 use crate::vm::{Entry, Phase, VcpuPower, Vm};
 
@@ -50,7 +50,8 @@ pub(crate) fn owns(function: u32) -> bool {
 }
 
 /// Answers a call.
-pub(crate) fn call(vm: &Vm, vcpu: usize, state: &mut VcpuState, function: u32, host: &impl Host) -> Next {
+pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, function: u32) -> Next {
+    let &Context { vm, host, .. } = cx;
     // The SMC32 variants look at the lower halves of their arguments only.
     let mask = if function & SMC64 != 0 {
         u64::MAX
@@ -68,7 +69,7 @@ pub(crate) fn call(vm: &Vm, vcpu: usize, state: &mut VcpuState, function: u32, h
             next = Next::Wait;
             SUCCESS
         }
-        CPU_OFF => return cpu_off(vm, vcpu, host),
+        CPU_OFF => return cpu_off(cx),
         CPU_ON | CPU_ON_64 => cpu_on(vm, x1, Entry { pc: x2, context: x3 }, host),
         AFFINITY_INFO | AFFINITY_INFO_64 => affinity_info(vm, x1, x2),
         MIGRATE_INFO_TYPE => MIGRATION_NOT_REQUIRED,
@@ -94,7 +95,8 @@ fn features(function: u32) -> i64 {
     }
 }
 
-fn cpu_off(vm: &Vm, vcpu: usize, host: &impl Host) -> Next {
+fn cpu_off(cx: &Context<'_, impl Host>) -> Next {
+    let &Context { vm, vcpu, host } = cx;
     let mut lifecycle = vm.lifecycle.lock();
     if let Some(power) = lifecycle.power.get_mut(vcpu) {
         *power = VcpuPower::Off;

@@ -6,7 +6,7 @@
 
 use abi::smccc as vendor;
 
-use crate::handle::{Host, Next};
+use crate::handle::{Context, Host, Next};
 use crate::state::VcpuState;
 use crate::vm::{STOLEN_TIME_STRIDE, Vm};
 use crate::{console, psci};
@@ -25,14 +25,15 @@ const PV_TIME_FEATURES: u32 = 0xc500_0020;
 const PV_TIME_ST: u32 = 0xc500_0021;
 
 /// Answers a call. The guest's PC is behind the instruction already.
-pub(crate) fn call(vm: &Vm, vcpu: usize, state: &mut VcpuState, imm: u16, host: &impl Host) -> Next {
+pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16) -> Next {
+    let &Context { vm, vcpu, host } = cx;
     let function = state.gprs[0] as u32;
     if imm != 0 {
         state.gprs[0] = NOT_SUPPORTED as u64;
         return Next::Resume;
     }
     if psci::owns(function) {
-        return psci::call(vm, vcpu, state, function, host);
+        return psci::call(cx, state, function);
     }
     let result = match function {
         VERSION => VERSION_1_2,

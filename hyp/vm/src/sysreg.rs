@@ -7,10 +7,9 @@
 use vgic::{SgiRegister, Version};
 
 use crate::exit::{SysReg, SysRegAccess};
-use crate::handle::{Host, Next, skip};
+use crate::handle::{Context, Host, Next, skip};
 use crate::state::{El1Regs, HCR_TVM, OSLOCK_LOCKED, VcpuState};
 use crate::timer;
-use crate::vm::Vm;
 use crate::{idreg, inject};
 
 /// How a register behaves.
@@ -115,12 +114,10 @@ fn find(reg: SysReg) -> Option<Register> {
 
 /// Answers a trapped MSR, MRS or system instruction.
 pub(crate) fn access(
-    vm: &Vm,
-    vcpu: usize,
+    cx: &Context<'_, impl Host>,
     state: &mut VcpuState,
     len: u8,
     access: SysRegAccess,
-    host: &impl Host,
 ) -> Next {
     let SysRegAccess {
         reg,
@@ -128,9 +125,9 @@ pub(crate) fn access(
         write: is_write,
     } = access;
     let next = if is_write {
-        write(vm, vcpu, state, reg, state.x(rt), host)
+        write(cx, state, reg, state.x(rt))
     } else {
-        read(vm, state, reg, host).map(|value| {
+        read(cx, state, reg).map(|value| {
             state.set_x(rt, value);
             Next::Resume
         })
@@ -141,14 +138,15 @@ pub(crate) fn access(
             next
         }
         None => {
-            inject::undefined(state, host);
+            inject::undefined(state, cx.host);
             Next::Resume
         }
     }
 }
 
 /// None: UNDEFINED.
-fn read(vm: &Vm, state: &mut VcpuState, reg: SysReg, host: &impl Host) -> Option<u64> {
+fn read(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg) -> Option<u64> {
+    let &Context { vm, host, .. } = cx;
     if idreg::is_id(reg) {
         return Some(idreg::value(reg, host.id_register(reg), vm.config.gic.version));
     }
@@ -179,14 +177,8 @@ fn read(vm: &Vm, state: &mut VcpuState, reg: SysReg, host: &impl Host) -> Option
 }
 
 /// None: UNDEFINED.
-fn write(
-    vm: &Vm,
-    vcpu: usize,
-    state: &mut VcpuState,
-    reg: SysReg,
-    value: u64,
-    host: &impl Host,
-) -> Option<Next> {
+fn write(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg, value: u64) -> Option<Next> {
+    let &Context { vm, vcpu, host } = cx;
     if is_breakpoint(reg) {
         return Some(Next::Resume);
     }
@@ -198,7 +190,7 @@ fn write(
             host.sync(state);
             state.sys.mdscr = value & MDSCR_GUEST;
         }
-        Timer(register) => timer::write(vm, vcpu, &mut state.timer, register, value, host),
+        Timer(register) => timer::write(cx, &mut state.timer, register, value),
         Sgi(register) if v3 => {
             let effects = vm.gic.lock().write_sgi(vcpu, register, value);
             vm.pay(host, effects);

@@ -5,7 +5,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::handle::Host;
+use crate::handle::{Context, Host};
 use crate::state::VTimer;
 use crate::vm::Vm;
 
@@ -45,24 +45,18 @@ pub(crate) fn read(timer: &VTimer, register: Register, now: u64) -> u64 {
 }
 
 /// A write to a register; then the interrupt's line and the deadline follow.
-pub(crate) fn write(
-    vm: &Vm,
-    vcpu: usize,
-    timer: &mut VTimer,
-    register: Register,
-    value: u64,
-    host: &impl Host,
-) {
+pub(crate) fn write(cx: &Context<'_, impl Host>, timer: &mut VTimer, register: Register, value: u64) {
     match register {
         Register::Control => timer.cntp_ctl = value & (ENABLE | IMASK),
         Register::Compare => timer.cntp_cval = value,
-        Register::Value => timer.cntp_cval = vm.counter(host).wrapping_add(value as i32 as u64),
+        Register::Value => timer.cntp_cval = cx.vm.counter(cx.host).wrapping_add(value as i32 as u64),
     }
-    changed(vm, vcpu, timer, host);
+    changed(cx, timer);
 }
 
 /// Makes the line and the deadline of the physical timer fit its registers.
-pub(crate) fn changed(vm: &Vm, vcpu: usize, timer: &VTimer, host: &impl Host) {
+pub(crate) fn changed(cx: &Context<'_, impl Host>, timer: &VTimer) {
+    let &Context { vm, vcpu, host } = cx;
     let deadline = deadline(timer.cntp_ctl, timer.cntp_cval);
     vm.vcpus[vcpu]
         .cntp_deadline

@@ -8,7 +8,7 @@ use spin::mutex::TicketMutex;
 use vgic::{Effects, Vgic};
 
 use crate::bus::{AddressMap, BadMap};
-use crate::handle::{Host, Power};
+use crate::handle::{Context, Host, Power};
 use crate::pl011::Pl011;
 use crate::state::VcpuState;
 use crate::timer::{self, CNTV_INTID};
@@ -171,7 +171,7 @@ impl Vm {
             }
         }
         drop(lifecycle);
-        timer::changed(self, vcpu, &state.timer, host);
+        timer::changed(&Context { vm: self, vcpu, host }, &state.timer);
         let effects = self.gic.lock().set_online(vcpu, true);
         self.pay(host, effects);
         true

@@ -122,7 +122,15 @@ fn two_at_once_start_a_vcpu_once() {
                 scope.spawn(move || {
                     let mut state = VcpuState::default();
                     state.gprs[..4].copy_from_slice(&[CPU_ON_64.into(), 3, ENTRY, caller as u64]);
-                    call(&guest.vm, caller, &mut state, CPU_ON_64, &guest.host);
+                    call(
+                        &Context {
+                            vm: &guest.vm,
+                            vcpu: caller,
+                            host: &guest.host,
+                        },
+                        &mut state,
+                        CPU_ON_64,
+                    );
                     match state.gprs[0] as i64 {
                         SUCCESS => started.fetch_add(1, Ordering::Relaxed),
                         ON_PENDING => pending.fetch_add(1, Ordering::Relaxed),
@@ -142,7 +150,18 @@ fn off_and_on_again() {
     let mut second = VcpuState::default();
     assert!(guest.vm.prepare(1, &mut second, &guest.host));
     second.gprs[0] = CPU_OFF.into();
-    assert_eq!(call(&guest.vm, 1, &mut second, CPU_OFF, &guest.host), Next::Stop);
+    assert_eq!(
+        call(
+            &Context {
+                vm: &guest.vm,
+                vcpu: 1,
+                host: &guest.host
+            },
+            &mut second,
+            CPU_OFF
+        ),
+        Next::Stop
+    );
     assert!(!guest.vm.prepare(1, &mut second, &guest.host));
     assert_eq!(guest.hvc(&[AFFINITY_INFO.into(), 1, 0]), AFFINITY_OFF);
     assert_eq!(guest.hvc(&[CPU_ON.into(), 1, ENTRY + 4, 9]), SUCCESS);
