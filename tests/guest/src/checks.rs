@@ -89,7 +89,7 @@ fn everywhere(job: fn(usize)) {
     wake_others();
     job(0);
     while DONE.load(Ordering::Acquire) < others {
-        core::hint::spin_loop();
+        cpu::relax();
     }
 }
 
@@ -101,7 +101,7 @@ fn wait(condition: impl Fn() -> bool) {
     let done = || condition() || BUSY.load(Ordering::Relaxed);
     while !condition() {
         cpu::wait(done);
-        core::hint::spin_loop();
+        cpu::relax();
     }
 }
 

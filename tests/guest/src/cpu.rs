@@ -164,7 +164,7 @@ extern "C" fn run(index: usize) -> ! {
             break;
         }
         while online() <= next {
-            core::hint::spin_loop();
+            relax();
         }
     }
     checks::main()
@@ -276,6 +276,13 @@ pub fn stop() {
     ONLINE.fetch_sub(1, Ordering::Release);
     psci::hvc(psci::CPU_OFF, [0; 3]);
     println!("FAIL vCPU {} goes on after CPU_OFF", index());
+}
+
+/// What a loop does that waits for another vCPU. (`core::hint::spin_loop` is an ISB, which does not make the emulator turn to
+/// another CPU when it emulates all of them in one thread.)
+pub fn relax() {
+    // SAFETY: a hint.
+    unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) };
 }
 
 /// Sleeps until the condition holds. An interrupt must come when it begins to.

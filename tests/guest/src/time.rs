@@ -4,6 +4,8 @@ use core::arch::asm;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
 
+use crate::cpu;
+
 /// INTIDs of the virtual and the physical timer.
 pub const TIMERS: [u32; 2] = [27, 30];
 
@@ -49,7 +51,7 @@ pub fn spin(us: u64, condition: impl Fn() -> bool) -> bool {
         if ticks() > give_up {
             return false;
         }
-        core::hint::spin_loop();
+        cpu::relax();
     }
     true
 }

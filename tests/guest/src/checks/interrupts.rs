@@ -129,16 +129,24 @@ pub fn spis() {
         cpu::set_masked(false);
         time::spin(PATIENCE, || ORDERED.load(Ordering::Acquire) >= SPIS);
         time::spin(SETTLE, || false);
-        check.equal("SPIs", ORDERED.load(Ordering::Acquire), SPIS);
-        let (mut seen, mut last) = (0u128, 0);
-        for slot in &ORDER[..SPIS] {
+        let count = ORDERED.load(Ordering::Acquire);
+        check.equal("SPIs", count, SPIS);
+        let (mut seen, mut last, mut taken) = (0u128, 0, [0; MAX_CPUS]);
+        for slot in &ORDER[..count.min(SPIS)] {
             let slot = slot.load(Ordering::Acquire);
             let (intid, index) = (slot as usize & 0xffff, slot as usize >> 16);
             seen |= 1 << intid;
+            taken[index] += 1;
             check.equal("vCPU that took it", index, target(intid));
             check.holds("the most urgent comes first", spread || priority(intid) >= last);
             last = priority(intid);
         }
+        let share = if spread { SPIS / vcpus } else { SPIS };
+        check.equal("SPIs of vCPU 0", taken[0], share);
+        check.holds(
+            "every vCPU has its share",
+            !spread || taken[..vcpus].iter().all(|&n| n == share),
+        );
         check.equal("different SPIs", seen.count_ones() as usize, SPIS);
     }
     check.verdict();
