@@ -46,11 +46,6 @@ pub(crate) fn write(vm: &Vm, offset: u64, value: u64, host: &impl Host) {
     with(vm, host, |uart, line| uart.write(offset, value as u32, line));
 }
 
-/// Makes the interrupt line fit the UART.
-pub(crate) fn refresh(vm: &Vm, host: &impl Host) {
-    with(vm, host, |_, _| ());
-}
-
 /// CONSOLE_WRITE.
 pub(crate) fn pv_write(vm: &Vm, bytes: &[u8], host: &impl Host) -> usize {
     with(vm, host, |uart, line| uart.pv_write(bytes, line))

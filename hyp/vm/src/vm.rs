@@ -150,7 +150,6 @@ impl Vm {
         lifecycle.power[0] = VcpuPower::OnPending(entry);
         lifecycle.phase = Phase::Running;
         drop(lifecycle);
-        crate::console::refresh(self, host);
         host.start(self, 0);
     }
 
