@@ -9,7 +9,7 @@ use arch::{context, cpu, time};
 use drivers::gic::Gic;
 use sched::{CpuId, VcpuId};
 use spin::mutex::TicketMutexGuard;
-use vgic::CpuMask;
+use vgic::{Control, CpuMask, ListRegisters};
 use vm::{Exit as VmExit, Next, Power, StageTwo, VcpuPower, VcpuState, handle, inject, timer};
 
 use crate::guest::{Guest, Interface, Stage};
@@ -380,6 +380,8 @@ impl Cpu {
         gic.set_active(self.index, time::VIRTUAL_TIMER_INTID, active);
         gic.set_vmcr(interface.vmcr);
         gic.load_active_priorities(&interface.priorities);
+        // As `unload` left the vGIC: nothing spilled.
+        Registers(gic).set_control(Control::default());
         context::load(&state, &guest.registers(), stale);
         guest.attend(1 << vcpu);
         self.here.loaded.set(Some((guest.index, vcpu)));
