@@ -102,25 +102,31 @@ impl Cache {
         Ok(directory)
     }
 
-    /// Removes the parts whose files do not have their recorded contents.
-    pub fn drop_damaged(&self) -> Result<()> {
-        let Ok(entries) = fs::read_dir(&self.root) else {
-            return Ok(());
-        };
-        for directory in entries.flatten().map(|entry| entry.path()) {
+    /// Removes the parts that are damaged: whose files are missing, have not their recorded sizes or, if `thorough`,
+    /// have not their recorded contents.
+    pub fn drop_damaged(&self, thorough: bool) -> Result<()> {
+        for directory in fs::read_dir(&self.root)?.flatten().map(|entry| entry.path()) {
             let Ok(manifest) = Manifest::load(&directory) else {
                 continue;
             };
-            match manifest.verify(&directory) {
-                Ok(()) => note(format_args!(
-                    "{} files in {} are right",
-                    manifest.files.len(),
-                    directory.display()
-                )),
+            let whole = if thorough {
+                manifest.verify(&directory)
+            } else {
+                manifest.check(&directory)
+            };
+            match whole {
                 Err(damage) => {
                     note(format_args!("{damage:#}: removing {}", directory.display()));
                     remove(&directory)?;
                 }
+                Ok(()) if thorough => {
+                    note(format_args!(
+                        "{}: {} files are right",
+                        directory.display(),
+                        manifest.files.len()
+                    ));
+                }
+                Ok(()) => {}
             }
         }
         Ok(())
@@ -249,8 +255,13 @@ mod tests {
         let (good, bad) = (part("good"), part("bad"));
         fs::write(bad.join("file"), "c0ntents").unwrap();
         assert!(cache.find("bad").is_some(), "sizes alone do not tell");
-        cache.drop_damaged().unwrap();
+        cache.drop_damaged(false).unwrap();
+        assert!(good.exists() && bad.exists());
+        cache.drop_damaged(true).unwrap();
         assert!(good.exists() && !bad.exists());
+        fs::remove_file(good.join("file")).unwrap();
+        cache.drop_damaged(false).unwrap();
+        assert!(!good.exists());
     }
 
     #[test]

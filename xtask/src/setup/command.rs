@@ -41,7 +41,7 @@ pub fn command(command: &SetupCommand) -> Result<()> {
     }
     if command.verify {
         let _lock = cache.lock()?;
-        cache.drop_damaged()?;
+        cache.drop_damaged(true)?;
     }
     let tools = run(&command.options)?;
     if command.print_env {

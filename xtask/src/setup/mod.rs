@@ -104,6 +104,7 @@ pub fn run(options: &SetupOptions) -> Result<Tools> {
     }
     found.check_possible()?;
     let _lock = cache.lock()?;
+    cache.drop_damaged(false)?;
     // While this one waited for the lock, another setup may have brought it.
     Findings::search(options, archive)?.bring(archive)?;
     Findings::search(options, archive)?.tools()

@@ -64,6 +64,8 @@ pub struct Set {
     pub only: &'static [&'static str],
     /// Whether it is for the guests, and not for the host's architecture.
     pub guest: bool,
+    /// To be counted up when setup makes something else of the same packages.
+    pub recipe: u32,
 }
 
 /// All sets.
@@ -76,6 +78,7 @@ pub const QEMU: Set = Set {
     install: &["qemu-system-arm", "ipxe-qemu"],
     only: &[],
     guest: false,
+    recipe: 1,
 };
 
 /// A Rust toolchain with the source of its libraries.
@@ -85,6 +88,7 @@ pub const TOOLCHAIN: Set = Set {
     install: &["rustc-web", "rust-web-src", "rust-web-clippy", "lld-22"],
     only: &[],
     guest: false,
+    recipe: 1,
 };
 
 /// The Linux guest's kernel and its user space.
@@ -94,6 +98,7 @@ pub const GUEST: Set = Set {
     install: &["linux-image-arm64", "busybox-static"],
     only: &["linux-image-6", "busybox-static"],
     guest: true,
+    recipe: 1,
 };
 
 /// The packages that are known to work: for each set and architecture.
@@ -136,13 +141,12 @@ impl PackageLock {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// A short name for this choice of packages: another choice has another name.
+    /// A short name for what setup makes of these packages: another choice or another recipe has another name.
     pub fn key(&self, set: &Set, architecture: &str) -> String {
-        let text: String = self
-            .packages(set, architecture)
-            .iter()
-            .map(|package| format!("{package}\n"))
-            .collect();
+        let mut text = format!("{}\n", set.recipe);
+        for package in self.packages(set, architecture) {
+            text += &format!("{package}\n");
+        }
         digest(text.as_bytes())[..12].to_owned()
     }
 }
@@ -192,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn another_choice_has_another_key() {
-        let lock = |version: &str| {
-            PackageLock::parse(&format!("qemu amd64 libfdt1 {version} 19036 {HASH}\n"))
-                .unwrap()
-                .key(&QEMU, "amd64")
+    fn another_choice_or_recipe_has_another_key() {
+        let key = |version: &str, recipe: u32| {
+            let lock = PackageLock::parse(&format!("qemu amd64 libfdt1 {version} 19036 {HASH}\n")).unwrap();
+            lock.key(&Set { recipe, ..QEMU }, "amd64")
         };
-        assert_eq!(lock("1.0"), lock("1.0"));
-        assert_ne!(lock("1.0"), lock("1.1"));
+        assert_eq!(key("1.0", 1), key("1.0", 1));
+        assert_ne!(key("1.0", 1), key("1.1", 1));
+        assert_ne!(key("1.0", 1), key("1.0", 2));
     }
 
     #[test]
