@@ -13,9 +13,6 @@ use super::{SetupOptions, Tools, run};
 /// Bring the bare-metal target, QEMU and the Linux guest's parts; does only what is missing
 #[derive(clap::Args, Clone, Debug)]
 pub struct SetupCommand {
-    /// What the user brings along.
-    #[command(flatten)]
-    pub options: SetupOptions,
     /// Check the contents of all that is in the cache, and bring anew what is damaged
     #[arg(long)]
     pub verify: bool,
@@ -25,6 +22,9 @@ pub struct SetupCommand {
     /// Record the archive's current packages in xtask/packages.lock, and do nothing else
     #[arg(long, conflicts_with_all = ["verify", "print_env"])]
     pub update_lock: bool,
+    /// What the user brings along.
+    #[command(flatten)]
+    pub options: SetupOptions,
 }
 
 /// Does what the command line says.
