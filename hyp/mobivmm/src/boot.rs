@@ -322,7 +322,7 @@ impl Builder<'_> {
                 list_registers: self.gic.list_registers(),
             },
             ram,
-            mapped: gicv.iter().map(|&(ipa, _)| ipa..ipa + PAGE).collect(),
+            mapped: Vec::new(),
             stolen_time: None,
         })
         .map_err(VmError::Vm)?;

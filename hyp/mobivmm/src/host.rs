@@ -82,6 +82,10 @@ impl Host for Here {
     }
 
     fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects {
+        // The list registers are empty now, whatever else changes.
+        if let Some(guest) = self.loaded.get().and_then(|(index, _)| self.machine.guests.get(index)) {
+            guest.attend(1 << vcpu);
+        }
         gic.exit(vcpu, &mut Registers(&self.machine.gic))
     }
 
