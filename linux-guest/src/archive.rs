@@ -25,21 +25,15 @@ pub fn pack<'a>(entries: impl IntoIterator<Item = (&'a str, Entry<'a>)>) -> io::
     for (inode, (path, entry)) in (1..).zip(entries) {
         let header = Builder::new(path).ino(inode).nlink(1);
         let (header, contents) = match entry {
-            Entry::Directory(mode) => (
-                header
-                    .nlink(2)
-                    .mode(mode)
-                    .set_mode_file_type(ModeFileType::Directory),
-                &[][..],
-            ),
-            Entry::File(mode, contents) => (
-                header.mode(mode).set_mode_file_type(ModeFileType::Regular),
-                contents,
-            ),
-            Entry::Symlink(target) => (
-                header.mode(0o777).set_mode_file_type(ModeFileType::Symlink),
-                target.as_bytes(),
-            ),
+            Entry::Directory(mode) => {
+                (header.nlink(2).mode(mode).set_mode_file_type(ModeFileType::Directory), &[][..])
+            }
+            Entry::File(mode, contents) => {
+                (header.mode(mode).set_mode_file_type(ModeFileType::Regular), contents)
+            }
+            Entry::Symlink(target) => {
+                (header.mode(0o777).set_mode_file_type(ModeFileType::Symlink), target.as_bytes())
+            }
             Entry::CharDevice(mode, major, minor) => {
                 let header = header.mode(mode).rdev_major(major).rdev_minor(minor);
                 (header.set_mode_file_type(ModeFileType::Char), &[][..])
@@ -112,18 +106,11 @@ mod tests {
     fn every_entry_starts_aligned_and_has_its_own_inode() {
         let names = ["a", "ab", "abc", "abcd", "abcde"];
         let bytes = pack(names.map(|name| (name, Entry::File(0o644, name.as_bytes())))).unwrap();
-        let starts: Vec<usize> = bytes
-            .windows(6)
-            .enumerate()
-            .filter(|(_, w)| w == b"070701")
-            .map(|(at, _)| at)
-            .collect();
+        let starts: Vec<usize> =
+            bytes.windows(6).enumerate().filter(|(_, w)| w == b"070701").map(|(at, _)| at).collect();
         assert_eq!(starts.len(), names.len() + 1);
         assert!(starts.iter().all(|at| at % 4 == 0));
-        let mut inodes: Vec<&[u8]> = starts[..names.len()]
-            .iter()
-            .map(|at| &bytes[at + 6..at + 14])
-            .collect();
+        let mut inodes: Vec<&[u8]> = starts[..names.len()].iter().map(|at| &bytes[at + 6..at + 14]).collect();
         inodes.dedup();
         assert_eq!(inodes.len(), names.len());
     }
@@ -133,9 +120,7 @@ mod tests {
         let archive = vec![7; 100_000];
         let compressed = compress(&archive).unwrap();
         let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(&compressed[..])
-            .read_to_end(&mut bytes)
-            .unwrap();
+        flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut bytes).unwrap();
         assert!(bytes == archive && compressed.len() < 1_000);
         // MTIME (RFC 1952, section 2.3).
         assert_eq!(compressed[4..8], [0; 4]);

@@ -8,15 +8,9 @@ const PT_INTERP: u32 = 3;
 /// Checks that `file` is a program for AArch64 Linux that needs no dynamic linker.
 pub fn check_static_aarch64(file: &[u8]) -> Result<()> {
     ensure!(file.starts_with(b"\x7fELF"), "not an ELF program");
-    ensure!(
-        file.get(4..6) == Some(&[2, 1]),
-        "not a 64-bit little-endian ELF program"
-    );
+    ensure!(file.get(4..6) == Some(&[2, 1]), "not a 64-bit little-endian ELF program");
     let machine = u16_at(file, 18)?;
-    ensure!(
-        machine == EM_AARCH64,
-        "made for ELF machine {machine}, not for AArch64 ({EM_AARCH64})"
-    );
+    ensure!(machine == EM_AARCH64, "made for ELF machine {machine}, not for AArch64 ({EM_AARCH64})");
     let headers = usize::try_from(u64_at(file, 32)?)?;
     let size = usize::from(u16_at(file, 54)?);
     for n in 0..usize::from(u16_at(file, 56)?) {

@@ -16,10 +16,7 @@ pub fn check_kernel(image: &[u8]) -> Result<()> {
     if image.starts_with(b"\x7fELF") {
         bail!("an ELF file (vmlinux), where an Image is needed: make one with objcopy -O binary");
     }
-    ensure!(
-        image.get(56..60) == Some(b"ARM\x64"),
-        "not an arm64 Image: no magic number at offset 56"
-    );
+    ensure!(image.get(56..60) == Some(b"ARM\x64"), "not an arm64 Image: no magic number at offset 56");
     Ok(())
 }
 

@@ -48,10 +48,7 @@ pub fn archive(busybox: &[u8]) -> Result<Vec<u8>> {
             "this busybox has no applet `{name}`, which the initramfs needs"
         );
     }
-    let mut applets: Vec<&str> = REQUIRED
-        .split_whitespace()
-        .chain(USEFUL.split_whitespace())
-        .collect();
+    let mut applets: Vec<&str> = REQUIRED.split_whitespace().chain(USEFUL.split_whitespace()).collect();
     applets.retain(|name| names.contains(name.as_bytes()));
     applets.sort_unstable();
 
@@ -64,16 +61,8 @@ pub fn archive(busybox: &[u8]) -> Result<Vec<u8>> {
             ("bin/busybox", Entry::File(0o755, busybox)),
             ("init", Entry::Symlink("bin/busybox")),
         ])
-        .chain(
-            FILES
-                .into_iter()
-                .map(|(path, mode, contents)| (path, Entry::File(mode, contents))),
-        )
-        .chain(
-            links
-                .iter()
-                .map(|path| (path.as_str(), Entry::Symlink("busybox"))),
-        );
+        .chain(FILES.into_iter().map(|(path, mode, contents)| (path, Entry::File(mode, contents))))
+        .chain(links.iter().map(|path| (path.as_str(), Entry::Symlink("busybox"))));
     pack(entries).context("cannot pack the initramfs")
 }
 
@@ -102,12 +91,7 @@ mod tests {
     #[test]
     fn a_busybox_without_a_shell_is_refused() {
         let applets: Vec<&str> = REQUIRED.split_whitespace().filter(|name| *name != "sh").collect();
-        assert!(
-            archive(&busybox(&applets))
-                .unwrap_err()
-                .to_string()
-                .contains("`sh`")
-        );
+        assert!(archive(&busybox(&applets)).unwrap_err().to_string().contains("`sh`"));
     }
 
     #[test]

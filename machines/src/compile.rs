@@ -19,23 +19,14 @@ impl Machine {
     /// # Errors
     /// An image is not there, has no known format, or does not fit into its VM's memory.
     pub fn compile(&self, resolver: &Resolver<'_>) -> Result<Vec<u8>, Error> {
-        let compiler = Compiler {
-            file: &self.file,
-            resolver,
-        };
+        let compiler = Compiler { file: &self.file, resolver };
         let mut images = Images::default();
-        let mut machine = Node::new("machine")
-            .str("description", &self.name)
-            .str("compatible", COMPATIBLE);
+        let mut machine = Node::new("machine").str("description", &self.name).str("compatible", COMPATIBLE);
         for vm in &self.vms {
             machine = machine.child(compiler.vm(vm, &mut images)?);
         }
         let error = |error| {
-            compiler.error(
-                0,
-                "",
-                format!("cannot be written as a FIT image: {error}; make it smaller"),
-            )
+            compiler.error(0, "", format!("cannot be written as a FIT image: {error}; make it smaller"))
         };
         images.write(&self.name, machine).map_err(error)
     }
@@ -81,9 +72,7 @@ impl Compiler<'_> {
         let mut used = vec![kernel_id];
         if let (Some(bytes), Some(input)) = (&initrd, &vm.initrd) {
             let id = self.add(images, "ramdisk", input, bytes)?;
-            node = node
-                .str("initrd", images.name(id))
-                .u64("initrd-load", placement.initrd);
+            node = node.str("initrd", images.name(id)).u64("initrd-load", placement.initrd);
             used.push(id);
         }
         let mut digest = Digest::default();
@@ -94,11 +83,7 @@ impl Compiler<'_> {
 
     fn initrd(&self, input: &Input) -> Result<Vec<u8>, Error> {
         let bytes = self.read(input)?;
-        if bytes.is_empty() {
-            Err(self.input_error(input, "is empty: leave it out"))
-        } else {
-            Ok(bytes)
-        }
+        if bytes.is_empty() { Err(self.input_error(input, "is empty: leave it out")) } else { Ok(bytes) }
     }
 
     fn read(&self, input: &Input) -> Result<Vec<u8>, Error> {
@@ -128,26 +113,16 @@ impl Compiler<'_> {
     }
 
     fn error(&self, line: usize, key: impl Into<String>, reason: impl Into<String>) -> Error {
-        Error {
-            file: self.file.to_owned(),
-            line,
-            key: key.into(),
-            reason: reason.into(),
-        }
+        Error { file: self.file.to_owned(), line, key: key.into(), reason: reason.into() }
     }
 }
 
 fn schedule(node: Node, schedule: &Schedule) -> Node {
     match *schedule {
-        Schedule::Share { weight, cap_percent } => node
-            .str("schedule", "share")
-            .u32("weight", weight)
-            .u32("cap-percent", cap_percent),
-        Schedule::Reservation {
-            budget_ns,
-            period_ns,
-            deadline_ns,
-        } => node
+        Schedule::Share { weight, cap_percent } => {
+            node.str("schedule", "share").u32("weight", weight).u32("cap-percent", cap_percent)
+        }
+        Schedule::Reservation { budget_ns, period_ns, deadline_ns } => node
             .str("schedule", "reservation")
             .u64("budget-ns", budget_ns)
             .u64("period-ns", period_ns)

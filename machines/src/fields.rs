@@ -18,33 +18,16 @@ pub(crate) struct Source<'a> {
 impl Source<'_> {
     /// The line, from 1, of a byte of the text.
     fn line(self, position: usize) -> usize {
-        self.text
-            .bytes()
-            .take(position)
-            .filter(|&byte| byte == b'\n')
-            .count()
-            + 1
+        self.text.bytes().take(position).filter(|&byte| byte == b'\n').count() + 1
     }
 
     pub(crate) fn error(self, line: usize, key: impl Into<String>, reason: impl Into<String>) -> Error {
-        Error {
-            file: self.file.to_owned(),
-            line,
-            key: key.into(),
-            reason: reason.into(),
-        }
+        Error { file: self.file.to_owned(), line, key: key.into(), reason: reason.into() }
     }
 
     pub(crate) fn syntax_error(self, error: &toml::de::Error) -> Error {
         let line = self.line(error.span().map_or(0, |span| span.start));
-        self.error(
-            line,
-            "",
-            format!(
-                "{}; see the TOML specification at toml.io",
-                error.message().trim_end()
-            ),
-        )
+        self.error(line, "", format!("{}; see the TOML specification at toml.io", error.message().trim_end()))
     }
 }
 
@@ -75,68 +58,37 @@ impl<'a> Fields<'a> {
         span: Range<usize>,
         table: &'a DeTable<'a>,
     ) -> Result<Self, Error> {
-        let fields = Self {
-            source,
-            section,
-            path,
-            line: source.line(span.start),
-            table,
-        };
-        match table
-            .keys()
-            .find(|key| section.keys.iter().all(|known| known.name != key.get_ref()))
-        {
+        let fields = Self { source, section, path, line: source.line(span.start), table };
+        match table.keys().find(|key| section.keys.iter().all(|known| known.name != key.get_ref())) {
             None => Ok(fields),
             Some(key) => {
                 let reason = unknown_key(section, key.get_ref());
-                Err(source.error(
-                    source.line(key.span().start),
-                    fields.path_of(key.get_ref()),
-                    reason,
-                ))
+                Err(source.error(source.line(key.span().start), fields.path_of(key.get_ref()), reason))
             }
         }
     }
 
     fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// The value of a key of the section, if it is given.
     pub(crate) fn get(&self, key: &str) -> Option<Field<'a>> {
-        debug_assert!(
-            self.section.keys.iter().any(|known| known.name == key),
-            "{key} is not in the schema"
-        );
+        debug_assert!(self.section.keys.iter().any(|known| known.name == key), "{key} is not in the schema");
         let (name, value) = self.table.iter().find(|(name, _)| name.get_ref() == key)?;
         let line = self.source.line(name.span().start);
-        Some(Field {
-            source: self.source,
-            key: self.path_of(key),
-            line,
-            value: value.get_ref(),
-        })
+        Some(Field { source: self.source, key: self.path_of(key), line, value: value.get_ref() })
     }
 
     /// The value of a key that must be given.
     pub(crate) fn required(&self, key: &str) -> Result<Field<'a>, Error> {
-        let missing = || {
-            self.source
-                .error(self.line, self.path_of(key), "is missing: add it")
-        };
+        let missing = || self.source.error(self.line, self.path_of(key), "is missing: add it");
         self.get(key).ok_or_else(missing)
     }
 
     /// Of the keys `names`, the first in the file.
     pub(crate) fn first_of(&self, names: &[&str]) -> Option<Field<'a>> {
-        names
-            .iter()
-            .filter_map(|name| self.get(name))
-            .min_by_key(|field| field.line)
+        names.iter().filter_map(|name| self.get(name)).min_by_key(|field| field.line)
     }
 }
 
@@ -162,9 +114,7 @@ impl<'a> Field<'a> {
     }
 
     pub(crate) fn boolean(&self) -> Result<bool, Error> {
-        self.value
-            .as_bool()
-            .ok_or_else(|| self.wrong_type("true or false"))
+        self.value.as_bool().ok_or_else(|| self.wrong_type("true or false"))
     }
 
     /// A whole number within `range`; `hex` says how to show the range.
@@ -172,51 +122,34 @@ impl<'a> Field<'a> {
         let value = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
         value.filter(|value| range.contains(value)).ok_or_else(|| {
             let (min, max) = (range.start(), range.end());
-            let range = if hex {
-                format!("{min:#x} to {max:#x}")
-            } else {
-                format!("{min} to {max}")
-            };
+            let range = if hex { format!("{min:#x} to {max:#x}") } else { format!("{min} to {max}") };
             self.error(format!("{integer} is out of range: write a number from {range}"))
         })
     }
 
     pub(crate) fn integer(&self, range: RangeInclusive<u64>) -> Result<u64, Error> {
-        let integer = self
-            .value
-            .as_integer()
-            .ok_or_else(|| self.wrong_type("a whole number"))?;
+        let integer = self.value.as_integer().ok_or_else(|| self.wrong_type("a whole number"))?;
         self.ranged(integer, range, false)
     }
 
     pub(crate) fn address(&self, range: RangeInclusive<u64>, align: u64) -> Result<u64, Error> {
-        let integer = self
-            .value
-            .as_integer()
-            .ok_or_else(|| self.wrong_type("an address such as 0x4008_0000"))?;
+        let integer =
+            self.value.as_integer().ok_or_else(|| self.wrong_type("an address such as 0x4008_0000"))?;
         let value = self.ranged(integer, range, true)?;
         if value.is_multiple_of(align) {
             return Ok(value);
         }
         let below = value - value % align;
-        Err(self.error(format!(
-            "{value:#x} is not a multiple of {align:#x}: write {below:#x}, say"
-        )))
+        Err(self.error(format!("{value:#x} is not a multiple of {align:#x}: write {below:#x}, say")))
     }
 
     pub(crate) fn size(&self) -> Result<u64, Error> {
-        let text = self
-            .value
-            .as_str()
-            .ok_or_else(|| self.wrong_type("a size such as \"512MiB\""))?;
+        let text = self.value.as_str().ok_or_else(|| self.wrong_type("a size such as \"512MiB\""))?;
         units::size(text).map_err(|reason| self.error(reason))
     }
 
     pub(crate) fn duration(&self) -> Result<u64, Error> {
-        let text = self
-            .value
-            .as_str()
-            .ok_or_else(|| self.wrong_type("a duration such as \"250us\""))?;
+        let text = self.value.as_str().ok_or_else(|| self.wrong_type("a duration such as \"250us\""))?;
         units::duration(text).map_err(|reason| self.error(reason))
     }
 
@@ -238,21 +171,13 @@ impl<'a> Field<'a> {
 
     /// The value as an array.
     pub(crate) fn array(&self, expected: &str) -> Result<&'a [Spanned<DeValue<'a>>], Error> {
-        self.value
-            .as_array()
-            .map(|array| &array[..])
-            .ok_or_else(|| self.wrong_type(expected))
+        self.value.as_array().map(|array| &array[..]).ok_or_else(|| self.wrong_type(expected))
     }
 
     /// An element of the value, an array, as a field of its own.
     pub(crate) fn element(&self, element: &'a Spanned<DeValue<'a>>, key: String) -> Field<'a> {
         let line = self.source.line(element.span().start);
-        Field {
-            source: self.source,
-            key,
-            line,
-            value: element.get_ref(),
-        }
+        Field { source: self.source, key, line, value: element.get_ref() }
     }
 }
 
@@ -264,9 +189,6 @@ fn unknown_key(section: &Section, key: &str) -> String {
     let nearest = names().min_by_key(|name| strsim::damerau_levenshtein(name, key));
     match nearest.filter(|name| strsim::damerau_levenshtein(name, key) <= 2) {
         Some(name) => format!("unknown key: did you mean `{name}`?"),
-        None => format!(
-            "unknown key: use one of {}",
-            names().collect::<Vec<_>>().join(", ")
-        ),
+        None => format!("unknown key: use one of {}", names().collect::<Vec<_>>().join(", ")),
     }
 }

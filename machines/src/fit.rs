@@ -19,10 +19,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            ..Self::default()
-        }
+        Self { name: name.into(), ..Self::default() }
     }
 
     pub(crate) fn str(self, name: &'static str, text: &str) -> Self {
@@ -100,15 +97,8 @@ impl Images {
         if let Some(&index) = self.by_content.get(&(kind, hash)) {
             return Some(ImageId(index));
         }
-        let end = self
-            .data
-            .len()
-            .checked_add(bytes.len())?
-            .checked_next_multiple_of(ALIGN)?;
-        let (offset, size) = (
-            u32::try_from(self.data.len()).ok()?,
-            u32::try_from(bytes.len()).ok()?,
-        );
+        let end = self.data.len().checked_add(bytes.len())?.checked_next_multiple_of(ALIGN)?;
+        let (offset, size) = (u32::try_from(self.data.len()).ok()?, u32::try_from(bytes.len()).ok()?);
         u32::try_from(end).ok()?;
         let index = self.nodes.len();
         let node = Node::new(format!("{kind}-{}", index + 1))
@@ -146,11 +136,7 @@ impl Images {
             .str("description", description)
             .u32("#address-cells", 2)
             .child(Node::new("images").children(self.nodes))
-            .child(
-                Node::new("configurations")
-                    .str("default", &configuration.name)
-                    .child(configuration),
-            );
+            .child(Node::new("configurations").str("default", &configuration.name).child(configuration));
         let mut fdt = FdtWriter::new()?;
         root.write(&mut fdt)?;
         let mut out = fdt.finish()?;

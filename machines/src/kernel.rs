@@ -34,12 +34,7 @@ const ZBOOT_MAGIC: (usize, &[u8]) = (4, b"zimg");
 pub(crate) fn flatten(file: Vec<u8>, raw: Option<(u64, u64)>, memory: &Memory) -> Result<Flat, String> {
     let flat = if let Some((load, entry)) = raw {
         let mem_size = file.len() as u64;
-        Flat {
-            bytes: file,
-            load,
-            entry,
-            mem_size,
-        }
+        Flat { bytes: file, load, entry, mem_size }
     } else if file.starts_with(GZIP_MAGIC) {
         let mut bytes = Vec::new();
         let limit = memory.size.saturating_add(1);
@@ -51,10 +46,7 @@ pub(crate) fn flatten(file: Vec<u8>, raw: Option<(u64, u64)>, memory: &Memory) -
     } else {
         image(file, memory)?
     };
-    let end = flat
-        .load
-        .checked_add(flat.mem_size)
-        .ok_or("ends beyond the address space: link it lower")?;
+    let end = flat.load.checked_add(flat.mem_size).ok_or("ends beyond the address space: link it lower")?;
     if flat.bytes.is_empty() {
         return Err("is empty: name another file".into());
     }
@@ -83,11 +75,9 @@ fn image(bytes: Vec<u8>, memory: &Memory) -> Result<Flat, String> {
         );
     }
     if !has(IMAGE_MAGIC) {
-        return Err(
-            "is neither an arm64 Image (also gzipped) nor an ELF file: for a raw image write \
+        return Err("is neither an arm64 Image (also gzipped) nor an ELF file: for a raw image write \
                     { raw = \"FILE\", load = ADDRESS, entry = ADDRESS }"
-                .into(),
-        );
+            .into());
     }
     let field = |offset: usize| {
         let bytes = bytes.get(offset..).and_then(|rest| rest.first_chunk());
@@ -100,18 +90,10 @@ fn image(bytes: Vec<u8>, memory: &Memory) -> Result<Flat, String> {
     if flags & 1 != 0 {
         return Err("is a big-endian kernel: use a little-endian one".into());
     }
-    let load = memory
-        .base
-        .checked_add(text_offset)
-        .ok_or("has a wrong text_offset: fetch it again")?;
+    let load = memory.base.checked_add(text_offset).ok_or("has a wrong text_offset: fetch it again")?;
     // The image in the file may be longer than it says (a signature behind it) or shorter (its .bss).
     let mem_size = image_size.max(bytes.len() as u64);
-    Ok(Flat {
-        bytes,
-        load,
-        entry: load,
-        mem_size,
-    })
+    Ok(Flat { bytes, load, entry: load, mem_size })
 }
 
 /// An ELF file: its loadable segments at their physical addresses, the gaps zero.
@@ -127,32 +109,21 @@ fn elf(file: &[u8], memory: &Memory) -> Result<Flat, String> {
     };
     let mut segments: Vec<_> = headers.iter().filter(loaded).collect();
     segments.sort_by_key(|segment| segment.p_paddr(LittleEndian));
-    let first = segments
-        .first()
-        .ok_or("has nothing to load: link it as a program")?;
+    let first = segments.first().ok_or("has nothing to load: link it as a program")?;
     // Aligned as the hypervisor copies it.
     let load = first.p_paddr(LittleEndian) & !7;
     let entry = header.e_entry.get(LittleEndian);
-    let mut flat = Flat {
-        bytes: Vec::new(),
-        load,
-        entry,
-        mem_size: 0,
-    };
+    let mut flat = Flat { bytes: Vec::new(), load, entry, mem_size: 0 };
     for segment in segments {
         let start = segment.p_paddr(LittleEndian) - load;
-        let end = start
-            .checked_add(segment.p_memsz(LittleEndian))
-            .filter(|&end| end <= memory.size);
+        let end = start.checked_add(segment.p_memsz(LittleEndian)).filter(|&end| end <= memory.size);
         let end = end.ok_or_else(|| {
             let (at, size) = (segment.p_paddr(LittleEndian), segment.p_memsz(LittleEndian));
             format!(
                 "the segment at {at:#x} with {size:#x} bytes does not fit into the RAM: give it more memory"
             )
         })?;
-        let data = segment
-            .data(LittleEndian, file)
-            .map_err(|()| "is truncated: build it again")?;
+        let data = segment.data(LittleEndian, file).map_err(|()| "is truncated: build it again")?;
         if start < flat.mem_size || data.len() as u64 > end - start {
             return Err("has overlapping segments: correct its linker script".into());
         }

@@ -128,19 +128,12 @@ impl Machine {
         if vms.is_empty() {
             return Err(tables.error("the machine has no VM: add a [[vm]] table"));
         }
-        Ok(Self {
-            name,
-            vms,
-            file: file.to_owned(),
-        })
+        Ok(Self { name, vms, file: file.to_owned() })
     }
 
     /// The built-in artefacts that the machine needs: package and file, in the order of the file, some maybe twice.
     pub fn artefacts(&self) -> impl Iterator<Item = (&str, &str)> {
-        let inputs = self
-            .vms
-            .iter()
-            .flat_map(|vm| [Some(&vm.kernel.input), vm.initrd.as_ref()]);
+        let inputs = self.vms.iter().flat_map(|vm| [Some(&vm.kernel.input), vm.initrd.as_ref()]);
         inputs.flatten().filter_map(|input| match &input.origin {
             Origin::Artefact { package, file } => Some((package.as_str(), file.as_str())),
             Origin::Path(_) => None,
@@ -151,30 +144,17 @@ impl Machine {
 impl Vm {
     fn read(vm: &Fields<'_>, name: String, file: &Path) -> Result<Self, Error> {
         let max_vcpus = u64::from(MAX_VCPUS);
-        let vcpus = vm
-            .get("vcpus")
-            .map_or(Ok(1), |field| field.integer(1..=max_vcpus))? as u32;
+        let vcpus = vm.get("vcpus").map_or(Ok(1), |field| field.integer(1..=max_vcpus))? as u32;
         let (schedule, affinity) = match vm.get("schedule") {
             Some(field) => read_schedule(&field, vcpus)?,
-            None => (
-                Schedule::Share {
-                    weight: DEFAULT_WEIGHT,
-                    cap_percent: 0,
-                },
-                u64::MAX,
-            ),
+            None => (Schedule::Share { weight: DEFAULT_WEIGHT, cap_percent: 0 }, u64::MAX),
         };
         let memory = vm.required("memory")?;
         Ok(Self {
             name,
             kernel: read_kernel(&vm.required("kernel")?, file)?,
-            initrd: vm
-                .get("initrd")
-                .map(|field| Input::read(&field, file))
-                .transpose()?,
-            cmdline: vm
-                .get("cmdline")
-                .map_or(Ok(String::new()), |field| cmdline(&field))?,
+            initrd: vm.get("initrd").map(|field| Input::read(&field, file)).transpose()?,
+            cmdline: vm.get("cmdline").map_or(Ok(String::new()), |field| cmdline(&field))?,
             vcpus,
             memory: read_memory(&memory)?,
             schedule,
@@ -189,10 +169,7 @@ impl Input {
         let written = field.string()?;
         let origin = match written.split_once(':') {
             Some((package, file)) if is_word(package) && !file.contains(['/', '\\']) && !file.is_empty() => {
-                Origin::Artefact {
-                    package: package.to_owned(),
-                    file: file.to_owned(),
-                }
+                Origin::Artefact { package: package.to_owned(), file: file.to_owned() }
             }
             _ => {
                 let path = machine_file.parent().unwrap_or(Path::new("")).join(written);
@@ -205,37 +182,24 @@ impl Input {
                 Origin::Path(path)
             }
         };
-        Ok(Self {
-            origin,
-            written: written.to_owned(),
-            key: field.key().to_owned(),
-            line: field.line(),
-        })
+        Ok(Self { origin, written: written.to_owned(), key: field.key().to_owned(), line: field.line() })
     }
 }
 
 fn is_word(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// What the VM at `index` is called in errors: by its name if it has one.
 fn vm_key(vm: &DeValue<'_>, index: usize) -> String {
-    let name = vm
-        .get("name")
-        .and_then(|name| name.get_ref().as_str())
-        .filter(|name| bundle::is_name(name));
+    let name = vm.get("name").and_then(|name| name.get_ref().as_str()).filter(|name| bundle::is_name(name));
     name.map_or_else(|| format!("vm[{index}]"), |name| format!("vm[{name}]"))
 }
 
 fn vm_name(field: &Field<'_>) -> Result<String, Error> {
     let name = field.string()?;
     if !bundle::is_name(name) {
-        return Err(field.error(format!(
-            "\"{name}\" is not a name: write 1 to 31 of a-z, 0-9 and -"
-        )));
+        return Err(field.error(format!("\"{name}\" is not a name: write 1 to 31 of a-z, 0-9 and -")));
     }
     if name == RESERVED_NAME {
         return Err(field.error("\"mobivmm\" is the hypervisor's own console: choose another name"));
@@ -256,29 +220,19 @@ fn cmdline(field: &Field<'_>) -> Result<String, Error> {
 
 fn read_kernel(field: &Field<'_>, file: &Path) -> Result<Kernel, Error> {
     if field.is_string() {
-        return Ok(Kernel {
-            input: Input::read(field, file)?,
-            raw: None,
-        });
+        return Ok(Kernel { input: Input::read(field, file)?, raw: None });
     }
     let raw = field.table(&schema::KERNEL)?;
     let input = Input::read(&raw.required("raw")?, file)?;
     let load = raw.required("load")?.address(RAM_BASE..=RAM_END - 1, 8)?;
     let entry = raw.required("entry")?.address(load..=RAM_END - 1, 4)?;
-    Ok(Kernel {
-        input,
-        raw: Some((load, entry)),
-    })
+    Ok(Kernel { input, raw: Some((load, entry)) })
 }
 
 fn read_memory(field: &Field<'_>) -> Result<Memory, Error> {
     let (size_field, base_field, identity_field) = if field.is_table() {
         let memory = field.table(&schema::MEMORY)?;
-        (
-            memory.required("size")?,
-            memory.get("base"),
-            memory.get("identity"),
-        )
+        (memory.required("size")?, memory.get("base"), memory.get("identity"))
     } else {
         (field.clone(), None, None)
     };
@@ -324,11 +278,7 @@ fn refuse_overlap(vms: &[Vm], field: &Field<'_>) -> Result<(), Error> {
 }
 
 fn read_schedule(field: &Field<'_>, vcpus: u32) -> Result<(Schedule, u64), Error> {
-    const FORMS: [&[&str]; 3] = [
-        &["weight", "cap"],
-        &["budget", "period", "deadline"],
-        &["exclusive"],
-    ];
+    const FORMS: [&[&str]; 3] = [&["weight", "cap"], &["budget", "period", "deadline"], &["exclusive"]];
     let schedule = field.table(&schema::SCHEDULE)?;
     let mut used = FORMS.iter().filter_map(|form| schedule.first_of(form));
     if let (Some(first), Some(second)) = (used.next(), used.next()) {
@@ -346,18 +296,10 @@ fn read_schedule(field: &Field<'_>, vcpus: u32) -> Result<(Schedule, u64), Error
         read_reservation(&schedule)?
     } else {
         let (max_weight, max_cap) = (u64::from(MAX_WEIGHT), u64::from(vcpus) * 100);
-        let weight = schedule
-            .get("weight")
-            .map(|field| field.integer(1..=max_weight))
-            .transpose()?;
-        let cap = schedule
-            .get("cap")
-            .map_or(Ok(0), |field| field.integer(0..=max_cap))?;
+        let weight = schedule.get("weight").map(|field| field.integer(1..=max_weight)).transpose()?;
+        let cap = schedule.get("cap").map_or(Ok(0), |field| field.integer(0..=max_cap))?;
         let weight = weight.map_or(DEFAULT_WEIGHT, |weight| weight as u32);
-        Schedule::Share {
-            weight,
-            cap_percent: cap as u32,
-        }
+        Schedule::Share { weight, cap_percent: cap as u32 }
     };
     let affinity = match schedule.get("affinity") {
         Some(field) => read_affinity(&field)?,
@@ -389,11 +331,7 @@ fn read_reservation(schedule: &Fields<'_>) -> Result<Schedule, Error> {
     match deadline {
         Some(field) if deadline_ns > period_ns => Err(field.error("is longer than period: shorten it")),
         Some(field) if deadline_ns < budget_ns => Err(field.error("is shorter than budget: lengthen it")),
-        _ => Ok(Schedule::Reservation {
-            budget_ns,
-            period_ns,
-            deadline_ns,
-        }),
+        _ => Ok(Schedule::Reservation { budget_ns, period_ns, deadline_ns }),
     }
 }
 
@@ -409,9 +347,5 @@ fn read_affinity(field: &Field<'_>) -> Result<u64, Error> {
     for element in field.array(EXPECTED)? {
         affinity |= 1 << field.element(element, field.key().to_owned()).integer(0..=63)?;
     }
-    if affinity == 0 {
-        Err(field.error(format!("allows no CPU: write {EXPECTED}")))
-    } else {
-        Ok(affinity)
-    }
+    if affinity == 0 { Err(field.error(format!("allows no CPU: write {EXPECTED}"))) } else { Ok(affinity) }
 }

@@ -36,11 +36,7 @@ pub(crate) fn place(
     let dtb = if below { memory.base } else { align(kernel_end) };
     let used = kernel_end.max(dtb.saturating_add(DTB_WINDOW));
     let initrd = align(used);
-    let end = if initrd_size == 0 {
-        used
-    } else {
-        initrd.saturating_add(initrd_size)
-    };
+    let end = if initrd_size == 0 { used } else { initrd.saturating_add(initrd_size) };
     if end > memory.base + memory.size {
         let needed = end - memory.base;
         return Err(needed.checked_next_multiple_of(RAM_ALIGN).unwrap_or(needed));
@@ -56,11 +52,7 @@ fn align(address: u64) -> u64 {
 mod tests {
     use super::*;
     const BASE: u64 = 0x4000_0000;
-    const MEMORY: Memory = Memory {
-        base: BASE,
-        size: 16 << 20,
-        identity: false,
-    };
+    const MEMORY: Memory = Memory { base: BASE, size: 16 << 20, identity: false };
 
     #[test]
     fn device_tree_below_a_kernel_that_leaves_room_and_else_behind_it() {

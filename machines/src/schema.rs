@@ -24,70 +24,41 @@ const fn key(name: &'static str, kind: &'static str, text: &'static str) -> Key 
 }
 
 /// Keys that a later version is going to know, and what to say to somebody who uses one already.
-pub(crate) const LATER: [(&str, &str); 1] = [(
-    "vmn",
-    "this version does not know virtual machine networks: remove the [[vmn]] tables",
-)];
+pub(crate) const LATER: [(&str, &str); 1] =
+    [("vmn", "this version does not know virtual machine networks: remove the [[vmn]] tables")];
 
 pub(crate) const ROOT: Section = Section {
     header: "",
     text: "",
-    keys: &[
-        key("machine", "table, required", ""),
-        key("vm", "array of tables, required", ""),
-    ],
+    keys: &[key("machine", "table, required", ""), key("vm", "array of tables, required", "")],
 };
 
 pub(crate) const MACHINE: Section = Section {
     header: "[machine]",
     text: "The machine as a whole. Required, once.",
-    keys: &[key(
-        "name",
-        "string, required",
-        "Shown to people: 1 to 31 of a-z, 0-9 and -.",
-    )],
+    keys: &[key("name", "string, required", "Shown to people: 1 to 31 of a-z, 0-9 and -.")],
 };
 
 pub(crate) const VM: Section = Section {
     header: "[[vm]]",
     text: "A virtual machine: 1 to 16 of them.",
     keys: &[
-        key(
-            "name",
-            "string, required",
-            "1 to 31 of a-z, 0-9 and -; unique; not \"mobivmm\".",
-        ),
+        key("name", "string, required", "1 to 31 of a-z, 0-9 and -; unique; not \"mobivmm\"."),
         key(
             "kernel",
             "string or table, required",
             "An arm64 Image (may be gzipped) or an AArch64 ELF file: a path relative to this file, or a built-in \
              artefact \"crate:file\". A table for a raw image.",
         ),
-        key(
-            "initrd",
-            "string, optional",
-            "The initial RAM disk: a path or an artefact.",
-        ),
-        key(
-            "cmdline",
-            "string, default \"\"",
-            "The boot arguments, at most 2047 bytes.",
-        ),
-        key(
-            "vcpus",
-            "integer, default 1",
-            "1 to 8 (GICv2 has eight CPU interfaces).",
-        ),
+        key("initrd", "string, optional", "The initial RAM disk: a path or an artefact."),
+        key("cmdline", "string, default \"\"", "The boot arguments, at most 2047 bytes."),
+        key("vcpus", "integer, default 1", "1 to 8 (GICv2 has eight CPU interfaces)."),
         key(
             "memory",
             "size or table, required",
             "RAM at 0x4000_0000, a multiple of \"2MiB\". A table for more.",
         ),
-        key(
-            "schedule",
-            "table, default { weight = 256 }",
-            "How its vCPUs get CPU time.",
-        ),
+        key("schedule", "table, default { weight = 256 }", "How its vCPUs get CPU time."),
     ],
 };
 
@@ -96,16 +67,8 @@ pub(crate) const KERNEL: Section = Section {
     text: "A raw image: bytes without a header.",
     keys: &[
         key("raw", "string, required", "A path or an artefact."),
-        key(
-            "load",
-            "integer, required",
-            "The guest address of its first byte, a multiple of 8.",
-        ),
-        key(
-            "entry",
-            "integer, required",
-            "The guest address of its first instruction, a multiple of 4.",
-        ),
+        key("load", "integer, required", "The guest address of its first byte, a multiple of 8."),
+        key("entry", "integer, required", "The guest address of its first instruction, a multiple of 4."),
     ],
 };
 
@@ -132,32 +95,16 @@ pub(crate) const SCHEDULE: Section = Section {
     text: "One of three forms: a share (weight, cap), a reservation (budget, period, deadline), or exclusive. \
            affinity goes with any.",
     keys: &[
-        key(
-            "weight",
-            "integer, default 256",
-            "The VM's share relative to others' weights: 1 to 65535.",
-        ),
+        key("weight", "integer, default 256", "The VM's share relative to others' weights: 1 to 65535."),
         key(
             "cap",
             "integer, default 0",
             "An upper limit in percent of one CPU, at most 100 a vCPU; 0 = none.",
         ),
-        key(
-            "budget",
-            "duration, optional",
-            "CPU time for each vCPU in every period, at least \"1us\".",
-        ),
+        key("budget", "duration, optional", "CPU time for each vCPU in every period, at least \"1us\"."),
         key("period", "duration, with budget", "At most \"10s\"."),
-        key(
-            "deadline",
-            "duration, default period",
-            "Since the period's start: the budget is had by then.",
-        ),
-        key(
-            "exclusive",
-            "boolean, optional",
-            "true: each vCPU has a CPU of its own.",
-        ),
+        key("deadline", "duration, default period", "Since the period's start: the budget is had by then."),
+        key("exclusive", "boolean, optional", "true: each vCPU has a CPU of its own."),
         key(
             "affinity",
             "\"all\" or array, default \"all\"",

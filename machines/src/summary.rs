@@ -11,13 +11,7 @@ impl Machine {
         let mut rows = vec![["VM", "vCPUs", "memory", "CPUs", "schedule"].map(String::from)];
         rows.extend(self.vms.iter().map(|vm| {
             let memory = show_size(vm.memory.size);
-            [
-                vm.name.clone(),
-                vm.vcpus.to_string(),
-                memory,
-                cpus(vm.affinity),
-                show_schedule(&vm.schedule),
-            ]
+            [vm.name.clone(), vm.vcpus.to_string(), memory, cpus(vm.affinity), show_schedule(&vm.schedule)]
         }));
         let sum = |of: fn(&Vm) -> u64| self.vms.iter().map(of).sum::<u64>();
         let memory = show_size(sum(|vm| vm.memory.size));
@@ -29,10 +23,7 @@ impl Machine {
         let [name, vcpus, memory, cpus] = [0, 1, 2, 3].map(width);
         for [n, v, m, c, schedule] in &rows {
             // Writing to a String cannot fail.
-            let _ = writeln!(
-                out,
-                "  {n:name$}  {v:>vcpus$}  {m:>memory$}  {c:cpus$}  {schedule}"
-            );
+            let _ = writeln!(out, "  {n:name$}  {v:>vcpus$}  {m:>memory$}  {c:cpus$}  {schedule}");
         }
         out
     }
@@ -43,9 +34,7 @@ impl Machine {
         for vm in &self.vms {
             match vm.schedule {
                 Schedule::Share { weight, .. } => weights += weight,
-                Schedule::Reservation {
-                    budget_ns, period_ns, ..
-                } => {
+                Schedule::Reservation { budget_ns, period_ns, .. } => {
                     reserved += f64::from(vm.vcpus) * percent(budget_ns, period_ns);
                 }
                 Schedule::Exclusive => exclusive += vm.vcpus,
@@ -61,26 +50,12 @@ fn percent(budget_ns: u64, period_ns: u64) -> f64 {
 
 fn show_schedule(schedule: &Schedule) -> String {
     match *schedule {
-        Schedule::Share {
-            weight,
-            cap_percent: 0,
-        } => format!("share, weight {weight}"),
+        Schedule::Share { weight, cap_percent: 0 } => format!("share, weight {weight}"),
         Schedule::Share { weight, cap_percent } => format!("share, weight {weight}, cap {cap_percent} %"),
-        Schedule::Reservation {
-            budget_ns,
-            period_ns,
-            deadline_ns,
-        } => {
+        Schedule::Reservation { budget_ns, period_ns, deadline_ns } => {
             let [budget, period, deadline] = [budget_ns, period_ns, deadline_ns].map(show_duration);
-            let by = if deadline == period {
-                String::new()
-            } else {
-                format!(" by {deadline}")
-            };
-            format!(
-                "{budget} in every {period}{by} ({:.1} %)",
-                percent(budget_ns, period_ns)
-            )
+            let by = if deadline == period { String::new() } else { format!(" by {deadline}") };
+            format!("{budget} in every {period}{by} ({:.1} %)", percent(budget_ns, period_ns))
         }
         Schedule::Exclusive => "a CPU each".into(),
     }
@@ -90,8 +65,6 @@ fn cpus(affinity: u64) -> String {
     if affinity == u64::MAX {
         return "all".into();
     }
-    let cpus = (0..64)
-        .filter(|cpu| affinity >> cpu & 1 != 0)
-        .map(|cpu| cpu.to_string());
+    let cpus = (0..64).filter(|cpu| affinity >> cpu & 1 != 0).map(|cpu| cpu.to_string());
     cpus.collect::<Vec<_>>().join(",")
 }

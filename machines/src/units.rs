@@ -39,10 +39,7 @@ pub(crate) fn show_duration(ns: u64) -> String {
 }
 
 fn show(value: u64, units: &[(&str, u64)]) -> Option<String> {
-    let (name, factor) = units
-        .iter()
-        .rev()
-        .find(|(_, factor)| value.is_multiple_of(*factor))?;
+    let (name, factor) = units.iter().rev().find(|(_, factor)| value.is_multiple_of(*factor))?;
     Some(format!("{}{name}", value / factor))
 }
 

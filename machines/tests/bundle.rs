@@ -36,10 +36,7 @@ fn compile(text: &str) -> Vec<u8> {
         assert_eq!((package, file), ("guest", "ramdisk"));
         anyhow::Ok(ramdisk.clone())
     };
-    Machine::load(&common::machine_file(dir.path(), text))
-        .unwrap()
-        .compile(&resolver)
-        .unwrap()
+    Machine::load(&common::machine_file(dir.path(), text)).unwrap().compile(&resolver).unwrap()
 }
 
 /// The path of U-Boot's `dumpimage`, if it is installed or `DUMPIMAGE` names it.
@@ -90,10 +87,7 @@ fn dumpimage_lists_the_images_and_extracts_them() {
     }
 
     let mut extract = Command::new(&dumpimage);
-    extract
-        .args(["-T", "flat_dt", "-p", "1", "-o"])
-        .arg(&extracted)
-        .arg(&itb);
+    extract.args(["-T", "flat_dt", "-p", "1", "-o"]).arg(&extracted).arg(&itb);
     assert!(extract.output().unwrap().status.success());
     assert_eq!(std::fs::read(&extracted).unwrap(), [7; 5000]);
 }

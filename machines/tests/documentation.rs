@@ -13,22 +13,15 @@ fn the_documentation_contains_the_schema_as_it_is_printed() {
     let document = std::fs::read_to_string(path).unwrap();
     let (_, rest) = document.split_once("```text\n").unwrap();
     let (schema, _) = rest.split_once("```").unwrap();
-    assert_eq!(
-        schema,
-        explain(),
-        "copy the output of `cargo xtask machine explain` into the document"
-    );
+    assert_eq!(schema, explain(), "copy the output of `cargo xtask machine explain` into the document");
 }
 
 #[test]
 fn the_examples_of_the_documentation_are_accepted() {
     let path = project().join("docs/machine-file.md");
     let document = std::fs::read_to_string(&path).unwrap();
-    let examples: Vec<_> = document
-        .split("```toml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
+    let examples: Vec<_> =
+        document.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(!examples.is_empty());
     for example in examples {
         Machine::parse(&path, example).unwrap();
@@ -39,24 +32,15 @@ fn the_examples_of_the_documentation_are_accepted() {
 fn the_machine_files_of_the_project_are_accepted() {
     let load = |name: &str| Machine::load(&project().join("machines").join(name)).unwrap();
     let phone = load("phone.toml");
-    let names: Vec<_> = phone
-        .vms
-        .iter()
-        .map(|vm| (vm.name.as_str(), vm.vcpus, vm.memory.size >> 20))
-        .collect();
+    let names: Vec<_> =
+        phone.vms.iter().map(|vm| (vm.name.as_str(), vm.vcpus, vm.memory.size >> 20)).collect();
     assert_eq!(names, [("linux", 2, 512), ("control", 1, 16)]);
-    let reservation = Schedule::Reservation {
-        budget_ns: 250_000,
-        period_ns: 1_000_000,
-        deadline_ns: 1_000_000,
-    };
+    let reservation =
+        Schedule::Reservation { budget_ns: 250_000, period_ns: 1_000_000, deadline_ns: 1_000_000 };
     assert_eq!(phone.vms[1].schedule, reservation);
     let artefacts: Vec<_> = phone.artefacts().collect();
     let linux = [("linux-guest", "Image"), ("linux-guest", "initramfs.cpio.gz")];
-    assert_eq!(
-        artefacts,
-        [&linux[..], &[("rtos-guest", "control-loop")]].concat()
-    );
+    assert_eq!(artefacts, [&linux[..], &[("rtos-guest", "control-loop")]].concat());
 
     let two = load("two-linux.toml");
     assert_eq!(two.vms.iter().map(|vm| vm.vcpus).collect::<Vec<_>>(), [4, 4]);

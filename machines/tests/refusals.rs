@@ -9,9 +9,7 @@ fn refusal(text: &str) -> Error {
     let dir = common::guests();
     let file = common::machine_file(dir.path(), text);
     let no_artefact = |_: &str, file: &str| anyhow::bail!("{file} is not built");
-    let error = Machine::load(&file)
-        .and_then(|machine| machine.compile(&no_artefact).map(drop))
-        .unwrap_err();
+    let error = Machine::load(&file).and_then(|machine| machine.compile(&no_artefact).map(drop)).unwrap_err();
     assert_eq!(error.file, file);
     error
 }
@@ -44,10 +42,7 @@ fn with_kernel(kernel: &str) -> String {
 #[test]
 fn the_message_has_the_form_that_editors_parse() {
     let error = refusal(&with("vcpu = 2"));
-    let expected = format!(
-        "{}:7: vm[a].vcpu: unknown key: did you mean `vcpus`?",
-        error.file.display()
-    );
+    let expected = format!("{}:7: vm[a].vcpu: unknown key: did you mean `vcpus`?", error.file.display());
     assert_eq!(error.to_string(), expected);
 }
 
@@ -61,48 +56,20 @@ fn the_unchanged_base_of_these_tests_is_accepted() {
 #[test]
 fn a_file_that_is_not_there_or_is_not_toml() {
     let error = Machine::load("no/such.toml".as_ref()).unwrap_err();
-    assert!(
-        error.to_string().starts_with("no/such.toml: cannot be read: "),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("no/such.toml: cannot be read: "), "{error}");
     refused("[machine]\nname = \"m\n", 2, "", "invalid basic string");
     refused("[machine]\nname = \"m\"\nname = \"m\"\n", 3, "", "duplicate key");
 }
 
 #[test]
 fn unknown_keys() {
-    refused(
-        &with("weight = 3"),
-        7,
-        "vm[a].weight",
-        "use one of name, kernel, initrd",
-    );
-    refused(
-        &with("schedule = { wieght = 3 }"),
-        7,
-        "vm[a].schedule.wieght",
-        "did you mean `weight`?",
-    );
+    refused(&with("weight = 3"), 7, "vm[a].weight", "use one of name, kernel, initrd");
+    refused(&with("schedule = { wieght = 3 }"), 7, "vm[a].schedule.wieght", "did you mean `weight`?");
     refused(&with("[machines]"), 7, "machines", "did you mean `machine`?");
-    refused(
-        &with("[[vmn]]\nname = \"lan\""),
-        7,
-        "vmn",
-        "does not know virtual machine networks",
-    );
-    refused(
-        &with_memory("{ size = \"16MiB\", bas = 1 }"),
-        6,
-        "vm[a].memory.bas",
-        "did you mean `base`?",
-    );
+    refused(&with("[[vmn]]\nname = \"lan\""), 7, "vmn", "does not know virtual machine networks");
+    refused(&with_memory("{ size = \"16MiB\", bas = 1 }"), 6, "vm[a].memory.bas", "did you mean `base`?");
     let kernel = "{ raw = \"blob.bin\", load = 0x4008_0000, entri = 0 }";
-    refused(
-        &with_kernel(kernel),
-        5,
-        "vm[a].kernel.entri",
-        "did you mean `entry`?",
-    );
+    refused(&with_kernel(kernel), 5, "vm[a].kernel.entri", "did you mean `entry`?");
 }
 
 #[test]
@@ -113,64 +80,24 @@ fn missing_keys() {
     refused("[machine]\n", 1, "machine.name", "is missing");
     refused("\n[machine]\n[[vm]]\n", 2, "machine.name", "is missing");
     refused("[machine]\nname = \"m\"\n[[vm]]\n", 3, "vm[0].name", "is missing");
-    refused(
-        "[machine]\nname = \"m\"\n[[vm]]\nname = \"a\"\n",
-        3,
-        "vm[a].memory",
-        "is missing",
-    );
+    refused("[machine]\nname = \"m\"\n[[vm]]\nname = \"a\"\n", 3, "vm[a].memory", "is missing");
 }
 
 #[test]
 fn wrong_types() {
-    refused(
-        &with("vcpus = \"2\""),
-        7,
-        "vm[a].vcpus",
-        "is of type string: write a whole number",
-    );
-    refused(
-        &with("cmdline = 3"),
-        7,
-        "vm[a].cmdline",
-        "is of type integer: write a string",
-    );
+    refused(&with("vcpus = \"2\""), 7, "vm[a].vcpus", "is of type string: write a whole number");
+    refused(&with("cmdline = 3"), 7, "vm[a].cmdline", "is of type integer: write a string");
     refused(&with("schedule = 3"), 7, "vm[a].schedule", "write a table");
-    refused(
-        &with("schedule = { exclusive = 1 }"),
-        7,
-        "vm[a].schedule.exclusive",
-        "write true or false",
-    );
+    refused(&with("schedule = { exclusive = 1 }"), 7, "vm[a].schedule.exclusive", "write true or false");
     refused(&with_memory("16"), 6, "vm[a].memory", "write a size such as");
-    refused(
-        "[machine]\nname = \"m\"\n[vm]\n",
-        3,
-        "vm",
-        "write [[vm]] for each VM",
-    );
+    refused("[machine]\nname = \"m\"\n[vm]\n", 3, "vm", "write [[vm]] for each VM");
 }
 
 #[test]
 fn names() {
-    refused(
-        &with("[[vm]]\nname = \"a\""),
-        8,
-        "vm[a].name",
-        "an earlier VM has this name",
-    );
-    refused(
-        &with("[[vm]]\nname = \"A b\""),
-        8,
-        "vm[1].name",
-        "write 1 to 31 of a-z",
-    );
-    refused(
-        &with("[[vm]]\nname = \"mobivmm\""),
-        8,
-        "vm[mobivmm].name",
-        "choose another name",
-    );
+    refused(&with("[[vm]]\nname = \"a\""), 8, "vm[a].name", "an earlier VM has this name");
+    refused(&with("[[vm]]\nname = \"A b\""), 8, "vm[1].name", "write 1 to 31 of a-z");
+    refused(&with("[[vm]]\nname = \"mobivmm\""), 8, "vm[mobivmm].name", "choose another name");
     let more = |n| format!("[[vm]]\nname = \"b{n}\"\nkernel = \"Image\"\nmemory = \"16MiB\"\n");
     let many = with("") + &(0..16).map(more).collect::<String>();
     refused(&many, 8 + 15 * 4, "vm[b15]", "more than 16 VMs");
@@ -190,71 +117,31 @@ fn missing_files_and_artefacts() {
 
 #[test]
 fn unusable_images() {
-    refused(
-        &with_kernel("\"initrd\""),
-        5,
-        "vm[a].kernel",
-        "is neither an arm64 Image",
-    );
+    refused(&with_kernel("\"initrd\""), 5, "vm[a].kernel", "is neither an arm64 Image");
     let outside = "{ raw = \"blob.bin\", load = 0x8000_0000, entry = 0x8000_0000 }";
-    refused(
-        &with_kernel(outside),
-        5,
-        "vm[a].kernel.raw",
-        "outside the VM's RAM",
-    );
+    refused(&with_kernel(outside), 5, "vm[a].kernel.raw", "outside the VM's RAM");
     let beyond = "{ raw = \"blob.bin\", load = 0x4000_0000, entry = 0x4000_0064 }";
-    refused(
-        &with_kernel(beyond),
-        5,
-        "vm[a].kernel.raw",
-        "is no instruction of the image",
-    );
+    refused(&with_kernel(beyond), 5, "vm[a].kernel.raw", "is no instruction of the image");
     let before = "{ raw = \"blob.bin\", load = 0x4000_0008, entry = 0x4000_0000 }";
-    refused(
-        &with_kernel(before),
-        5,
-        "vm[a].kernel.entry",
-        "write a number from 0x40000008",
-    );
+    refused(&with_kernel(before), 5, "vm[a].kernel.entry", "write a number from 0x40000008");
     let odd = "{ raw = \"blob.bin\", load = 0x4000_0004, entry = 0x4000_0004 }";
-    refused(
-        &with_kernel(odd),
-        5,
-        "vm[a].kernel.load",
-        "is not a multiple of 0x8",
-    );
+    refused(&with_kernel(odd), 5, "vm[a].kernel.load", "is not a multiple of 0x8");
 }
 
 #[test]
 fn memory() {
-    refused(
-        &with_memory("\"16MB\""),
-        6,
-        "vm[a].memory",
-        "write a whole number and a unit",
-    );
+    refused(&with_memory("\"16MB\""), 6, "vm[a].memory", "write a whole number and a unit");
     refused(&with_memory("\"3MiB\""), 6, "vm[a].memory", "round it up");
     refused(&with_memory("\"0MiB\""), 6, "vm[a].memory", "round it up");
     refused(&with_memory("\"1024GiB\""), 6, "vm[a].memory", "40-bit");
-    refused(
-        &with_memory("{ size = \"16MiB\", base = 0x1000 }"),
-        6,
-        "vm[a].memory.base",
-        "from 0x40000000",
-    );
+    refused(&with_memory("{ size = \"16MiB\", base = 0x1000 }"), 6, "vm[a].memory.base", "from 0x40000000");
     refused(
         &with_memory("{ size = \"16MiB\", base = 0x4000_1000 }"),
         6,
         "vm[a].memory.base",
         "write 0x40000000",
     );
-    refused(
-        &with_memory("{ size = \"16MiB\", base = -1 }"),
-        6,
-        "vm[a].memory.base",
-        "out of range",
-    );
+    refused(&with_memory("{ size = \"16MiB\", base = -1 }"), 6, "vm[a].memory.base", "out of range");
     refused(
         &with_memory("{ size = \"16MiB\", identity = true }"),
         6,
@@ -267,18 +154,11 @@ fn memory() {
 fn too_little_memory_for_the_images() {
     let text = with("initrd = \"initrd\"").replace("16MiB", "2MiB");
     let dir = common::guests();
-    std::fs::write(
-        dir.path().join("Image"),
-        common::arm64_image(0x1_0000, (2 << 20) - 0x1_0000),
-    )
-    .unwrap();
+    std::fs::write(dir.path().join("Image"), common::arm64_image(0x1_0000, (2 << 20) - 0x1_0000)).unwrap();
     let machine = Machine::load(&common::machine_file(dir.path(), &text)).unwrap();
     let error = machine.compile(&|_, _| unreachable!("no artefacts")).unwrap_err();
     assert_eq!((error.line, error.key.as_str()), (6, "vm[a].memory"), "{error}");
-    assert!(
-        error.reason.contains("2MiB are too little") && error.reason.contains("need 4MiB"),
-        "{error}"
-    );
+    assert!(error.reason.contains("2MiB are too little") && error.reason.contains("need 4MiB"), "{error}");
 }
 
 #[test]
@@ -288,12 +168,7 @@ fn identity_memory_of_two_vms_must_not_overlap() {
         format!("{vm}memory = {{ size = \"16MiB\", base = {base}, identity = true }}")
     };
     let first = with_memory("{ size = \"16MiB\", base = 0x8000_0000, identity = true }");
-    refused(
-        &(first.clone() + &second("0x80e0_0000")),
-        11,
-        "vm[b].memory",
-        "overlaps the memory of VM \"a\"",
-    );
+    refused(&(first.clone() + &second("0x80e0_0000")), 11, "vm[b].memory", "overlaps the memory of VM \"a\"");
     let dir = common::guests();
     let apart = first + &second("0x8100_0000");
     Machine::load(&common::machine_file(dir.path(), &apart)).unwrap();
@@ -302,29 +177,14 @@ fn identity_memory_of_two_vms_must_not_overlap() {
 #[test]
 fn vcpus() {
     for bad in ["0", "9", "-1", "0x100000000"] {
-        refused(
-            &with(&format!("vcpus = {bad}")),
-            7,
-            "vm[a].vcpus",
-            "write a number from 1 to 8",
-        );
+        refused(&with(&format!("vcpus = {bad}")), 7, "vm[a].vcpus", "write a number from 1 to 8");
     }
 }
 
 #[test]
 fn cmdline() {
-    refused(
-        &with(&format!("cmdline = \"{}\"", "x".repeat(2048))),
-        7,
-        "vm[a].cmdline",
-        "shorten it to 2047",
-    );
-    refused(
-        &with("cmdline = \"a\\nb\""),
-        7,
-        "vm[a].cmdline",
-        "control character",
-    );
+    refused(&with(&format!("cmdline = \"{}\"", "x".repeat(2048))), 7, "vm[a].cmdline", "shorten it to 2047");
+    refused(&with("cmdline = \"a\\nb\""), 7, "vm[a].cmdline", "control character");
 }
 
 #[test]
@@ -333,58 +193,22 @@ fn schedules() {
         let key = format!("vm[a].schedule{key}");
         refused(&with(&format!("schedule = {{ {schedule} }}")), 7, &key, reason);
     };
-    refused(
-        "budget = \"2ms\", period = \"1ms\"",
-        ".budget",
-        "is longer than period",
-    );
-    refused(
-        "budget = \"1us\", period = \"1ms\", deadline = \"2ms\"",
-        ".deadline",
-        "is longer than period",
-    );
-    refused(
-        "budget = \"9us\", period = \"1ms\", deadline = \"8us\"",
-        ".deadline",
-        "is shorter than budget",
-    );
-    refused(
-        "budget = \"10ns\", period = \"1ms\"",
-        ".budget",
-        "is shorter than 1us",
-    );
-    refused(
-        "budget = \"1ms\", period = \"11s\"",
-        ".period",
-        "is longer than 10s",
-    );
+    refused("budget = \"2ms\", period = \"1ms\"", ".budget", "is longer than period");
+    refused("budget = \"1us\", period = \"1ms\", deadline = \"2ms\"", ".deadline", "is longer than period");
+    refused("budget = \"9us\", period = \"1ms\", deadline = \"8us\"", ".deadline", "is shorter than budget");
+    refused("budget = \"10ns\", period = \"1ms\"", ".budget", "is shorter than 1us");
+    refused("budget = \"1ms\", period = \"11s\"", ".period", "is longer than 10s");
     refused("budget = \"1ms\"", ".period", "is missing");
     refused("deadline = \"1ms\"", ".budget", "is missing");
-    refused(
-        "budget = 250, period = \"1ms\"",
-        ".budget",
-        "write a duration such as",
-    );
-    refused(
-        "budget = \"250\", period = \"1ms\"",
-        ".budget",
-        "write a whole number and a unit",
-    );
+    refused("budget = 250, period = \"1ms\"", ".budget", "write a duration such as");
+    refused("budget = \"250\", period = \"1ms\"", ".budget", "write a whole number and a unit");
     refused(
         "weight = 1, budget = \"1ms\", period = \"2ms\"",
         ".budget",
         "does not go with vm[a].schedule.weight",
     );
-    refused(
-        "exclusive = true, cap = 50",
-        ".exclusive",
-        "does not go with vm[a].schedule.cap",
-    );
-    refused(
-        "exclusive = true, period = \"1ms\"",
-        ".exclusive",
-        "does not go with vm[a].schedule.period",
-    );
+    refused("exclusive = true, cap = 50", ".exclusive", "does not go with vm[a].schedule.cap");
+    refused("exclusive = true, period = \"1ms\"", ".exclusive", "does not go with vm[a].schedule.period");
     refused("exclusive = false", ".exclusive", "leave it out");
     refused("weight = 0", ".weight", "write a number from 1 to 65535");
     refused("cap = 101", ".cap", "write a number from 0 to 100");

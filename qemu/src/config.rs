@@ -17,10 +17,7 @@ pub struct Program {
 
 impl From<PathBuf> for Program {
     fn from(path: PathBuf) -> Self {
-        Self {
-            path,
-            args: Vec::new(),
-        }
+        Self { path, args: Vec::new() }
     }
 }
 
@@ -110,12 +107,7 @@ impl Config {
         let mut command = Command::new(&self.program.path);
         command.args(&self.program.args);
         match &self.board {
-            Board::Virt {
-                gic,
-                cpu,
-                cpus,
-                memory_mib,
-            } => {
+            Board::Virt { gic, cpu, cpus, memory_mib } => {
                 // The seeds that QEMU puts into the device tree would make every boot different.
                 let machine = format!("virt,virtualization=on,gic-version={gic},dtb-randomness=off");
                 // Without it the emulation of pointer authentication takes most of the host's time.
@@ -124,31 +116,17 @@ impl Config {
                 command.args(["-m", &format!("{memory_mib}M"), "-nic", "none"]);
             }
             Board::Rpi4 { dtb } => {
-                command
-                    .args(["-M", "raspi4b", "-smp", "4", "-m", "2G", "-dtb"])
-                    .arg(dtb);
+                command.args(["-M", "raspi4b", "-smp", "4", "-m", "2G", "-dtb"]).arg(dtb);
             }
         }
         if self.icount {
-            command.args([
-                "-icount",
-                "shift=0,sleep=off",
-                "-rtc",
-                "base=2026-01-01,clock=vm",
-                "-seed",
-                "1",
-            ]);
+            command.args(["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", "1"]);
         }
         command.args(["-display", "none", "-monitor", "none", "-no-reboot"]);
         command.args(["-semihosting-config", "enable=on,target=native"]);
         let console = match transport {
             Transport::Mux => {
-                command.args([
-                    "-chardev",
-                    "stdio,id=console,signal=off",
-                    "-serial",
-                    "chardev:console",
-                ]);
+                command.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
                 "console=mux"
             }
             Transport::Lockstep => {
@@ -160,10 +138,8 @@ impl Config {
         if let Some(bundle) = &self.bundle {
             command.arg("-initrd").arg(bundle);
         }
-        let words: Vec<&str> = [console]
-            .into_iter()
-            .chain(self.bootargs.iter().map(String::as_str))
-            .collect();
+        let words: Vec<&str> =
+            [console].into_iter().chain(self.bootargs.iter().map(String::as_str)).collect();
         command.arg("-append").arg(words.join(" "));
         command.args(&self.extra);
         command
@@ -173,18 +149,11 @@ impl Config {
 /// The command as a line for a POSIX shell.
 pub(crate) fn shell_line(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
-    words
-        .map(|word| quote(&word.to_string_lossy()))
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
 fn quote(word: &str) -> String {
-    if !word.is_empty()
-        && word
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c))
-    {
+    if !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c)) {
         word.into()
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
@@ -197,10 +166,7 @@ mod tests {
 
     fn config(board: Board) -> Config {
         Config {
-            program: Program {
-                path: "qemu".into(),
-                args: vec!["-L".into(), "a user's rom".into()],
-            },
+            program: Program { path: "qemu".into(), args: vec!["-L".into(), "a user's rom".into()] },
             board,
             icount: false,
             image: "Image".into(),
@@ -212,12 +178,7 @@ mod tests {
 
     #[test]
     fn virt_by_default_talks_over_the_uart() {
-        let board = Board::Virt {
-            gic: Gic::V2,
-            cpu: "max".into(),
-            cpus: 2,
-            memory_mib: 1024,
-        };
+        let board = Board::Virt { gic: Gic::V2, cpu: "max".into(), cpus: 2, memory_mib: 1024 };
         let line = shell_line(&config(board).command(Transport::Mux));
         assert_eq!(
             line,
@@ -234,10 +195,7 @@ mod tests {
         config.icount = true;
         let line = shell_line(&config.command(Transport::Lockstep));
         assert!(line.contains("-M raspi4b -smp 4 -m 2G -dtb pi.dtb "), "{line}");
-        assert!(
-            line.contains("-icount shift=0,sleep=off -rtc base=2026-01-01,clock=vm -seed 1 "),
-            "{line}"
-        );
+        assert!(line.contains("-icount shift=0,sleep=off -rtc base=2026-01-01,clock=vm -seed 1 "), "{line}");
         assert!(line.contains("-serial null "), "{line}");
         assert!(line.contains("-append 'console=lockstep trace=on'"), "{line}");
     }

@@ -76,9 +76,7 @@ impl Console {
     pub fn find(&mut self, regex: &Regex, searched: &mut usize) -> bool {
         // 0xFF is no part of any UTF-8 text, so neither `.` nor a class takes it, and `$` does not hold before it.
         self.text.push(0xFF);
-        let found = regex
-            .find_at(&self.text, self.cursor.max(*searched))
-            .map(|m| m.end());
+        let found = regex.find_at(&self.text, self.cursor.max(*searched)).map(|m| m.end());
         self.text.pop();
         match found {
             Some(end) => self.cursor = end.min(self.text.len()),
@@ -178,10 +176,8 @@ mod tests {
     #[test]
     fn terminal_control_is_no_text() {
         let mut c = Console::new("vm");
-        let lines = feed(
-            &mut c,
-            b"\x1b[1;31mred\x1b[0m\r\n\x1b]0;title\x07a\tb\x1b(B\x1b[6n\0\n\x1b]0;t\x1b\\x\n",
-        );
+        let lines =
+            feed(&mut c, b"\x1b[1;31mred\x1b[0m\r\n\x1b]0;title\x07a\tb\x1b(B\x1b[6n\0\n\x1b]0;t\x1b\\x\n");
         assert_eq!(lines, ["red", "a\tb", "x"]);
         assert_eq!(feed(&mut c, b"\x1b]never ended\nnext\n"), ["", "next"]);
     }

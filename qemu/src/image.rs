@@ -20,10 +20,7 @@ pub fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
     for segment in file.segments() {
         let data = segment.data().context("a segment lies outside the file")?;
         let end = segment.address().saturating_add(data.len() as u64);
-        ensure!(
-            end <= MAX_LEN,
-            "a segment ends at {end:#x}: is the image linked at 0?"
-        );
+        ensure!(end <= MAX_LEN, "a segment ends at {end:#x}: is the image linked at 0?");
         let (start, end) = (segment.address() as usize, end as usize);
         image.resize(image.len().max(end), 0);
         image[start..end].copy_from_slice(data);
@@ -47,24 +44,16 @@ mod tests {
         // Flags; then the sizes and counts of headers, two bytes each.
         file.extend(0u32.to_le_bytes());
         file.extend(
-            [HEADER, ENTRY, segments.len() as u64, 0, 0, 0]
-                .map(|n| (n as u16).to_le_bytes())
-                .concat(),
+            [HEADER, ENTRY, segments.len() as u64, 0, 0, 0].map(|n| (n as u16).to_le_bytes()).concat(),
         );
         let mut offset = HEADER + ENTRY * segments.len() as u64;
         for (address, data, memory) in segments {
             file.extend([1u32.to_le_bytes(), 7u32.to_le_bytes()].concat());
             let len = data.len() as u64;
-            file.extend(
-                [offset, *address, *address, len, *memory, 1]
-                    .map(u64::to_le_bytes)
-                    .concat(),
-            );
+            file.extend([offset, *address, *address, len, *memory, 1].map(u64::to_le_bytes).concat());
             offset += len;
         }
-        segments
-            .iter()
-            .for_each(|(_, data, _)| file.extend_from_slice(data));
+        segments.iter().for_each(|(_, data, _)| file.extend_from_slice(data));
         file
     }
 
@@ -87,16 +76,8 @@ mod tests {
     fn what_is_no_image_is_refused() {
         assert_eq!(flatten(b"#!/bin/sh").unwrap_err().to_string(), "not an ELF file");
         let elsewhere = elf(&[(0x4008_0000, &header(), 64)]);
-        assert!(
-            flatten(&elsewhere)
-                .unwrap_err()
-                .to_string()
-                .contains("is the image linked at 0?")
-        );
+        assert!(flatten(&elsewhere).unwrap_err().to_string().contains("is the image linked at 0?"));
         let bare = elf(&[(0, &[0; 64], 64)]);
-        assert_eq!(
-            flatten(&bare).unwrap_err().to_string(),
-            "no arm64 image header at address 0"
-        );
+        assert_eq!(flatten(&bare).unwrap_err().to_string(), "no arm64 image header at address 0");
     }
 }

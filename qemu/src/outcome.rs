@@ -39,10 +39,7 @@ pub struct Outcome {
 impl Outcome {
     /// The text of the console `vm`, empty if there is none of this name.
     pub fn console(&self, vm: &str) -> &str {
-        self.consoles
-            .iter()
-            .find(|(name, _)| name == vm)
-            .map_or("", |(_, text)| text)
+        self.consoles.iter().find(|(name, _)| name == vm).map_or("", |(_, text)| text)
     }
 
     /// The outcome itself if the run did what it was to do: the whole script, or without a script, ended with status 0.
@@ -55,11 +52,7 @@ impl Outcome {
             Ending::Exited(status) => status.success() && self.waiting_for.is_none(),
             Ending::Panicked(_) | Ending::TimedOut(_) | Ending::Signal(_) => false,
         };
-        if good {
-            Ok(self)
-        } else {
-            Err(Failure(Box::new(self)))
-        }
+        if good { Ok(self) } else { Err(Failure(Box::new(self))) }
     }
 }
 

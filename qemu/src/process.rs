@@ -40,11 +40,7 @@ impl Process {
         let die_with_parent = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
             // If the parent died before the line above, its death is never signalled.
-            if getppid() == Some(parent) {
-                Ok(())
-            } else {
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
+            if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
         // SAFETY: between fork and exec only async-signal-safe functions may run. The closure makes two system calls
         // (prctl and getppid) and neither allocates nor takes a lock.
@@ -88,11 +84,7 @@ impl Process {
     /// Kills QEMU if it still runs; returns what it wrote to its standard error.
     pub fn end(&mut self) -> String {
         self.kill();
-        let text = self
-            .stderr
-            .take()
-            .and_then(|reader| reader.join().ok())
-            .unwrap_or_default();
+        let text = self.stderr.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
     }
 

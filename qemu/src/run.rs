@@ -80,11 +80,7 @@ impl<'o> Run<'o> {
 
     /// Lockstep answers at once, which a person does not.
     fn transport(&self) -> Transport {
-        if self.config.icount && !self.interactive {
-            Transport::Lockstep
-        } else {
-            Transport::Mux
-        }
+        if self.config.icount && !self.interactive { Transport::Lockstep } else { Transport::Mux }
     }
 
     /// Starts QEMU and goes through the script. QEMU is gone when this returns.
@@ -98,24 +94,14 @@ impl<'o> Run<'o> {
         let (sender, events) = sync_channel(EVENT_QUEUE);
         let start = Instant::now();
         let mut process = Process::start(self.config.command(transport), sender.clone())?;
-        let terminal = if self.interactive {
-            Some(attach(self.vms, sender)?)
-        } else {
-            None
-        };
-        let mut audience = Audience {
-            terminal,
-            observer: &mut *self.observer,
-        };
+        let terminal = if self.interactive { Some(attach(self.vms, sender)?) } else { None };
+        let mut audience = Audience { terminal, observer: &mut *self.observer };
         let mut limit = self.timeout;
 
         let ending = loop {
             let left = limit.map_or(Duration::MAX, |limit| limit.saturating_sub(start.elapsed()));
-            let event = if left.is_zero() {
-                Err(RecvTimeoutError::Timeout)
-            } else {
-                events.recv_timeout(left)
-            };
+            let event =
+                if left.is_zero() { Err(RecvTimeoutError::Timeout) } else { events.recv_timeout(left) };
             match event {
                 Ok(Event::Output(bytes)) => {
                     let panicked = session.panic().is_some();
@@ -137,11 +123,7 @@ impl<'o> Run<'o> {
                 Ok(Event::Signal(signal)) => break Ending::Signal(signal),
                 Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => {
                     let status = process.wait()?;
-                    break if session.advance() {
-                        Ending::Done
-                    } else {
-                        Ending::Exited(status)
-                    };
+                    break if session.advance() { Ending::Done } else { Ending::Exited(status) };
                 }
                 Err(RecvTimeoutError::Timeout) => break Ending::TimedOut(self.timeout.unwrap_or_default()),
             }

@@ -39,10 +39,7 @@ impl Step {
 
     /// Types `text` into the console of `vm`.
     pub fn send(vm: impl Into<String>, text: impl AsRef<[u8]>) -> Self {
-        Self::Send {
-            vm: vm.into(),
-            text: text.as_ref().to_vec(),
-        }
+        Self::Send { vm: vm.into(), text: text.as_ref().to_vec() }
     }
 
     fn vm(&self) -> &str {
@@ -106,22 +103,14 @@ impl Script {
     /// Resolves the names in `steps`.
     pub fn new(steps: Vec<Step>, consoles: &[Console]) -> Result<Self> {
         let resolve = |step: Step| {
-            let index = consoles
-                .iter()
-                .position(|console| console.name() == step.vm())
-                .ok_or_else(|| {
-                    let names: Vec<_> = consoles.iter().map(Console::name).collect();
-                    anyhow!("no VM is called {:?}; there are {}", step.vm(), names.join(", "))
-                })?;
+            let index = consoles.iter().position(|console| console.name() == step.vm()).ok_or_else(|| {
+                let names: Vec<_> = consoles.iter().map(Console::name).collect();
+                anyhow!("no VM is called {:?}; there are {}", step.vm(), names.join(", "))
+            })?;
             Ok((index, step))
         };
         let steps = steps.into_iter().map(resolve).collect::<Result<_>>()?;
-        Ok(Self {
-            steps,
-            next: 0,
-            searched: 0,
-            sent: false,
-        })
+        Ok(Self { steps, next: 0, searched: 0, sent: false })
     }
 
     /// Goes as far as the consoles' text allows.
@@ -164,18 +153,9 @@ mod tests {
 
     #[test]
     fn escapes() {
-        assert_eq!(
-            unescape(r"a\n\t\r\\\x1b\x00é").unwrap(),
-            "a\n\t\r\\\x1b\0é".as_bytes()
-        );
+        assert_eq!(unescape(r"a\n\t\r\\\x1b\x00é").unwrap(), "a\n\t\r\\\x1b\0é".as_bytes());
         for wrong in [r"\q", r"\", r"\x1", r"\x1g", r"\é", r"\xé"] {
-            assert!(
-                unescape(wrong)
-                    .unwrap_err()
-                    .to_string()
-                    .contains("no such escape"),
-                "{wrong}"
-            );
+            assert!(unescape(wrong).unwrap_err().to_string().contains("no such escape"), "{wrong}");
         }
     }
 
@@ -190,17 +170,8 @@ mod tests {
     #[test]
     fn an_unknown_vm_is_refused_with_the_known_ones() {
         let error = Script::new(vec![Step::send("linus", "x")], &consoles()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "no VM is called \"linus\"; there are mobivmm, linux, control"
-        );
-        assert!(
-            Script::new(
-                vec![Step::send("linux", "x"), Step::send("mobivmm", "x")],
-                &consoles()
-            )
-            .is_ok()
-        );
+        assert_eq!(error.to_string(), "no VM is called \"linus\"; there are mobivmm, linux, control");
+        assert!(Script::new(vec![Step::send("linux", "x"), Step::send("mobivmm", "x")], &consoles()).is_ok());
     }
 
     #[test]
@@ -227,10 +198,7 @@ mod tests {
 
         print(&mut consoles[1], "nproc\r\n2\r\n");
         script.advance(&mut consoles);
-        assert!(
-            script.waiting_for().is_none(),
-            "what a console printed before its turn counts"
-        );
+        assert!(script.waiting_for().is_none(), "what a console printed before its turn counts");
     }
 
     #[test]
@@ -240,10 +208,7 @@ mod tests {
         script.advance(&mut consoles);
         assert_eq!(consoles[1].input.take(), b"a\x01");
         script.advance(&mut consoles);
-        assert_eq!(
-            script.waiting_for().unwrap().to_string(),
-            "linux to read \"a\\x01\""
-        );
+        assert_eq!(script.waiting_for().unwrap().to_string(), "linux to read \"a\\x01\"");
         consoles[1].input.credit(2);
         script.advance(&mut consoles);
         assert!(script.waiting_for().is_none());

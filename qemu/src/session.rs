@@ -38,11 +38,7 @@ pub(crate) struct Session {
 impl Session {
     /// `vms` are the VMs' names in the order of the machine file.
     pub fn new(vms: &[String], script: Vec<Step>, symbols: Option<Symbols>) -> Result<Self> {
-        ensure!(
-            vms.len() <= usize::from(MAX_VMS),
-            "{} VMs: only {MAX_VMS} can have a console",
-            vms.len()
-        );
+        ensure!(vms.len() <= usize::from(MAX_VMS), "{} VMs: only {MAX_VMS} can have a console", vms.len());
         let names = [HYPERVISOR].into_iter().chain(vms.iter().map(String::as_str));
         let consoles: Vec<Console> = names.map(Console::new).collect();
         Ok(Self {
@@ -113,12 +109,9 @@ impl Session {
         let mut wire = Vec::new();
         if self.framed {
             for (index, console) in self.consoles.iter_mut().enumerate() {
-                let channel = index
-                    .checked_sub(1)
-                    .map_or(Some(Channel::LOG), |vm| Channel::vm(vm as u8));
+                let channel = index.checked_sub(1).map_or(Some(Channel::LOG), |vm| Channel::vm(vm as u8));
                 if let Some(channel) = channel {
-                    self.encoder
-                        .bytes(channel, &console.input.take(), |byte| wire.push(byte));
+                    self.encoder.bytes(channel, &console.input.take(), |byte| wire.push(byte));
                 }
             }
         }
@@ -147,11 +140,8 @@ impl Session {
                 observer.line(console.name(), &line);
             }
         }
-        let consoles = self
-            .consoles
-            .iter()
-            .map(|console| (console.name().to_string(), console.text()))
-            .collect();
+        let consoles =
+            self.consoles.iter().map(|console| (console.name().to_string(), console.text())).collect();
         (consoles, self.script.waiting_for().map(ToString::to_string))
     }
 }

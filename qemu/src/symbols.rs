@@ -27,10 +27,7 @@ impl Symbols {
     /// If it is no ELF file or has no usable debug information.
     pub fn load(elf: &Path, source_root: &Path) -> Result<Self> {
         let loader = Loader::new(elf).map_err(|error| anyhow!("{}: {error}", elf.display()))?;
-        Ok(Self {
-            loader,
-            source_root: source_root.into(),
-        })
+        Ok(Self { loader, source_root: source_root.into() })
     }
 
     /// What a line of a backtrace is about, as `function (file:line)`, and after it what that is inlined in. `None` if
@@ -41,28 +38,17 @@ impl Symbols {
         let mut frames = self.loader.find_frames(call).ok()?;
         let mut found = Vec::new();
         while let Ok(Some(frame)) = frames.next() {
-            let name = frame
-                .function
-                .as_ref()
-                .and_then(|function| Some(function.demangle().ok()?.into_owned()));
-            let place = frame
-                .location
-                .and_then(|at| Some(format!("{}:{}", self.relative(at.file?), at.line?)));
-            found.push(format!(
-                "{} ({})",
-                name.as_deref().unwrap_or("?"),
-                place.as_deref().unwrap_or("?")
-            ));
+            let name =
+                frame.function.as_ref().and_then(|function| Some(function.demangle().ok()?.into_owned()));
+            let place =
+                frame.location.and_then(|at| Some(format!("{}:{}", self.relative(at.file?), at.line?)));
+            found.push(format!("{} ({})", name.as_deref().unwrap_or("?"), place.as_deref().unwrap_or("?")));
         }
         (!found.is_empty()).then(|| found.join(", inlined in "))
     }
 
     fn relative<'a>(&self, file: &'a str) -> &'a str {
-        Path::new(file)
-            .strip_prefix(&self.source_root)
-            .ok()
-            .and_then(Path::to_str)
-            .unwrap_or(file)
+        Path::new(file).strip_prefix(&self.source_root).ok().and_then(Path::to_str).unwrap_or(file)
     }
 }
 
@@ -89,22 +75,14 @@ mod tests {
         let program = std::env::current_exe().unwrap();
         let bytes = std::fs::read(&program).unwrap();
         let file = object::File::parse(&*bytes).unwrap();
-        let wanted = |symbol: &object::Symbol| {
-            symbol
-                .name()
-                .is_ok_and(|name| name.contains("a_function_to_be_found"))
-        };
+        let wanted =
+            |symbol: &object::Symbol| symbol.name().is_ok_and(|name| name.contains("a_function_to_be_found"));
         let address = file.symbols().find(wanted).unwrap().address();
 
         let symbols =
             Symbols::load(&program, Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()).unwrap();
-        let found = symbols
-            .explain(&format!("  #0 {:#x}", address + INSTRUCTION))
-            .unwrap();
-        assert!(
-            found.contains("::a_function_to_be_found (qemu/src/symbols.rs:"),
-            "{found}"
-        );
+        let found = symbols.explain(&format!("  #0 {:#x}", address + INSTRUCTION)).unwrap();
+        assert!(found.contains("::a_function_to_be_found (qemu/src/symbols.rs:"), "{found}");
         assert!(!found.contains("inlined"), "{found}");
         for nowhere in ["  #1 0xffffffffffff0000", "  #1 0x0"] {
             assert_eq!(symbols.explain(nowhere), None);
@@ -114,23 +92,14 @@ mod tests {
     #[test]
     fn only_frames_are_frames() {
         assert_eq!(frame_address("  #12 0x1aF"), Some(0x1AF));
-        for line in [
-            "",
-            "#x 0x1",
-            "  #0 1f",
-            "  #0 0x11111111111111111",
-            "see #0 0x1",
-            "  #0 0x1 x",
-        ] {
+        for line in ["", "#x 0x1", "  #0 1f", "  #0 0x11111111111111111", "see #0 0x1", "  #0 0x1 x"] {
             assert_eq!(frame_address(line), None, "{line:?}");
         }
     }
 
     #[test]
     fn a_file_without_symbols_is_refused_by_name() {
-        let error = Symbols::load(Path::new("/no/such.elf"), Path::new("/"))
-            .err()
-            .unwrap();
+        let error = Symbols::load(Path::new("/no/such.elf"), Path::new("/")).err().unwrap();
         assert!(error.to_string().starts_with("/no/such.elf: "), "{error}");
     }
 }

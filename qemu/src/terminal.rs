@@ -31,10 +31,7 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Takes the terminal over; what is typed, and signals to end, go to `events`. `names` are those of all channels.
     pub fn attach(names: Vec<String>, events: SyncSender<Event>) -> Result<Self> {
-        ensure!(
-            stdin().is_terminal() && stdout().is_terminal(),
-            "an interactive run needs a terminal"
-        );
+        ensure!(stdin().is_terminal() && stdout().is_terminal(), "an interactive run needs a terminal");
         let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot handle signals")?;
         let raw = RawMode::enter()?;
         let keys = events.clone();
@@ -46,11 +43,7 @@ impl Terminal {
                 }
             }
         });
-        thread::spawn(move || {
-            signals
-                .forever()
-                .try_for_each(|signal| events.send(Event::Signal(signal)))
-        });
+        thread::spawn(move || signals.forever().try_for_each(|signal| events.send(Event::Signal(signal))));
         let mut screen = Screen::new(names, stdout());
         screen.note("Ctrl-A ? shows the keys, Ctrl-A x quits");
         Ok(Self { screen, _raw: raw })
@@ -113,14 +106,7 @@ impl<W: Write> Screen<W> {
     /// Shows the hypervisor's log at first.
     pub fn new(names: Vec<String>, out: W) -> Self {
         let backlog = names.iter().map(|_| VecDeque::new()).collect();
-        Self {
-            names,
-            shown: 0,
-            undecided: true,
-            backlog,
-            chord: false,
-            out,
-        }
+        Self { names, shown: 0, undecided: true, backlog, chord: false, out }
     }
 
     /// A key was pressed.
@@ -141,12 +127,7 @@ impl<W: Write> Screen<W> {
     }
 
     fn help(&mut self) {
-        let names: Vec<_> = self
-            .names
-            .iter()
-            .enumerate()
-            .map(|(n, name)| format!("{n} {name}"))
-            .collect();
+        let names: Vec<_> = self.names.iter().enumerate().map(|(n, name)| format!("{n} {name}")).collect();
         self.note(&format!("Ctrl-A and then: {}", names.join(", ")));
         self.note("  n the next console, x quit, Ctrl-A a Ctrl-A for the console, ? this help");
     }
@@ -227,15 +208,11 @@ mod tests {
     use super::*;
 
     fn screen() -> Screen<Vec<u8>> {
-        Screen::new(
-            ["mobivmm", "linux", "control"].map(String::from).into(),
-            Vec::new(),
-        )
+        Screen::new(["mobivmm", "linux", "control"].map(String::from).into(), Vec::new())
     }
 
     fn print(screen: &mut Screen<Vec<u8>>, vm: u8, text: &str) {
-        text.bytes()
-            .for_each(|byte| screen.byte(Channel::vm(vm).unwrap(), byte));
+        text.bytes().for_each(|byte| screen.byte(Channel::vm(vm).unwrap(), byte));
     }
 
     fn seen(screen: &mut Screen<Vec<u8>>) -> String {

@@ -62,10 +62,7 @@ pub(crate) fn print_line_raw(line: fmt::Arguments<'_>) {
 }
 
 fn print_with(line: fmt::Arguments<'_>, write: impl FnMut(&[u8]) -> usize) {
-    let mut out = Buffered {
-        write,
-        bytes: heapless::Vec::new(),
-    };
+    let mut out = Buffered { write, bytes: heapless::Vec::new() };
     // Neither the sink nor the formatting of `core`'s own types fails; a failing `Display` cuts its line short.
     let _ = fmt::Write::write_fmt(&mut out, format_args!("{line}\r\n"));
     out.flush();
@@ -112,11 +109,7 @@ struct Direction {
 
 impl Direction {
     const fn new(event: u64) -> Self {
-        Self {
-            event,
-            lock: Semaphore::new(1),
-            ready: Semaphore::new(0),
-        }
+        Self { event, lock: Semaphore::new(1), ready: Semaphore::new(0) }
     }
 
     fn locked<R>(&self, f: impl FnOnce() -> R) -> R {

@@ -76,26 +76,15 @@ impl Platform {
         let root = fdt.root();
         let find = |names: &[&str]| find_compatible(root, names);
         let gic = if let Some(node) = find(&["arm,gic-v3"]) {
-            Gic::V3 {
-                gicd: region(node, 0)?,
-                gicr: region(node, 1)?,
-            }
+            Gic::V3 { gicd: region(node, 0)?, gicr: region(node, 1)? }
         } else {
             let node = find(&["arm,cortex-a15-gic", "arm,gic-400"]).ok_or(Missing("interrupt controller"))?;
-            Gic::V2 {
-                gicd: region(node, 0)?,
-                gicc: region(node, 1)?,
-            }
+            Gic::V2 { gicd: region(node, 0)?, gicc: region(node, 1)? }
         };
         // The timer's interrupts are: secure physical, physical, virtual, hypervisor (arm,arch_timer binding).
         let timer = find(&["arm,armv8-timer", "arm,armv7-timer"]).ok_or(Missing("timer"))?;
         let uart = find(&["arm,pl011"])
-            .map(|node| {
-                Ok(Uart {
-                    registers: region(node, 0)?,
-                    intid: interrupt(node, 0)?,
-                })
-            })
+            .map(|node| Ok(Uart { registers: region(node, 0)?, intid: interrupt(node, 0)? }))
             .transpose()?;
         let method =
             find(&["arm,psci-1.0", "arm,psci-0.2", "arm,psci"]).and_then(|node| node.property("method"));
@@ -104,25 +93,15 @@ impl Platform {
             Some(Ok("smc")) => Some(Conduit::Smc),
             _ => None,
         };
-        Ok(Self {
-            gic,
-            timer_intid: interrupt(timer, 2)?,
-            uart,
-            conduit,
-        })
+        Ok(Self { gic, timer_intid: interrupt(timer, 2)?, uart, conduit })
     }
 }
 
 /// The first enabled node, at the root or one level of buses below, that is compatible with one of `names`.
 fn find_compatible<'a>(root: FdtNode<'a>, names: &[&str]) -> Option<FdtNode<'a>> {
     let matches = |node: &FdtNode<'a>| {
-        let enabled = node
-            .property("status")
-            .is_none_or(|p| p.value_as::<&str>().is_ok_and(|s| s == "okay"));
-        enabled
-            && node
-                .compatible()
-                .is_some_and(|mut list| list.any(|name| names.contains(&name)))
+        let enabled = node.property("status").is_none_or(|p| p.value_as::<&str>().is_ok_and(|s| s == "okay"));
+        enabled && node.compatible().is_some_and(|mut list| list.any(|name| names.contains(&name)))
     };
     root.children()
         .find(|node| matches(node))
@@ -145,12 +124,7 @@ fn region(node: FdtNode<'_>, index: usize) -> Result<Region, Missing> {
 fn interrupt(node: FdtNode<'_>, index: usize) -> Result<u32, Missing> {
     let intid = || {
         let property = node.property("interrupts")?;
-        match property
-            .value()
-            .as_chunks::<4>()
-            .0
-            .get(3 * index..3 * index + 3)?
-        {
+        match property.value().as_chunks::<4>().0.get(3 * index..3 * index + 3)? {
             [kind, number, _] => match (u32::from_be_bytes(*kind), u32::from_be_bytes(*number)) {
                 (0, spi @ 0..988) => Some(32 + spi),
                 (1, ppi @ 0..16) => Some(16 + ppi),

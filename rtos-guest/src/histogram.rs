@@ -15,12 +15,7 @@ pub struct Histogram {
 impl Histogram {
     /// Nothing counted.
     pub const fn new() -> Self {
-        Self {
-            buckets: [0; 65],
-            count: 0,
-            min: u64::MAX,
-            max: 0,
-        }
+        Self { buckets: [0; 65], count: 0, min: u64::MAX, max: 0 }
     }
 
     /// Counts `duration`.
@@ -99,12 +94,7 @@ mod tests {
     fn an_empty_one_has_only_zeros() {
         let h = Histogram::new();
         assert_eq!(
-            (
-                h.count(),
-                h.min().as_ticks(),
-                h.max().as_ticks(),
-                h.quantile(500).as_ticks()
-            ),
+            (h.count(), h.min().as_ticks(), h.max().as_ticks(), h.quantile(500).as_ticks()),
             (0, 0, 0, 0)
         );
         assert_eq!(h.buckets().count(), 0);

@@ -145,11 +145,7 @@ fn pass_turn() -> Turn {
 }
 
 fn wait_for_turn(me: Turn) {
-    drop(
-        TURN.1
-            .wait_while(lock(&TURN.0), |turn| *turn != me)
-            .unwrap_or_else(PoisonError::into_inner),
-    );
+    drop(TURN.1.wait_while(lock(&TURN.0), |turn| *turn != me).unwrap_or_else(PoisonError::into_inner));
 }
 
 struct CriticalSection;

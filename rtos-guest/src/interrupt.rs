@@ -48,11 +48,7 @@ pub fn attach(intid: u32, trigger: Trigger, handler: Handler) -> Result<(), Atta
 /// Calls the handler of `intid`, if there is one. The port calls this, with interrupts masked.
 pub(crate) fn dispatch(intid: u32) {
     let handler = critical_section::with(|cs| {
-        TABLE
-            .borrow_ref(cs)
-            .iter()
-            .find(|&&(id, _)| id == intid)
-            .map(|&(_, handler)| handler)
+        TABLE.borrow_ref(cs).iter().find(|&&(id, _)| id == intid).map(|&(_, handler)| handler)
     });
     if let Some(handler) = handler {
         handler(intid);

@@ -57,10 +57,7 @@ impl Kernel {
         if task.state != State::Dormant {
             return Err(PriorityInUse);
         }
-        *task = Tcb {
-            context,
-            state: State::Ready(Wake::Event),
-        };
+        *task = Tcb { context, state: State::Ready(Wake::Event) };
         self.ready.insert(p);
         Ok(())
     }

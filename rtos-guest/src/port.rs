@@ -57,10 +57,7 @@ pub(crate) fn enable_interrupt(intid: u32, trigger: interrupt::Trigger) {
 
 fn with_gic<R>(f: impl FnOnce(&gic::Gic, u32) -> R) -> R {
     critical_section::with(|cs| {
-        let (gic, timer_intid) = INTERRUPTS
-            .borrow(cs)
-            .get()
-            .expect("the interrupt controller is set up");
+        let (gic, timer_intid) = INTERRUPTS.borrow(cs).get().expect("the interrupt controller is set up");
         f(gic, *timer_intid)
     })
 }
@@ -96,9 +93,7 @@ extern "C" fn switch(frame: *mut Frame) -> *mut Frame {
 /// An exception that nothing here expects; `vector` is its offset in the vector table.
 extern "C" fn handle_fault(vector: u64) -> ! {
     let (esr, elr, far) = (ESR_EL1.get(), ELR_EL1.get(), FAR_EL1.get());
-    die(format_args!(
-        "exception {vector:#x}: esr={esr:#x} elr={elr:#x} far={far:#x}"
-    ))
+    die(format_args!("exception {vector:#x}: esr={esr:#x} elr={elr:#x} far={far:#x}"))
 }
 
 /// Prints why, and powers the machine off: a virtual machine's end is seen from outside.

@@ -29,9 +29,7 @@ pub struct Semaphore {
 impl Semaphore {
     /// A semaphore with `count` units in it.
     pub const fn new(count: u32) -> Self {
-        Self {
-            counter: Mutex::new(RefCell::new(Counter::new(count))),
-        }
+        Self { counter: Mutex::new(RefCell::new(Counter::new(count))) }
     }
 
     /// Gives a unit. Allowed everywhere; a task that it wakes runs before this returns if it is more urgent than the

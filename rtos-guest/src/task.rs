@@ -42,10 +42,7 @@ impl<const STACK: usize> Task<STACK> {
     /// A task that does not run yet.
     pub const fn new() -> Self {
         const { assert!(STACK >= 1024, "a stack has at least 1024 bytes") };
-        Self {
-            stack: UnsafeCell::new([MaybeUninit::uninit(); STACK]),
-            spawned: Mutex::new(Cell::new(false)),
-        }
+        Self { stack: UnsafeCell::new([MaybeUninit::uninit(); STACK]), spawned: Mutex::new(Cell::new(false)) }
     }
 
     /// Starts to run `entry`, which is moved onto the stack, as the task of this priority: at once if that is the most

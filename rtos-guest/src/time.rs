@@ -77,10 +77,7 @@ impl Clock {
 
     /// For a counter of `frequency` Hz.
     pub(crate) const fn new(frequency: u64) -> Self {
-        Self {
-            to_nanos: Ratio::new(Self::HZ, frequency),
-            to_ticks: Ratio::new(frequency, Self::HZ),
-        }
+        Self { to_nanos: Ratio::new(Self::HZ, frequency), to_ticks: Ratio::new(frequency, Self::HZ) }
     }
 
     /// The time at tick `ticks`.
@@ -107,10 +104,7 @@ impl Ratio {
         loop {
             let multiplier = ((numerator as u128) << shift).div_ceil(denominator as u128);
             if multiplier <= u64::MAX as u128 {
-                return Self {
-                    multiplier: multiplier as u64,
-                    shift,
-                };
+                return Self { multiplier: multiplier as u64, shift };
             }
             shift -= 1;
         }
@@ -157,10 +151,9 @@ mod tests {
 
     #[test]
     fn common_counters_convert_exactly() {
-        for (hz, ticks, ns) in [
-            (62_500_000, 62_500_000 * 86_400, 86_400_000_000_000),
-            (1_000_000_000, 1 << 60, 1 << 60),
-        ] {
+        for (hz, ticks, ns) in
+            [(62_500_000, 62_500_000 * 86_400, 86_400_000_000_000), (1_000_000_000, 1 << 60, 1 << 60)]
+        {
             assert_eq!(Clock::new(hz).nanos(ticks), ns);
             assert_eq!(Clock::new(hz).ticks(Instant::from_ticks(ns)), ticks);
         }

@@ -34,9 +34,7 @@ fn leak<T>(value: T) -> &'static T {
 }
 
 fn spawn(priority: u8, entry: impl FnOnce() + Send + 'static) {
-    leak(Task::<4096>::new())
-        .spawn(Priority::new(priority), entry)
-        .unwrap();
+    leak(Task::<4096>::new()).spawn(Priority::new(priority), entry).unwrap();
 }
 
 #[test]
@@ -74,10 +72,7 @@ fn a_spawned_task_preempts_its_less_urgent_parent_and_memory_is_handed_out_once(
             log.add("parent");
             assert_eq!(task.spawn(Priority::new(2), || ()), Err(SpawnError::TaskInUse));
             let other = leak(Task::<4096>::new());
-            assert_eq!(
-                other.spawn(Priority::new(10), || ()),
-                Err(SpawnError::PriorityInUse)
-            );
+            assert_eq!(other.spawn(Priority::new(10), || ()), Err(SpawnError::PriorityInUse));
             // The child has ended: its priority is free again.
             spawn(2, move || log.add("second child"));
         });
@@ -108,12 +103,7 @@ fn a_periodic_task_stays_on_its_grid_and_delays_end_when_they_should() {
         });
     });
     let log = outer.take();
-    let at = |what| {
-        log.iter()
-            .filter(move |(_, w)| w == what)
-            .map(|&(t, _)| t)
-            .collect::<Vec<_>>()
-    };
+    let at = |what| log.iter().filter(move |(_, w)| w == what).map(|&(t, _)| t).collect::<Vec<_>>();
     assert_eq!(at("period"), [250_000, 500_000, 750_000, 1_000_000]);
     assert_eq!(at("delayed"), [300_007]);
     assert_eq!(at("not delayed"), [300_007]);
@@ -129,11 +119,7 @@ fn time_outs() {
             assert_eq!(time::now().as_ticks(), 50_000);
             assert_eq!(sem.take_timeout(50.micros()), Ok(()));
             assert_eq!(time::now().as_ticks(), 70_000);
-            assert_eq!(
-                sem.take_until(Instant::from_ticks(10)),
-                Err(TimedOut),
-                "a deadline in the past"
-            );
+            assert_eq!(sem.take_until(Instant::from_ticks(10)), Err(TimedOut), "a deadline in the past");
             assert_eq!(queue.receive_timeout(10.micros()), Err(TimedOut));
             assert_eq!(queue.try_send(1), Ok(()));
             assert_eq!(queue.try_send(2), Err(2));

@@ -44,10 +44,7 @@ const HELLO: [u32; 7] = [
 fn machine(lab: &Lab<'_>, name: &str, vms: &[&str]) -> Result<Machine> {
     fs::write(lab.files.join("hello.bin"), HELLO.map(u32::to_le_bytes).concat())?;
     let text = format!("[machine]\nname = \"bad-input\"\n{}", vms.concat());
-    Ok(Machine::parse(
-        &lab.files.join(name).with_added_extension("toml"),
-        &text,
-    )?)
+    Ok(Machine::parse(&lab.files.join(name).with_added_extension("toml"), &text)?)
 }
 
 /// A VM with identity memory that says `A`.
@@ -95,18 +92,12 @@ fn garbage(lab: &Lab<'_>, name: &str) -> Result<()> {
         bytes[..64].fill(0x5a);
         Ok(())
     })?;
-    setup
-        .run_to_status(vec![until(HYPERVISOR, "^bundle refused: ")?], 1)?
-        .expect_log(&["no VM"])
+    setup.run_to_status(vec![until(HYPERVISOR, "^bundle refused: ")?], 1)?.expect_log(&["no VM"])
 }
 
 /// Two identity VMs want the same memory. The host refuses that, so the bundle is made behind its back.
 fn overlapping_memory(lab: &Lab<'_>, name: &str) -> Result<()> {
-    let mut machine = machine(
-        lab,
-        name,
-        &[&identity("a", 0x7000_0000), &identity("b", 0x7100_0000), GOOD],
-    )?;
+    let mut machine = machine(lab, name, &[&identity("a", 0x7000_0000), &identity("b", 0x7100_0000), GOOD])?;
     machine.vms[1].memory.base = 0x7080_0000;
     let setup = lab.setup_of(name, &machine)?;
     let report = setup.run(vec![until("a", "^A$")?, good_runs()?])?;
@@ -116,27 +107,19 @@ fn overlapping_memory(lab: &Lab<'_>, name: &str) -> Result<()> {
 /// An identity VM wants memory that EL2 itself, its device tree and its bundle lie in.
 fn memory_in_use(lab: &Lab<'_>, name: &str) -> Result<()> {
     let setup = setup(lab, name, &[&identity("bad", 0x4000_0000), GOOD])?;
-    setup
-        .run(vec![good_runs()?])?
-        .expect_log(&["vm bad: refused: memory: "])
+    setup.run(vec![good_runs()?])?.expect_log(&["vm bad: refused: memory: "])
 }
 
 /// The board has less RAM than a VM wants.
 fn too_little_ram(lab: &Lab<'_>, name: &str) -> Result<()> {
     let setup = setup(lab, name, &[&BAD.replace("16MiB", "1GiB"), GOOD])?.memory(256);
-    setup
-        .run(vec![good_runs()?])?
-        .expect_log(&["vm bad: refused: memory: "])
+    setup.run(vec![good_runs()?])?.expect_log(&["vm bad: refused: memory: "])
 }
 
 /// Where the kernel of the last VM lies in a bundle.
 fn last_image(bytes: &[u8]) -> Result<Range<usize>> {
     let bundle = Bundle::parse(bytes, bytes.len() as u64).map_err(|error| anyhow!("{error}"))?;
-    let vm = bundle
-        .vms()
-        .last()
-        .context("no VM")?
-        .map_err(|error| anyhow!("{error}"))?;
+    let vm = bundle.vms().last().context("no VM")?.map_err(|error| anyhow!("{error}"))?;
     let start = vm.kernel.image.offset as usize;
     Ok(start..start + vm.kernel.image.size as usize)
 }

@@ -11,19 +11,8 @@ use crate::lab::{Lab, Report, Setup, send, until};
 type Body = fn(Setup) -> Result<()>;
 
 /// The guest's checks that need nothing but an answer, by machine: where CPUs are enough, and where vCPUs wait for them.
-const CHECKS: [&str; 11] = [
-    "faults",
-    "ids",
-    "registers",
-    "psci",
-    "power",
-    "memory",
-    "wfi",
-    "spis",
-    "split",
-    "sgis",
-    "fp",
-];
+const CHECKS: [&str; 11] =
+    ["faults", "ids", "registers", "psci", "power", "memory", "wfi", "spis", "split", "sgis", "fp"];
 
 pub fn tests() -> Vec<Test> {
     let bodies: [(&str, Body); 6] = [
@@ -40,19 +29,14 @@ pub fn tests() -> Vec<Test> {
             for icount in [false, true] {
                 let name = format!("checks_{what}_gic{gic}{}", if icount { "_icount" } else { "" });
                 tests.push(Test::new(name, move |lab, name| {
-                    body(
-                        lab.setup(name, "tests/machines/checks.toml")?
-                            .gic(gic)
-                            .icount(icount),
-                    )
+                    body(lab.setup(name, "tests/machines/checks.toml")?.gic(gic).icount(icount))
                 }));
             }
         }
     }
-    tests.push(Test::new(
-        "checks_platform_gic3_max",
-        |lab: &Lab<'_>, name: &str| platform(lab.setup(name, "tests/machines/checks.toml")?.cpus("max", 4)),
-    ));
+    tests.push(Test::new("checks_platform_gic3_max", |lab: &Lab<'_>, name: &str| {
+        platform(lab.setup(name, "tests/machines/checks.toml")?.cpus("max", 4))
+    }));
     tests
 }
 
@@ -87,23 +71,15 @@ fn timer(setup: Setup) -> Result<()> {
 
 /// How often a VM's vCPUs moved between CPUs.
 fn moves(report: &Report, vm: &str) -> Result<u64> {
-    let regex = Regex::new(&format!(
-        "(?m)^vm {vm}: stopped; ([0-9]+) vCPU moves between CPUs"
-    ))?;
-    let found = regex
-        .captures(report.outcome.console(HYPERVISOR))
-        .context("no line about the vCPU's moves")?;
+    let regex = Regex::new(&format!("(?m)^vm {vm}: stopped; ([0-9]+) vCPU moves between CPUs"))?;
+    let found =
+        regex.captures(report.outcome.console(HYPERVISOR)).context("no line about the vCPU's moves")?;
     Ok(found[1].parse()?)
 }
 
 /// Six busy vCPUs on two CPUs: no SGI is lost, and no FP register mixed up, within a VM and between two.
 fn overcommitted(setup: Setup) -> Result<()> {
-    let mut script = vec![
-        ready("checks")?,
-        ready("other")?,
-        send("checks", "fp"),
-        send("other", "fp"),
-    ];
+    let mut script = vec![ready("checks")?, ready("other")?, send("checks", "fp"), send("other", "fp")];
     for vm in ["checks", "other"] {
         script.push(until(vm, "^(PASS|FAIL) fp")?);
     }
@@ -120,16 +96,10 @@ fn input(setup: Setup) -> Result<()> {
         (state >> 24) as u8
     });
     let bytes: Vec<u8> = (0..=255).cycle().take(2048).chain(random.take(2048)).collect();
-    let sum = bytes
-        .iter()
-        .fold(0u32, |sum, &byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let sum = bytes.iter().fold(0u32, |sum, &byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let mut script = Vec::new();
     for vm in ["checks", "other"] {
-        script.extend([
-            ready(vm)?,
-            send(vm, &format!("count {}", bytes.len())),
-            until(vm, "^counting")?,
-        ]);
+        script.extend([ready(vm)?, send(vm, &format!("count {}", bytes.len())), until(vm, "^counting")?]);
     }
     script.extend(["checks", "other"].map(|vm| Step::send(vm, &bytes)));
     for vm in ["checks", "other"] {
@@ -140,12 +110,8 @@ fn input(setup: Setup) -> Result<()> {
 
 /// A VM starts again as if nothing had been, as often as it likes, and the other one does not notice.
 fn reset(setup: Setup) -> Result<()> {
-    let mut script = vec![
-        ready("checks")?,
-        ready("other")?,
-        send("other", "count 4"),
-        until("other", "^counting 4")?,
-    ];
+    let mut script =
+        vec![ready("checks")?, ready("other")?, send("other", "count 4"), until("other", "^counting 4")?];
     for _ in 0..3 {
         script.extend(check("checks", "sgis")?);
         script.extend([

@@ -31,21 +31,11 @@ fn run(lab: &Lab<'_>, _: &str) -> Result<()> {
         "--until",
         "control:misses=",
     ])?;
-    ensure!(
-        output.status.success(),
-        "{}\n{}",
-        output.status,
-        everything(&output)
-    );
+    ensure!(output.status.success(), "{}\n{}", output.status, everything(&output));
     let stdout = String::from_utf8_lossy(&output.stdout);
-    let sha256: String = Sha256::digest(std::fs::read(&lab.image)?)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    ensure!(
-        stdout.contains(&format!("mobivmm image sha256={sha256}")),
-        "another EL2 image:\n{stdout}"
-    );
+    let sha256: String =
+        Sha256::digest(std::fs::read(&lab.image)?).iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(stdout.contains(&format!("mobivmm image sha256={sha256}")), "another EL2 image:\n{stdout}");
     let prefix = Regex::new(r"^(mobivmm|linux|control) \| ")?;
     let consoles = stdout.lines().skip_while(|line| !prefix.is_match(line));
     if let Some(line) = consoles.clone().find(|line| !prefix.is_match(line)) {
@@ -62,20 +52,9 @@ fn run(lab: &Lab<'_>, _: &str) -> Result<()> {
 
 /// A run that does not get what it waits for says so last.
 fn timeout(lab: &Lab<'_>, _: &str) -> Result<()> {
-    let output = lab.xtask(&[
-        "run",
-        "machines/rtos.toml",
-        "--timeout",
-        "3",
-        "--until",
-        "control:never printed",
-    ])?;
-    ensure!(
-        output.status.code() == Some(1),
-        "{}\n{}",
-        output.status,
-        everything(&output)
-    );
+    let output =
+        lab.xtask(&["run", "machines/rtos.toml", "--timeout", "3", "--until", "control:never printed"])?;
+    ensure!(output.status.code() == Some(1), "{}\n{}", output.status, everything(&output));
     let stderr = String::from_utf8_lossy(&output.stderr);
     let last = stderr.lines().last().context("nothing was said")?;
     ensure!(
@@ -94,17 +73,9 @@ fn bad_machine_files(lab: &Lab<'_>, name: &str) -> Result<()> {
     let identity = |base: &str| format!("memory = {{ size = \"16MiB\", base = {base}, identity = true }}");
     let linux = "[[vm]]\nname = \"a\"\nkernel = \"linux-guest:Image\"\nmemory = \"16MiB\"\n";
     let missing = "[[vm]]\nname = \"a\"\nkernel = \"no-such.elf\"\nmemory = \"16MiB\"\n";
-    let overlap = [
-        vm("a", &identity("0x5000_0000")),
-        vm("b", &identity("0x5080_0000")),
-    ]
-    .concat();
+    let overlap = [vm("a", &identity("0x5000_0000")), vm("b", &identity("0x5080_0000"))].concat();
     let cases = [
-        (
-            vm("a", &format!("{memory}\nvcpu = 2")),
-            7,
-            "vm[a].vcpu: unknown key",
-        ),
+        (vm("a", &format!("{memory}\nvcpu = 2")), 7, "vm[a].vcpu: unknown key"),
         (missing.into(), 5, "vm[a].kernel: "),
         (overlap, 10, "vm[b].memory"),
         (linux.into(), 6, "vm[a].memory: 16MiB are too little"),
@@ -114,12 +85,7 @@ fn bad_machine_files(lab: &Lab<'_>, name: &str) -> Result<()> {
         std::fs::write(&file, format!("[machine]\nname = \"bad\"\n{vms}"))?;
         let path = file.to_str().context("the path of the checkout is not UTF-8")?;
         let output = lab.xtask(&["run", path, "--until", "a:never"])?;
-        ensure!(
-            output.status.code() == Some(1),
-            "{}\n{}",
-            output.status,
-            everything(&output)
-        );
+        ensure!(output.status.code() == Some(1), "{}\n{}", output.status, everything(&output));
         let stderr = String::from_utf8_lossy(&output.stderr);
         let last = stderr.lines().last().unwrap_or_default();
         let expected = format!("{path}:{line}: {expected}");
@@ -129,7 +95,5 @@ fn bad_machine_files(lab: &Lab<'_>, name: &str) -> Result<()> {
 }
 
 fn everything(output: &Output) -> String {
-    [&output.stdout, &output.stderr]
-        .map(|bytes| String::from_utf8_lossy(bytes))
-        .concat()
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat()
 }

@@ -49,12 +49,7 @@ impl Lab<'_> {
         Ok(Setup {
             config: Config {
                 program: self.qemu.clone().into(),
-                board: Board::Virt {
-                    gic: Gic::V3,
-                    cpu: "cortex-a72".into(),
-                    cpus: 4,
-                    memory_mib: 1536,
-                },
+                board: Board::Virt { gic: Gic::V3, cpu: "cortex-a72".into(), cpus: 4, memory_mib: 1536 },
                 icount: false,
                 image: self.image.clone(),
                 bundle: Some(bundle),
@@ -120,10 +115,8 @@ impl Setup {
 
     /// The Raspberry Pi 4 instead of `virt`.
     pub fn rpi4(mut self, lab: &Lab<'_>) -> Result<Self> {
-        let dtb = lab
-            .dtb_rpi4
-            .clone()
-            .context("no device tree of the Raspberry Pi 4: give one by --dtb-rpi4")?;
+        let dtb =
+            lab.dtb_rpi4.clone().context("no device tree of the Raspberry Pi 4: give one by --dtb-rpi4")?;
         self.config.board = Board::Rpi4 { dtb };
         Ok(self)
     }
@@ -160,11 +153,7 @@ impl Setup {
     /// `FAIL`.
     pub fn run(self, script: Vec<Step>) -> Result<Report> {
         let report = self.start(script)?;
-        Ok(Report {
-            outcome: report.outcome.success()?,
-            ..report
-        })
-        .and_then(Report::checked)
+        Ok(Report { outcome: report.outcome.success()?, ..report }).and_then(Report::checked)
     }
 
     /// The same, then waits until QEMU ends by itself with this status.
@@ -190,17 +179,10 @@ impl Setup {
             .script(script)
             .timeout(self.timeout)
             .symbols(Symbols::load(&self.elf, &self.root)?)
-            .observer(Recorder {
-                lines: &mut lines,
-                file: BufWriter::new(file),
-            });
+            .observer(Recorder { lines: &mut lines, file: BufWriter::new(file) });
         let command_line = run.command_line();
         let outcome = run.execute()?;
-        Ok(Report {
-            outcome,
-            command_line,
-            lines,
-        })
+        Ok(Report { outcome, command_line, lines })
     }
 }
 
@@ -234,19 +216,16 @@ impl Report {
         let mut lines = self.lines.iter();
         match lines.position(|line| line.contains("| FAIL")) {
             None => Ok(self),
-            Some(at) => bail!(
-                "{}",
-                self.lines[at.saturating_sub(5)..self.lines.len().min(at + 5)].join("\n")
-            ),
+            Some(at) => {
+                bail!("{}", self.lines[at.saturating_sub(5)..self.lines.len().min(at + 5)].join("\n"))
+            }
         }
     }
 
     /// The SHA-256 of the file that the command line names as the EL2 image.
     pub fn image_sha256(&self) -> Result<Vec<u8>> {
-        let (_, rest) = self
-            .command_line
-            .split_once(" -kernel ")
-            .context("no -kernel on QEMU's command line")?;
+        let (_, rest) =
+            self.command_line.split_once(" -kernel ").context("no -kernel on QEMU's command line")?;
         let path = match rest.strip_prefix('\'') {
             Some(quoted) => quoted.split('\'').next(),
             None => rest.split(' ').next(),
@@ -258,9 +237,7 @@ impl Report {
     /// Fails unless a line of the hypervisor's log has all of these words.
     pub fn expect_log(&self, words: &[&str]) -> Result<()> {
         let log = self.outcome.console(HYPERVISOR);
-        let found = log
-            .lines()
-            .any(|line| words.iter().all(|word| line.contains(word)));
+        let found = log.lines().any(|line| words.iter().all(|word| line.contains(word)));
         ensure!(found, "no line of the hypervisor's log has {words:?}:\n{log}");
         Ok(())
     }

@@ -32,10 +32,7 @@ type TestFn = dyn Fn(&Lab<'_>, &str) -> Result<()>;
 
 impl Test {
     fn new(name: impl Into<String>, run: impl Fn(&Lab<'_>, &str) -> Result<()> + 'static) -> Self {
-        Self {
-            name: name.into(),
-            run: Box::new(run),
-        }
+        Self { name: name.into(), run: Box::new(run) }
     }
 }
 

@@ -22,28 +22,19 @@ pub fn tests() -> Vec<Test> {
                     if icount { "_icount" } else { "" }
                 );
                 tests.push(Test::new(name, move |lab, name| {
-                    phone(lab, name, gic)?
-                        .cpus(cpu, 4)
-                        .icount(icount)
-                        .run(script()?)
-                        .map(drop)
+                    phone(lab, name, gic)?.cpus(cpu, 4).icount(icount).run(script()?).map(drop)
                 }));
             }
         }
     }
     for gic in [Gic::V3, Gic::V2] {
         let name = format!("phone_gic{gic}_icount_repeats");
-        tests.push(Test::new(name, move |lab, name| {
-            repeats(phone(lab, name, gic)?.icount(true))
-        }));
+        tests.push(Test::new(name, move |lab, name| repeats(phone(lab, name, gic)?.icount(true))));
     }
     for gic in [Gic::V3, Gic::V2] {
         let name = format!("two_linux_gic{gic}");
         tests.push(Test::new(name, move |lab, name| {
-            let setup = lab
-                .setup(name, "machines/two-linux.toml")?
-                .gic(gic)
-                .cpus("cortex-a72", 2);
+            let setup = lab.setup(name, "machines/two-linux.toml")?.gic(gic).cpus("cortex-a72", 2);
             setup.run(two_linux()?).map(drop)
         }));
     }
@@ -75,14 +66,8 @@ fn repeats(setup: Setup) -> Result<()> {
     if let Some((a, b)) = one.lines.iter().zip(&two.lines).find(|(a, b)| a != b) {
         return Err(anyhow!("the runs differ:\n{a}\n{b}"));
     }
-    ensure!(
-        one.lines.len() == two.lines.len(),
-        "one run prints more than the other"
-    );
-    ensure!(
-        one.outcome.consoles == two.outcome.consoles,
-        "the consoles differ"
-    );
+    ensure!(one.lines.len() == two.lines.len(), "one run prints more than the other");
+    ensure!(one.outcome.consoles == two.outcome.consoles, "the consoles differ");
     Ok(())
 }
 
@@ -92,12 +77,7 @@ fn two_linux() -> Result<Vec<Step>> {
     const COUNT: &str = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; echo counted-$i";
     let mut script = Vec::new();
     for vm in VMS {
-        script.extend([
-            until(vm, "~ #")?,
-            send(vm, "nproc"),
-            until(vm, "^4$")?,
-            until(vm, "~ #")?,
-        ]);
+        script.extend([until(vm, "~ #")?, send(vm, "nproc"), until(vm, "^4$")?, until(vm, "~ #")?]);
     }
     script.extend(VMS.map(|vm| send(vm, COUNT)));
     for vm in VMS {

@@ -19,15 +19,8 @@ fn rtos(lab: &Lab<'_>, name: &str, icount: bool) -> Result<()> {
     let setup: Setup = lab.setup(name, "machines/rtos.toml")?.icount(icount);
     let rpi4 = setup.clone().rpi4(lab)?.run(script()?)?;
     let virt = setup.log("virt.log").gic(Gic::V2).run(script()?)?;
-    ensure!(
-        rpi4.command_line.contains("raspi4b"),
-        "not the Raspberry Pi 4: {}",
-        rpi4.command_line
-    );
-    ensure!(
-        rpi4.image_sha256()? == virt.image_sha256()?,
-        "the boards need different images"
-    );
+    ensure!(rpi4.command_line.contains("raspi4b"), "not the Raspberry Pi 4: {}", rpi4.command_line);
+    ensure!(rpi4.image_sha256()? == virt.image_sha256()?, "the boards need different images");
     Ok(())
 }
 

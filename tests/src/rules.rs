@@ -27,10 +27,7 @@ pub fn tests() -> Vec<Test> {
 
 fn image_size(lab: &Lab<'_>, _: &str) -> Result<()> {
     let len = fs::metadata(&lab.image).context("no EL2 image")?.len();
-    ensure!(
-        len <= IMAGE_LIMIT,
-        "the EL2 image has {len} bytes: more than {IMAGE_LIMIT}"
-    );
+    ensure!(len <= IMAGE_LIMIT, "the EL2 image has {len} bytes: more than {IMAGE_LIMIT}");
     Ok(())
 }
 
@@ -40,23 +37,13 @@ fn lines_of_code(lab: &Lab<'_>, _: &str) -> Result<()> {
         let text = fs::read_to_string(&file)?;
         let lines = text.lines().count();
         let path = file.strip_prefix(&lab.root)?;
-        ensure!(
-            lines <= FILE_LINES,
-            "{} has {lines} lines: more than {FILE_LINES}",
-            path.display()
-        );
+        ensure!(lines <= FILE_LINES, "{} has {lines} lines: more than {FILE_LINES}", path.display());
         if path.starts_with("hyp") && !is_test(path) {
             hyp += lines_without_tests(&text);
         }
     }
-    ensure!(
-        hyp > 1_000,
-        "{hyp} lines in hyp/: they are looked for in the wrong place"
-    );
-    ensure!(
-        hyp <= HYP_LINES,
-        "hyp/ has {hyp} lines without tests: more than {HYP_LINES}"
-    );
+    ensure!(hyp > 1_000, "{hyp} lines in hyp/: they are looked for in the wrong place");
+    ensure!(hyp <= HYP_LINES, "hyp/ has {hyp} lines without tests: more than {HYP_LINES}");
     Ok(())
 }
 
@@ -76,9 +63,7 @@ fn unsafe_code(lab: &Lab<'_>, _: &str) -> Result<()> {
     let mutable_static = Regex::new(r"(^|[^'])\bstatic mut\b")?;
     for file in sources(&lab.root)? {
         let text = fs::read_to_string(&file)?;
-        let line = text
-            .lines()
-            .find(|line| is_code(line) && mutable_static.is_match(line));
+        let line = text.lines().find(|line| is_code(line) && mutable_static.is_match(line));
         if let Some(line) = line {
             bail!("{}: {line}", file.display());
         }
@@ -92,10 +77,7 @@ fn sources(root: &Path) -> Result<Vec<PathBuf>> {
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(&directory)? {
             let path = entry?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let skip = name.starts_with('.') || name == "target";
             if path.is_dir() && !skip {
                 directories.push(path);
@@ -110,8 +92,7 @@ fn sources(root: &Path) -> Result<Vec<PathBuf>> {
 /// Whether a file is part of the tests: in a directory of that name or of fuzz targets, or a module of test code.
 fn is_test(path: &Path) -> bool {
     const NAMES: [&str; 4] = ["tests", "fuzz", "tests.rs", "testing.rs"];
-    path.components()
-        .any(|part| NAMES.iter().any(|name| part.as_os_str() == *name))
+    path.components().any(|part| NAMES.iter().any(|name| part.as_os_str() == *name))
 }
 
 /// The number of lines of code outside `#[cfg(test)] mod … { }`, which end at a brace in the first column.
@@ -138,10 +119,7 @@ mod tests {
 
     #[test]
     fn tests_and_comments_do_not_count() {
-        assert_eq!(
-            lines_without_tests("a\n\n#[cfg(test)]\nmod tests {\n    b {\n    }\n}\n  // no\nc\n"),
-            3
-        );
+        assert_eq!(lines_without_tests("a\n\n#[cfg(test)]\nmod tests {\n    b {\n    }\n}\n  // no\nc\n"), 3);
         assert_eq!(lines_without_tests("a\n#[cfg(test)]\nmod tests;\nc\n"), 4);
         assert!(
             is_test(Path::new("hyp/vm/src/exit/tests.rs")) && is_test(Path::new("hyp/vgic/tests/vgic/v2.rs"))

@@ -53,10 +53,7 @@ impl Builder {
         let bytes = qemu::flatten(&bytes).with_context(|| elf.display().to_string())?;
         let image = elf.with_extension("img");
         write(&image, &bytes)?;
-        let sha256 = Sha256::digest(&bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Hypervisor { elf, image, sha256 })
     }
 
@@ -92,30 +89,20 @@ impl Builder {
             .toolchain
             .cargo()
             .current_dir(Self::root())
-            .args([
-                "build",
-                "--release",
-                "--target",
-                TARGET,
-                "--message-format=json-render-diagnostics",
-            ])
+            .args(["build", "--release", "--target", TARGET, "--message-format=json-render-diagnostics"])
             .args(["--package", package, "--bin", name])
             .stderr(Stdio::inherit())
             .output()
             .context("cannot start cargo")?;
-        ensure!(
-            output.status.success(),
-            "cannot build {package}:{name} (see above)"
-        );
+        ensure!(output.status.success(), "cannot build {package}:{name} (see above)");
         executable(&output.stdout, name).with_context(|| format!("cargo built no {package}:{name}"))
     }
 }
 
 /// The path of the program `name` in cargo's messages, one JSON object a line.
 fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
-    let messages = messages
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let messages =
+        messages.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     let mut programs = messages.filter(|message| message["target"]["name"] == name);
     programs.find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
 }
@@ -138,10 +125,7 @@ mod tests {
 {"reason":"compiler-artifact","target":{"name":"control-loop"},"executable":"/t/control-loop"}
 {"reason":"build-finished","success":true}
 "#;
-        assert_eq!(
-            executable(messages, "control-loop"),
-            Some("/t/control-loop".into())
-        );
+        assert_eq!(executable(messages, "control-loop"), Some("/t/control-loop".into()));
         assert_eq!(executable(messages, "abi"), None);
     }
 }

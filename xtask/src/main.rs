@@ -55,9 +55,9 @@ fn execute(command: Command) -> Result<bool> {
         Command::Setup(command) => setup::command(&command)?,
         Command::Run(options) => run::run(*options)?,
         Command::Test(options) => return Ok(test::run(&options)),
-        Command::Machine { command, setup } => machine::run(command, &|package, file| {
-            Builder::new(setup::run(&setup)?).artefact(package, file)
-        })?,
+        Command::Machine { command, setup } => {
+            machine::run(command, &|package, file| Builder::new(setup::run(&setup)?).artefact(package, file))?
+        }
     }
     Ok(true)
 }

@@ -69,10 +69,7 @@ enum BoardName {
 /// # Errors
 /// Why the machine could not be built or started, or why the run failed.
 pub fn run(options: RunOptions) -> Result<()> {
-    let file = options
-        .machine
-        .clone()
-        .unwrap_or_else(|| Builder::root().join("machines/phone.toml"));
+    let file = options.machine.clone().unwrap_or_else(|| Builder::root().join("machines/phone.toml"));
     let machine = Machine::load(&file)?;
     let log = options.log.as_deref().map(create).transpose()?;
 
@@ -95,10 +92,7 @@ pub fn run(options: RunOptions) -> Result<()> {
     let mut run = Run::new(config, machine.vms.iter().map(|vm| vm.name.as_str()))
         .script(options.script.0)
         .symbols(Symbols::load(&elf, Builder::root())?)
-        .observer(Printer {
-            to_stdout: !interactive,
-            log,
-        });
+        .observer(Printer { to_stdout: !interactive, log });
     if interactive {
         run = run.interactive();
     }
@@ -145,13 +139,10 @@ fn memory_mib(machine: &Machine) -> u32 {
     let memory = || machine.vms.iter().map(|vm| vm.memory);
     let sum: u64 = memory().map(|memory| memory.size).fold(0, u64::saturating_add);
     // RAM at fixed physical addresses must lie inside the board's.
-    let fixed = memory()
-        .filter(|m| m.identity)
-        .map(|m| m.base.saturating_add(m.size).saturating_sub(VIRT_RAM));
+    let fixed =
+        memory().filter(|m| m.identity).map(|m| m.base.saturating_add(m.size).saturating_sub(VIRT_RAM));
     let mib = sum.max(fixed.max().unwrap_or(0)).div_ceil(1 << 20) + HOST_MIB;
-    u32::try_from(mib.next_multiple_of(HOST_MIB))
-        .unwrap_or(u32::MAX)
-        .max(1024)
+    u32::try_from(mib.next_multiple_of(HOST_MIB)).unwrap_or(u32::MAX).max(1024)
 }
 
 /// Prints the consoles' lines as `VM | line`.
@@ -163,15 +154,8 @@ struct Printer {
 impl Observer for Printer {
     fn line(&mut self, vm: &str, line: &str) {
         let line = format!("{vm} | {line}\n");
-        let printed = if self.to_stdout {
-            stdout().write_all(line.as_bytes())
-        } else {
-            Ok(())
-        };
-        let logged = self
-            .log
-            .as_mut()
-            .map_or(Ok(()), |log| log.write_all(line.as_bytes()));
+        let printed = if self.to_stdout { stdout().write_all(line.as_bytes()) } else { Ok(()) };
+        let logged = self.log.as_mut().map_or(Ok(()), |log| log.write_all(line.as_bytes()));
         if let Err(error) = printed.and(logged) {
             // Nobody reads us any more, or the disk is full. QEMU ends with this process.
             eprintln!("error: cannot write the consoles' lines: {error}");
@@ -195,15 +179,9 @@ mod tests {
     #[test]
     fn ram_holds_all_vms_and_the_hypervisor() {
         assert_eq!(memory_mib(&machine(&[("a", "\"16MiB\"")])), 1024);
+        assert_eq!(memory_mib(&machine(&[("a", "\"512MiB\""), ("b", "\"512MiB\"")])), 1280);
         assert_eq!(
-            memory_mib(&machine(&[("a", "\"512MiB\""), ("b", "\"512MiB\"")])),
-            1280
-        );
-        assert_eq!(
-            memory_mib(&machine(&[(
-                "a",
-                "{ size = \"64MiB\", base = 0x1_0000_0000, identity = true }"
-            )])),
+            memory_mib(&machine(&[("a", "{ size = \"64MiB\", base = 0x1_0000_0000, identity = true }")])),
             3584
         );
     }

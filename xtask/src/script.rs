@@ -14,10 +14,7 @@ const SEND: &str = "send";
 impl Args for ScriptArgs {
     fn augment_args(command: Command) -> Command {
         let step = |name: &'static str| {
-            Arg::new(name)
-                .long(name)
-                .action(ArgAction::Append)
-                .value_parser(value_parser!(String))
+            Arg::new(name).long(name).action(ArgAction::Append).value_parser(value_parser!(String))
         };
         let until = step(UNTIL).value_name("VM:REGEX").help("Wait until the VM's console matches").long_help(
             "Wait until the VM's console matches, behind the previous match, line by line. The unfinished last line \
@@ -59,8 +56,7 @@ impl FromArgMatches for ScriptArgs {
 }
 
 fn split(text: &str) -> Result<(&str, &str)> {
-    text.split_once(':')
-        .ok_or_else(|| anyhow!("the VM's name and a colon are missing"))
+    text.split_once(':').ok_or_else(|| anyhow!("the VM's name and a colon are missing"))
 }
 
 fn until(text: &str) -> Result<Step> {
@@ -86,26 +82,12 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<String, clap::Error> {
         let cli = Cli::try_parse_from(["run"].iter().chain(args))?;
-        Ok(cli
-            .script
-            .0
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("; "))
+        Ok(cli.script.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     }
 
     #[test]
     fn steps_keep_their_order_across_the_two_options() {
-        let args = [
-            "--until",
-            "a:x:y",
-            "--send",
-            r"a:1\n",
-            "--send",
-            "b:2",
-            "--until=b:z",
-        ];
+        let args = ["--until", "a:x:y", "--send", r"a:1\n", "--send", "b:2", "--until=b:z"];
         assert_eq!(
             parse(&args).unwrap(),
             r#"a to match /x:y/; a to read "1\n"; b to read "2"; b to match /z/"#
@@ -116,10 +98,7 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (args, message) in [
-            (
-                ["--until", "linux"],
-                "--until \"linux\": the VM's name and a colon are missing",
-            ),
+            (["--until", "linux"], "--until \"linux\": the VM's name and a colon are missing"),
             (["--until", "linux:("], "no regular expression"),
             (["--send", r"linux:\q"], r"no such escape: \q"),
         ] {

@@ -44,11 +44,7 @@ struct Counts {
 impl Counts {
     /// Counts one more.
     fn count(&mut self, passed: bool) {
-        *(if passed {
-            &mut self.passed
-        } else {
-            &mut self.failed
-        }) += 1;
+        *(if passed { &mut self.passed } else { &mut self.failed }) += 1;
     }
 }
 
@@ -77,18 +73,12 @@ pub fn run(options: &TestOptions) -> bool {
         counts += host::run(filter);
     }
     if options.e2e || default {
-        let tests: Vec<Test> = tests::all()
-            .into_iter()
-            .filter(|test| test.name.contains(filter))
-            .collect();
+        let tests: Vec<Test> = tests::all().into_iter().filter(|test| test.name.contains(filter)).collect();
         counts += match builder.and_then(|builder| end_to_end(&builder, &tests)) {
             Ok(counts) => counts,
             Err(error) => {
                 eprintln!("error: {error:#}");
-                Counts {
-                    passed: 0,
-                    failed: tests.len() as u32,
-                }
+                Counts { passed: 0, failed: tests.len() as u32 }
             }
         };
     }
@@ -113,19 +103,8 @@ fn end_to_end(builder: &Builder, tests: &[Test]) -> Result<Counts> {
         ("MOBIVMM_KERNEL", tools.kernel.clone().into()),
         ("MOBIVMM_INITRAMFS", tools.initramfs.clone().into()),
     ];
-    environment.extend(
-        tools
-            .toolchain
-            .bin
-            .as_ref()
-            .map(|bin| ("MOBIVMM_RUSTC", bin.join("rustc").into())),
-    );
-    environment.extend(
-        tools
-            .dtb_rpi4
-            .as_ref()
-            .map(|dtb| ("MOBIVMM_DTB_RPI4", dtb.into())),
-    );
+    environment.extend(tools.toolchain.bin.as_ref().map(|bin| ("MOBIVMM_RUSTC", bin.join("rustc").into())));
+    environment.extend(tools.dtb_rpi4.as_ref().map(|dtb| ("MOBIVMM_DTB_RPI4", dtb.into())));
     let lab = Lab {
         root: Builder::root().into(),
         qemu: tools.qemu.clone(),
@@ -139,10 +118,7 @@ fn end_to_end(builder: &Builder, tests: &[Test]) -> Result<Counts> {
         environment,
         files,
     };
-    println!(
-        "end-to-end tests; their consoles and bundles are in {}",
-        lab.files.display()
-    );
+    println!("end-to-end tests; their consoles and bundles are in {}", lab.files.display());
     let mut counts = Counts::default();
     for test in tests {
         counts.count(step(&test.name, || (test.run)(&lab, &test.name)));

@@ -41,8 +41,5 @@ pub struct Timing {
 
 /// The first board of which the machine is one, by the `compatible` of the root node.
 pub fn select(boards: &[&'static Board], platform: &Platform<'_>) -> Option<&'static Board> {
-    boards
-        .iter()
-        .copied()
-        .find(|board| platform.compatible().any(|name| board.compatible.contains(&name)))
+    boards.iter().copied().find(|board| platform.compatible().any(|name| board.compatible.contains(&name)))
 }

@@ -46,39 +46,26 @@ impl<'p> Devices<'p> {
     ///   normal memory, for as long as drivers made here are in use; Rust uses none of it otherwise.
     /// * `secondary_entry` is the physical address of code that a CPU may run from in EL2 with its MMU off.
     pub const fn claim(platform: &'p Platform<'p>, _map: &arch::mmu::Active, secondary_entry: u64) -> Self {
-        Self {
-            platform,
-            secondary_entry,
-        }
+        Self { platform, secondary_entry }
     }
 
     /// The interrupt controller, not initialised yet. To be made once: [`Gic`]'s `&mut self` tells nothing of others.
     pub fn gic(&self) -> Result<Gic, gic::Error> {
         match &self.platform.gic {
-            GicModel::V2 {
-                gicd,
-                gicc,
-                gich,
-                gicv,
-                ..
-            } => {
+            GicModel::V2 { gicd, gicc, gich, gicv, .. } => {
                 // The CPU interface's second page has GICC_DIR.
                 if gicc.end - gicc.start < 0x2000 || gicv.end - gicv.start < 0x2000 {
                     return Err(gic::Error::TooSmall);
                 }
                 // SAFETY: a GICv2's, and mapped, as the contract of `claim` says.
-                Ok(Gic::V2(unsafe {
-                    GicV2::new(gicd.start, gicc.start, gich.start, gicv.start)
-                }))
+                Ok(Gic::V2(unsafe { GicV2::new(gicd.start, gicc.start, gich.start, gicv.start) }))
             }
             GicModel::V3 { gicd, gicr, .. } => {
                 if gicd.end - gicd.start < 0x10000 {
                     return Err(gic::Error::TooSmall);
                 }
                 // SAFETY: a GICv3's, and mapped, as the contract of `claim` says.
-                Ok(Gic::V3(unsafe {
-                    GicV3::new(gicd.start, gicr, &self.platform.cpus)?
-                }))
+                Ok(Gic::V3(unsafe { GicV3::new(gicd.start, gicr, &self.platform.cpus)? }))
             }
         }
     }

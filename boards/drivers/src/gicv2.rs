@@ -65,13 +65,7 @@ impl GicV2 {
     pub const unsafe fn new(gicd: u64, gicc: u64, gich: u64, gicv: u64) -> Self {
         // SAFETY: the same contract.
         let (gicd, gicc, gich) = unsafe { (Mmio::new(gicd), Mmio::new(gicc), Mmio::new(gich)) };
-        Self {
-            gicd,
-            gicc,
-            gich,
-            gicv,
-            targets: [const { AtomicU8::new(0) }; MAX_CPUS],
-        }
+        Self { gicd, gicc, gich, gicv, targets: [const { AtomicU8::new(0) }; MAX_CPUS] }
     }
 
     const fn bank(&self) -> Bank {
@@ -113,8 +107,7 @@ impl GicV2 {
     }
 
     pub(crate) fn set_enabled(&self, _cpu: usize, intid: u32, enabled: bool) {
-        self.bank()
-            .write_bit(if enabled { ISENABLER } else { ICENABLER }, intid);
+        self.bank().write_bit(if enabled { ISENABLER } else { ICENABLER }, intid);
     }
 
     pub(crate) fn set_priority(&self, _cpu: usize, intid: u32, priority: u8) {
@@ -126,20 +119,15 @@ impl GicV2 {
     }
 
     pub(crate) fn route(&self, intid: u32, to: usize) {
-        self.gicd.write_u8(
-            GICD_ITARGETSR + intid as usize,
-            self.targets[to].load(Ordering::Relaxed),
-        );
+        self.gicd.write_u8(GICD_ITARGETSR + intid as usize, self.targets[to].load(Ordering::Relaxed));
     }
 
     pub(crate) fn set_active(&self, _cpu: usize, intid: u32, active: bool) {
-        self.bank()
-            .write_bit(if active { ISACTIVER } else { ICACTIVER }, intid);
+        self.bank().write_bit(if active { ISACTIVER } else { ICACTIVER }, intid);
     }
 
     pub(crate) fn set_pending(&self, _cpu: usize, intid: u32, pending: bool) {
-        self.bank()
-            .write_bit(if pending { ISPENDR } else { ICPENDR }, intid);
+        self.bank().write_bit(if pending { ISPENDR } else { ICPENDR }, intid);
     }
 
     pub(crate) fn acknowledge(&self) -> Option<Acknowledged> {

@@ -95,29 +95,18 @@ impl GicV3 {
     pub unsafe fn new(gicd: u64, gicr: &[Registers], cpus: &[Cpu]) -> Result<Self, Error> {
         // SAFETY: the same contract.
         let gicd = unsafe { Mmio::new(gicd) };
-        let mut gic = Self {
-            gicd,
-            cpus: Vec::new(),
-        };
+        let mut gic = Self { gicd, cpus: Vec::new() };
         for (index, &Cpu { mpidr, .. }) in cpus.iter().enumerate() {
             // SAFETY: the same contract.
-            let found = gicr
-                .iter()
-                .find_map(|region| unsafe { find_redistributor(region, mpidr) });
+            let found = gicr.iter().find_map(|region| unsafe { find_redistributor(region, mpidr) });
             let gicr = found.ok_or(Error::NoRedistributor(index))?;
-            gic.cpus
-                .push(Redistributor { gicr, mpidr })
-                .map_err(|_| Error::NoRedistributor(index))?;
+            gic.cpus.push(Redistributor { gicr, mpidr }).map_err(|_| Error::NoRedistributor(index))?;
         }
         Ok(gic)
     }
 
     fn bank(&self, cpu: usize, intid: u32) -> Bank {
-        if intid < 32 {
-            Bank(self.cpus[cpu].gicr.part(GICR_SGI_BASE))
-        } else {
-            Bank(self.gicd.part(0))
-        }
+        if intid < 32 { Bank(self.cpus[cpu].gicr.part(GICR_SGI_BASE)) } else { Bank(self.gicd.part(0)) }
     }
 
     pub(crate) fn init_distributor(&mut self) {
@@ -172,8 +161,7 @@ impl GicV3 {
     }
 
     pub(crate) fn set_enabled(&self, cpu: usize, intid: u32, enabled: bool) {
-        self.bank(cpu, intid)
-            .write_bit(if enabled { ISENABLER } else { ICENABLER }, intid);
+        self.bank(cpu, intid).write_bit(if enabled { ISENABLER } else { ICENABLER }, intid);
         if intid < 32 {
             wait_while(|| self.cpus[cpu].gicr.read(GICR_CTLR) & GICR_RWP != 0);
         } else {
@@ -191,18 +179,15 @@ impl GicV3 {
 
     pub(crate) fn route(&self, intid: u32, to: usize) {
         // The affinity fields are where MPIDR_EL1 has them; bit 31 clear: to this CPU only.
-        self.gicd
-            .write_u64(GICD_IROUTER + intid as usize * 8, self.cpus[to].mpidr);
+        self.gicd.write_u64(GICD_IROUTER + intid as usize * 8, self.cpus[to].mpidr);
     }
 
     pub(crate) fn set_active(&self, cpu: usize, intid: u32, active: bool) {
-        self.bank(cpu, intid)
-            .write_bit(if active { ISACTIVER } else { ICACTIVER }, intid);
+        self.bank(cpu, intid).write_bit(if active { ISACTIVER } else { ICACTIVER }, intid);
     }
 
     pub(crate) fn set_pending(&self, cpu: usize, intid: u32, pending: bool) {
-        self.bank(cpu, intid)
-            .write_bit(if pending { ISPENDR } else { ICPENDR }, intid);
+        self.bank(cpu, intid).write_bit(if pending { ISPENDR } else { ICPENDR }, intid);
     }
 
     pub(crate) fn acknowledge(&self) -> Option<Acknowledged> {
@@ -342,12 +327,7 @@ unsafe fn find_redistributor(region: &Registers, mpidr: u64) -> Option<Mmio<GICR
 
 /// ICC_SGI1R_EL1 for one CPU (section 12.2): Aff3, RS (Aff0 / 16), Aff2, INTID, Aff1, and a bit for the lower part of Aff0.
 const fn sgi1r(sgi: u32, mpidr: u64) -> u64 {
-    let (aff3, aff2, aff1, aff0) = (
-        mpidr >> 32 & 0xff,
-        mpidr >> 16 & 0xff,
-        mpidr >> 8 & 0xff,
-        mpidr & 0xff,
-    );
+    let (aff3, aff2, aff1, aff0) = (mpidr >> 32 & 0xff, mpidr >> 16 & 0xff, mpidr >> 8 & 0xff, mpidr & 0xff);
     aff3 << 48 | (aff0 >> 4) << 44 | aff2 << 32 | (sgi as u64 & 0xf) << 24 | aff1 << 16 | 1 << (aff0 & 0xf)
 }
 

@@ -38,14 +38,7 @@ impl Bank {
         let at = ICFGR + intid as usize / 16 * 4;
         let edge = 2 << (intid % 16 * 2);
         let others = self.0.read(at) & !edge;
-        self.0.write(
-            at,
-            if trigger == Trigger::Edge {
-                others | edge
-            } else {
-                others
-            },
-        );
+        self.0.write(at, if trigger == Trigger::Edge { others | edge } else { others });
     }
 
     /// Makes INTIDs 32 × `n` and up disabled, inactive, not pending, of priority `priority`, and level-triggered if they
@@ -55,8 +48,7 @@ impl Bank {
         self.write_word(ICPENDR, n, !0);
         self.write_word(ICACTIVER, n, !0);
         for i in 0..8 {
-            self.0
-                .write(IPRIORITYR + n * 32 + i * 4, u32::from_ne_bytes([priority; 4]));
+            self.0.write(IPRIORITYR + n * 32 + i * 4, u32::from_ne_bytes([priority; 4]));
         }
         for i in usize::from(n == 0)..2 {
             self.0.write(ICFGR + n * 8 + i * 4, 0);

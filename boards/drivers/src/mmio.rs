@@ -21,9 +21,7 @@ impl<const SIZE: usize> Mmio<SIZE> {
     #[cfg(target_os = "none")]
     pub(crate) const fn part<const PART: usize>(self, offset: usize) -> Mmio<PART> {
         assert!(offset + PART <= SIZE);
-        Mmio {
-            base: self.base + offset,
-        }
+        Mmio { base: self.base + offset }
     }
 
     fn at<T>(self, offset: usize) -> *mut T {

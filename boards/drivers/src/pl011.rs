@@ -105,8 +105,7 @@ impl Pl011 {
 
     fn mask(&mut self, interrupts: u32, on: bool) {
         let others = self.mmio.read(IMSC) & !interrupts;
-        self.mmio
-            .write(IMSC, if on { others | interrupts } else { others });
+        self.mmio.write(IMSC, if on { others | interrupts } else { others });
     }
 
     /// False if the flag was still set when patience ended.

@@ -172,9 +172,7 @@ pub fn total_size(header: &[u8]) -> Option<usize> {
 impl<'d> Platform<'d> {
     /// Reads a device tree. `dtb` may be longer than the tree.
     pub fn discover(dtb: &'d [u8]) -> Result<Self, Error> {
-        let blob = total_size(dtb)
-            .and_then(|size| dtb.get(..size))
-            .ok_or(Error::Malformed)?;
+        let blob = total_size(dtb).and_then(|size| dtb.get(..size)).ok_or(Error::Malformed)?;
         let fdt = Fdt::new(blob).map_err(|_| Error::Malformed)?;
         let mut found = Found::default();
         walk(fdt, &mut |at| found.visit(at));
@@ -183,22 +181,12 @@ impl<'d> Platform<'d> {
         let chosen_string = |name| found.chosen.and_then(|node| string(node, name)).unwrap_or("");
         let uart = found.console(fdt, chosen_string("stdout-path"));
         let gic = found.gic.as_ref().ok_or(Error::NoGic)?;
-        let timer = |n| {
-            found
-                .timer
-                .as_ref()
-                .and_then(|timer| timer.intid(gic, n))
-                .ok_or(Error::NoTimer)
-        };
+        let timer = |n| found.timer.as_ref().and_then(|timer| timer.intid(gic, n)).ok_or(Error::NoTimer);
 
         Ok(Self {
             model: string(root, "model").unwrap_or(""),
             cpus: cpus(found.cpus)?,
-            memory: if found.memory.is_empty() {
-                Err(Error::NoMemory)
-            } else {
-                Ok(found.memory.clone())
-            }?,
+            memory: if found.memory.is_empty() { Err(Error::NoMemory) } else { Ok(found.memory.clone()) }?,
             reserved: reserved(fdt, found.reserved_memory)?,
             initrd: found.chosen.and_then(|node| {
                 let range = number(node, "linux,initrd-start")?..number(node, "linux,initrd-end")?;
@@ -215,11 +203,7 @@ impl<'d> Platform<'d> {
                     .map(|(_, hz)| *hz),
             }),
             // Order of the binding: secure physical, physical, virtual, hypervisor.
-            timers: Timers {
-                physical: timer(1)?,
-                virtual_: timer(2)?,
-                hypervisor: timer(3)?,
-            },
+            timers: Timers { physical: timer(1)?, virtual_: timer(2)?, hypervisor: timer(3)? },
             psci: found.psci,
             bcm2835_pm: found.bcm2835_pm.clone(),
             gic: gic.describe()?,
@@ -238,11 +222,7 @@ impl<'d> Platform<'d> {
             Gic::V2 { gicd, gicc, gich, .. } => ([Some(gicd), Some(gicc), Some(gich)], &[][..]),
             Gic::V3 { gicd, gicr, .. } => ([Some(gicd), None, None], &gicr[..]),
         };
-        let others = self
-            .uart
-            .iter()
-            .map(|uart| &uart.registers)
-            .chain(&self.bcm2835_pm);
+        let others = self.uart.iter().map(|uart| &uart.registers).chain(&self.bcm2835_pm);
         fixed.into_iter().flatten().chain(gicr).chain(others).cloned()
     }
 }
@@ -299,9 +279,7 @@ impl<'d> Found<'d> {
                 "aliases" => self.aliases = Some(node),
                 "cpus" => self.cpus = Some(node),
                 "reserved-memory" => self.reserved_memory = Some(node),
-                "memory" => self
-                    .memory
-                    .extend(ranges(node).take(MAX_MEMORY - self.memory.len())),
+                "memory" => self.memory.extend(ranges(node).take(MAX_MEMORY - self.memory.len())),
                 _ => {}
             }
         }
@@ -353,34 +331,23 @@ impl<'d> Found<'d> {
             return Some(first); // The usual case, without the look-up, which is slow.
         }
         let name = stdout.split(':').next()?;
-        let path = if name.starts_with('/') {
-            Some(name)
-        } else {
-            self.aliases.and_then(|node| string(node, name))
-        };
+        let path =
+            if name.starts_with('/') { Some(name) } else { self.aliases.and_then(|node| string(node, name)) };
         let node = path.and_then(|path| fdt.find_node(path));
-        let named = node.and_then(|node| {
-            self.uarts
-                .iter()
-                .find(|uart| core::ptr::eq(uart.name, node.name()))
-        });
+        let named =
+            node.and_then(|node| self.uarts.iter().find(|uart| core::ptr::eq(uart.name, node.name())));
         named.or(Some(first))
     }
 }
 
 impl<'d> Interrupts<'d> {
     fn new(at: &Located<'_, 'd>) -> Self {
-        Self {
-            parent: at.interrupt_parent(),
-            specifiers: bytes(at.node, "interrupts"),
-        }
+        Self { parent: at.interrupt_parent(), specifiers: bytes(at.node, "interrupts") }
     }
 
     /// The INTID of interrupt `n`, if it goes to the GIC.
     fn intid(&self, gic: &FoundGic<'_>, n: usize) -> Option<u32> {
-        (self.parent == gic.phandle)
-            .then(|| interrupt(self.specifiers, gic.interrupt_cells, n))
-            .flatten()
+        (self.parent == gic.phandle).then(|| interrupt(self.specifiers, gic.interrupt_cells, n)).flatten()
     }
 }
 
@@ -403,20 +370,12 @@ impl<'d> FoundGic<'d> {
         if self.v3 {
             let gicr = rest.get(..self.redistributors).ok_or(Error::IncompleteGic)?;
             let gicr = Vec::from_slice(gicr).map_err(|_| Error::IncompleteGic)?;
-            return Ok(Gic::V3 {
-                gicd,
-                gicr,
-                maintenance,
-            });
+            return Ok(Gic::V3 { gicd, gicr, maintenance });
         }
         match rest {
-            [gicc, gich, gicv, ..] => Ok(Gic::V2 {
-                gicd,
-                gicc: gicc.clone(),
-                gich: gich.clone(),
-                gicv: gicv.clone(),
-                maintenance,
-            }),
+            [gicc, gich, gicv, ..] => {
+                Ok(Gic::V2 { gicd, gicc: gicc.clone(), gich: gich.clone(), gicv: gicv.clone(), maintenance })
+            }
             _ => Err(Error::IncompleteGic),
         }
     }
@@ -430,22 +389,14 @@ fn cpus(parent: Option<FdtNode<'_>>) -> Result<Vec<Cpu, MAX_CPUS>, Error> {
         let mpidr = low.map_or(u64::from(high), |low| u64::from(high) << 32 | u64::from(low));
         let enable = match string(node, "enable-method").or(string(parent, "enable-method")) {
             Some("psci") => EnableMethod::Psci,
-            Some("spin-table") => EnableMethod::SpinTable {
-                release_addr: number(node, "cpu-release-addr")?,
-            },
+            Some("spin-table") => EnableMethod::SpinTable { release_addr: number(node, "cpu-release-addr")? },
             _ => EnableMethod::None,
         };
         Some(Cpu { mpidr, enable })
     };
-    let nodes = parent
-        .children()
-        .filter(|node| node.name_without_address() == "cpu" && is_available(*node));
+    let nodes = parent.children().filter(|node| node.name_without_address() == "cpu" && is_available(*node));
     let cpus: Vec<Cpu, MAX_CPUS> = nodes.filter_map(cpu).take(MAX_CPUS).collect();
-    if cpus.is_empty() {
-        Err(Error::NoCpus)
-    } else {
-        Ok(cpus)
-    }
+    if cpus.is_empty() { Err(Error::NoCpus) } else { Ok(cpus) }
 }
 
 /// The memory reservation block, then `/reserved-memory`, whose bus is the root's (its `ranges` must be empty).
@@ -455,16 +406,11 @@ fn reserved(fdt: Fdt<'_>, node: Option<FdtNode<'_>>) -> Result<Vec<Reserved, MAX
         if range.is_empty() {
             Ok(())
         } else {
-            reserved
-                .push(Reserved { range, no_map })
-                .map_err(|_| Error::TooManyReserved)
+            reserved.push(Reserved { range, no_map }).map_err(|_| Error::TooManyReserved)
         }
     };
     for entry in fdt.memory_reservations() {
-        add(
-            entry.address()..entry.address().saturating_add(entry.size()),
-            false,
-        )?;
+        add(entry.address()..entry.address().saturating_add(entry.size()), false)?;
     }
     for node in node.iter().flat_map(|parent| parent.children()) {
         if is_available(node) {

@@ -65,24 +65,14 @@ impl File {
     /// Writes from the start of `bytes`; how many were written, 0 on failure.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         // SAFETY: the host reads `bytes`.
-        let left = unsafe {
-            call(
-                SYS_WRITE,
-                &[self.handle, bytes.as_ptr() as u64, bytes.len() as u64],
-            )
-        };
+        let left = unsafe { call(SYS_WRITE, &[self.handle, bytes.as_ptr() as u64, bytes.len() as u64]) };
         bytes.len().saturating_sub(left as usize)
     }
 
     /// Reads into the start of `into`; how many bytes were read, 0 at the end of the file and on failure.
     pub fn read(&mut self, into: &mut [u8]) -> usize {
         // SAFETY: the host writes to `into`, at most its length.
-        let left = unsafe {
-            call(
-                SYS_READ,
-                &[self.handle, into.as_mut_ptr() as u64, into.len() as u64],
-            )
-        };
+        let left = unsafe { call(SYS_READ, &[self.handle, into.as_mut_ptr() as u64, into.len() as u64]) };
         into.len().saturating_sub(left as usize)
     }
 }

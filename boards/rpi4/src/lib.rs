@@ -17,19 +17,11 @@ use drivers::board::{Board, PowerMethod, Timing};
 /// Raspberry Pi 4 Model B.
 pub static BOARD: Board = Board {
     name: "rpi4",
-    compatible: &[
-        "raspberrypi,4-model-b",
-        "raspberrypi,4-compute-module",
-        "raspberrypi,400",
-        "brcm,bcm2711",
-    ],
+    compatible: &["raspberrypi,4-model-b", "raspberrypi,4-compute-module", "raspberrypi,400", "brcm,bcm2711"],
     power: PowerMethod::Bcm2835Pm,
     max_cpus: 4,
     // Firmware's stub with its spin table.
     firmware: Some(0..0x1000),
     // Not measured yet. One access in ten of the longest paths (1,000 and 800 instructions) to memory, at 200 ns each.
-    timing: Timing {
-        irq_off_max_ns: 20_000,
-        vm_switch_ns: 16_000,
-    },
+    timing: Timing { irq_off_max_ns: 20_000, vm_switch_ns: 16_000 },
 };

@@ -17,8 +17,5 @@ pub static BOARD: Board = Board {
     max_cpus: drivers::MAX_CPUS,
     firmware: None,
     // Under `-icount shift=0` an instruction takes a nanosecond: the promises irq_off_max, and vm_switch with pick_next.
-    timing: Timing {
-        irq_off_max_ns: 1_000,
-        vm_switch_ns: 800,
-    },
+    timing: Timing { irq_off_max_ns: 1_000, vm_switch_ns: 800 },
 };

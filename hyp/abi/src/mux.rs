@@ -50,11 +50,7 @@ impl Channel {
 
     /// The console of the VM with this index in the machine file; `None` from [`MAX_VMS`] on.
     pub const fn vm(index: u8) -> Option<Self> {
-        if index < MAX_VMS {
-            Some(Self(index + 1))
-        } else {
-            None
-        }
+        if index < MAX_VMS { Some(Self(index + 1)) } else { None }
     }
 
     /// The VM's index, `None` for the log.
@@ -70,11 +66,7 @@ impl Channel {
     /// The channel in the low six bits of an escape code.
     const fn of_code(code: u8) -> Option<Self> {
         let channel = code & 0x3F;
-        if channel <= MAX_VMS {
-            Some(Self(channel))
-        } else {
-            None
-        }
+        if channel <= MAX_VMS { Some(Self(channel)) } else { None }
     }
 }
 
@@ -188,10 +180,7 @@ impl Default for Decoder {
 impl Decoder {
     /// A decoder at the start of a stream, on [`Channel::LOG`].
     pub const fn new() -> Self {
-        Self {
-            current: Channel::LOG,
-            state: State::Text,
-        }
+        Self { current: Channel::LOG, state: State::Text }
     }
 
     /// Takes the next byte of the wire; returns what it completes, if anything.
@@ -202,10 +191,9 @@ impl Decoder {
                 self.state = State::Escape;
                 None
             }
-            (State::Text, byte) | (State::Escape, byte @ DLE) => Some(Event::Byte {
-                channel: self.current,
-                byte,
-            }),
+            (State::Text, byte) | (State::Escape, byte @ DLE) => {
+                Some(Event::Byte { channel: self.current, byte })
+            }
             (State::Escape, SYNC) => Some(Event::Sync),
             (State::Escape, code) => {
                 match (code & !0x3F, Channel::of_code(code)) {

@@ -49,7 +49,11 @@ pub fn backtrace(mut each: impl FnMut(usize)) {
     // SAFETY: reads the frame pointer.
     unsafe { asm!("mov {}, x29", out(reg) frame, options(nomem, nostack, preserves_flags)) };
     for _ in 0..32 {
-        if !frame.is_multiple_of(8) || !image.contains(&frame) || mmu::is_guard(frame) || mmu::is_guard(frame + 15) {
+        if !frame.is_multiple_of(8)
+            || !image.contains(&frame)
+            || mmu::is_guard(frame)
+            || mmu::is_guard(frame + 15)
+        {
             return;
         }
         // SAFETY: both words lie in the image's mapped, readable part, as just checked; frame records are never written by others.

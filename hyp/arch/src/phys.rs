@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::{PAGE, cache, image};
 
 const MAX_CLAIMS: usize = 32;
-static CLAIMS: [(AtomicU64, AtomicU64); MAX_CLAIMS] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; MAX_CLAIMS];
+static CLAIMS: [(AtomicU64, AtomicU64); MAX_CLAIMS] =
+    [const { (AtomicU64::new(0), AtomicU64::new(0)) }; MAX_CLAIMS];
 static CLAIMED: AtomicUsize = AtomicUsize::new(0);
 
 /// Claims a range for one use; false if it meets an earlier claim or the image, or the list is full. Boot only, one CPU.
@@ -17,8 +18,10 @@ fn claim(range: &Range<u64>) -> bool {
     let image = image::range();
     let meets = |start: u64, end: u64| range.start < end && start < range.end;
     let count = CLAIMED.load(Ordering::Relaxed);
-    let taken = CLAIMS[..count].iter().any(|(s, e)| meets(s.load(Ordering::Relaxed), e.load(Ordering::Relaxed)));
-    if taken || meets(image.start as u64, image.end as u64) || count == MAX_CLAIMS || range.start > range.end {
+    let taken =
+        CLAIMS[..count].iter().any(|(s, e)| meets(s.load(Ordering::Relaxed), e.load(Ordering::Relaxed)));
+    if taken || meets(image.start as u64, image.end as u64) || count == MAX_CLAIMS || range.start > range.end
+    {
         return false;
     }
     CLAIMS[count].0.store(range.start, Ordering::Relaxed);
@@ -69,7 +72,9 @@ impl Region {
         let mut words = into.chunks_exact_mut(8);
         for word in &mut words {
             // SAFETY: in the region, which is mapped normal memory without Rust objects; unaligned accesses are allowed there.
-            word.copy_from_slice(&unsafe { (from as *const [u8; 8]).cast::<u64>().read_unaligned() }.to_ne_bytes());
+            word.copy_from_slice(
+                &unsafe { (from as *const [u8; 8]).cast::<u64>().read_unaligned() }.to_ne_bytes(),
+            );
             from += 8;
         }
         for byte in words.into_remainder() {
@@ -89,7 +94,8 @@ impl Region {
         let words = bytes.chunks_exact(8);
         let rest = words.remainder();
         for word in words {
-            let value = u64::from_ne_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]]);
+            let value =
+                u64::from_ne_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]]);
             // SAFETY: as in `read`.
             unsafe { (to as *mut u64).write_unaligned(value) };
             to += 8;
@@ -149,7 +155,8 @@ pub fn device_tree(at: u64) -> Option<&'static [u8]> {
         return None;
     }
     // SAFETY: aligned, in the GiB that boot.S mapped because x0 pointed there; read once, before anything else is claimed.
-    let (magic, size) = unsafe { ((at as *const u32).read_volatile(), (at as *const u32).add(1).read_volatile()) };
+    let (magic, size) =
+        unsafe { ((at as *const u32).read_volatile(), (at as *const u32).add(1).read_volatile()) };
     let size = u64::from(u32::from_be(size));
     let end = at.checked_add(size)?;
     if u32::from_be(magic) != 0xd00d_feed || size > MAX || (end - 1) >> 30 != at >> 30 {

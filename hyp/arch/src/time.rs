@@ -62,7 +62,9 @@ pub fn arm(at: Option<u64>) {
     match at {
         Some(ns) => {
             // SAFETY: the compare value of EL2's own timer.
-            unsafe { asm!("msr cnthp_cval_el2, {}", in(reg) to_ticks(ns), options(nomem, nostack, preserves_flags)) };
+            unsafe {
+                asm!("msr cnthp_cval_el2, {}", in(reg) to_ticks(ns), options(nomem, nostack, preserves_flags))
+            };
             CNTHP_CTL_EL2.set(1);
         }
         None => CNTHP_CTL_EL2.set(0),

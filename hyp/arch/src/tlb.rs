@@ -40,7 +40,9 @@ pub fn complete() {
 /// TLBI IPAS2E1IS.
 pub fn invalidate_ipa(vttbr: u64, ipa: u64) {
     // SAFETY: drops cached translations only.
-    with_vmid(vttbr, || unsafe { asm!("tlbi ipas2e1is, {}", in(reg) ipa >> 12, options(nostack, preserves_flags)) });
+    with_vmid(vttbr, || unsafe {
+        asm!("tlbi ipas2e1is, {}", in(reg) ipa >> 12, options(nostack, preserves_flags))
+    });
 }
 
 /// TLBI VMALLE1IS.
@@ -53,7 +55,9 @@ pub fn invalidate_stage1(vttbr: u64) {
 pub fn invalidate_va(vttbr: u64, va: u64) {
     let operand = (va >> 12) & ((1 << 44) - 1);
     // SAFETY: drops cached translations only.
-    with_vmid(vttbr, || unsafe { asm!("tlbi vaae1is, {}", in(reg) operand, options(nostack, preserves_flags)) });
+    with_vmid(vttbr, || unsafe {
+        asm!("tlbi vaae1is, {}", in(reg) operand, options(nostack, preserves_flags))
+    });
 }
 
 /// TLBI VMALLS12E1IS.

@@ -6,7 +6,8 @@ use crate::{cpu, features};
 
 /// HCR_EL2 for every guest (Arm ARM D19.2.48): stage 2; interrupts and SErrors to EL2; broadcast maintenance, inner shareable
 /// barriers; traps of WFI, WFE, SMC, ID group 3, implementation-defined registers, ACTLR, set/way maintenance; AArch64 at EL1.
-const HCR: u64 = VM | PTW | FMO | IMO | AMO | FB | BSU_INNER | TWI | TWE | TID3 | TSC | TIDCP | TACR | TSW | RW;
+const HCR: u64 =
+    VM | PTW | FMO | IMO | AMO | FB | BSU_INNER | TWI | TWE | TID3 | TSC | TIDCP | TACR | TSW | RW;
 const VM: u64 = 1;
 const PTW: u64 = 1 << 2;
 const FMO: u64 = 1 << 3;

@@ -133,15 +133,8 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
     let vcpus = vm.u32("vcpus")?;
     in_range(vm, "vcpus", vcpus.into(), 1, MAX_VCPUS.into())?;
     let (schedule, schedule_properties) = schedule(vm, vcpus)?;
-    let initrd_properties: &[_] = if initrd.is_some() {
-        &["initrd", "initrd-load"]
-    } else {
-        &[]
-    };
-    vm.refuse_others(
-        bundle.fdt.data(),
-        &[&COMMON, schedule_properties, initrd_properties],
-    )?;
+    let initrd_properties: &[_] = if initrd.is_some() { &["initrd", "initrd-load"] } else { &[] };
+    vm.refuse_others(bundle.fdt.data(), &[&COMMON, schedule_properties, initrd_properties])?;
     let affinity = vm.u64("affinity")?;
     if affinity == 0 || (schedule == Schedule::Exclusive && affinity.count_ones() < vcpus) {
         return Err(vm.error("affinity", Reason::OutOfRange));
@@ -163,10 +156,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
             mem_size: vm.u64("kernel-mem-size")?,
         },
         initrd: match initrd {
-            Some((image, _)) => Some(Initrd {
-                image,
-                load: vm.u64("initrd-load")?,
-            }),
+            Some((image, _)) => Some(Initrd { image, load: vm.u64("initrd-load")? }),
             None => None,
         },
         dtb_load: vm.u64("dtb-load")?,
@@ -182,19 +172,11 @@ pub fn is_name(name: &str) -> bool {
 }
 
 fn in_range<'a>(vm: Reader<'a>, property: &'a str, value: u64, min: u64, max: u64) -> Result<(), Error<'a>> {
-    if (min..=max).contains(&value) {
-        Ok(())
-    } else {
-        Err(vm.error(property, Reason::OutOfRange))
-    }
+    if (min..=max).contains(&value) { Ok(()) } else { Err(vm.error(property, Reason::OutOfRange)) }
 }
 
 fn aligned<'a>(vm: Reader<'a>, property: &'a str, value: u64, to: u64) -> Result<(), Error<'a>> {
-    if value.is_multiple_of(to) {
-        Ok(())
-    } else {
-        Err(vm.error(property, Reason::Misaligned))
-    }
+    if value.is_multiple_of(to) { Ok(()) } else { Err(vm.error(property, Reason::Misaligned)) }
 }
 
 fn memory<'a>(vm: Reader<'a>) -> Result<Memory, Error<'a>> {
@@ -217,10 +199,7 @@ fn schedule<'a>(vm: Reader<'a>, vcpus: u32) -> Result<(Schedule, &'static [&'sta
             let (weight, cap_percent) = (vm.u32("weight")?, vm.u32("cap-percent")?);
             in_range(vm, "weight", weight.into(), 1, MAX_WEIGHT.into())?;
             in_range(vm, "cap-percent", cap_percent.into(), 0, u64::from(vcpus) * 100)?;
-            Ok((
-                Schedule::Share { weight, cap_percent },
-                &["weight", "cap-percent"],
-            ))
+            Ok((Schedule::Share { weight, cap_percent }, &["weight", "cap-percent"]))
         }
         "reservation" => {
             let (budget_ns, period_ns) = (vm.u64("budget-ns")?, vm.u64("period-ns")?);
@@ -228,11 +207,7 @@ fn schedule<'a>(vm: Reader<'a>, vcpus: u32) -> Result<(Schedule, &'static [&'sta
             in_range(vm, "period-ns", period_ns, MIN_BUDGET_NS, MAX_PERIOD_NS)?;
             in_range(vm, "deadline-ns", deadline_ns, MIN_BUDGET_NS, period_ns)?;
             in_range(vm, "budget-ns", budget_ns, MIN_BUDGET_NS, deadline_ns)?;
-            let schedule = Schedule::Reservation {
-                budget_ns,
-                period_ns,
-                deadline_ns,
-            };
+            let schedule = Schedule::Reservation { budget_ns, period_ns, deadline_ns };
             Ok((schedule, &["budget-ns", "period-ns", "deadline-ns"]))
         }
         "exclusive" => Ok((Schedule::Exclusive, &[])),
@@ -242,40 +217,23 @@ fn schedule<'a>(vm: Reader<'a>, vcpus: u32) -> Result<(Schedule, &'static [&'sta
 
 /// Checks that kernel, initrd and device tree lie in the RAM, aligned, and not in one another's place.
 fn placement<'a>(vm: Reader<'a>, config: &VmConfig<'a>) -> Result<(), Error<'a>> {
-    let Kernel {
-        image,
-        load,
-        entry,
-        mem_size,
-    } = config.kernel;
+    let Kernel { image, load, entry, mem_size } = config.kernel;
     if mem_size < image.size {
         return Err(vm.error("kernel-mem-size", Reason::OutOfRange));
     }
     aligned(vm, "kernel-entry", entry, 4)?;
-    if !load
-        .checked_add(mem_size)
-        .is_some_and(|end| (load..end).contains(&entry))
-    {
+    if !load.checked_add(mem_size).is_some_and(|end| (load..end).contains(&entry)) {
         return Err(vm.error("kernel-entry", Reason::OutOfRange));
     }
-    let initrd = config
-        .initrd
-        .map(|initrd| ("initrd-load", initrd.load, initrd.image.size));
-    let parts = [
-        Some(("kernel-load", load, mem_size)),
-        Some(("dtb-load", config.dtb_load, DTB_WINDOW)),
-        initrd,
-    ];
+    let initrd = config.initrd.map(|initrd| ("initrd-load", initrd.load, initrd.image.size));
+    let parts =
+        [Some(("kernel-load", load, mem_size)), Some(("dtb-load", config.dtb_load, DTB_WINDOW)), initrd];
     let ram_end = config.memory.base.saturating_add(config.memory.size);
-    for (index, (property, start, size)) in parts
-        .iter()
-        .enumerate()
-        .filter_map(|(i, part)| part.map(|p| (i, p)))
+    for (index, (property, start, size)) in
+        parts.iter().enumerate().filter_map(|(i, part)| part.map(|p| (i, p)))
     {
         aligned(vm, property, start, 8)?;
-        let end = start
-            .checked_add(size)
-            .filter(|&end| start >= config.memory.base && end <= ram_end);
+        let end = start.checked_add(size).filter(|&end| start >= config.memory.base && end <= ram_end);
         let end = end.ok_or(vm.error(property, Reason::OutsideRam))?;
         let mut earlier = parts.iter().take(index).flatten();
         if earlier.any(|&(_, other, size)| start < other.saturating_add(size) && other < end) {

@@ -68,11 +68,7 @@ impl<'a> Bundle<'a> {
     /// beginning of the bundle, eight bytes or more.
     pub fn fdt_len(head: &[u8]) -> Result<usize, Error<'static>> {
         const FDT_MAGIC: [u8; 4] = 0xd00d_feed_u32.to_be_bytes();
-        let bad = Error {
-            node: "/",
-            property: "",
-            reason: Reason::NotFdt,
-        };
+        let bad = Error { node: "/", property: "", reason: Reason::NotFdt };
         let (magic, rest) = head.split_first_chunk::<4>().ok_or(bad)?;
         let size = rest.first_chunk::<4>().ok_or(bad)?;
         if *magic != FDT_MAGIC {
@@ -87,16 +83,8 @@ impl<'a> Bundle<'a> {
     /// # Errors
     /// The tree is malformed, or it is no FIT with a default configuration of the binding [`COMPATIBLE`].
     pub fn parse(fdt: &'a [u8], total_len: u64) -> Result<Self, Error<'a>> {
-        let malformed = Error {
-            node: "/",
-            property: "",
-            reason: Reason::NotFdt,
-        };
-        let truncated = Error {
-            node: "/",
-            property: "",
-            reason: Reason::Truncated,
-        };
+        let malformed = Error { node: "/", property: "", reason: Reason::NotFdt };
+        let truncated = Error { node: "/", property: "", reason: Reason::Truncated };
         let len = Self::fdt_len(fdt)?;
         if len as u64 > total_len {
             return Err(truncated);
@@ -132,12 +120,7 @@ impl<'a> Bundle<'a> {
             if index >= MAX_VMS {
                 return Err(reader.error("", Reason::TooManyVms));
             }
-            if bundle
-                .machine
-                .children()
-                .take(index)
-                .any(|earlier| earlier.name() == node.name())
-            {
+            if bundle.machine.children().take(index).any(|earlier| earlier.name() == node.name()) {
                 return Err(reader.error("", Reason::DuplicateName));
             }
             config::read(&bundle, reader)
@@ -158,13 +141,6 @@ impl<'a> Bundle<'a> {
         if offset.checked_add(size).is_none_or(|end| end > self.total_len) {
             return Err(image.error("data-size", Reason::Truncated));
         }
-        Ok((
-            Image {
-                offset,
-                size,
-                sha256: image.sha256()?,
-            },
-            image,
-        ))
+        Ok((Image { offset, size, sha256: image.sha256()? }, image))
     }
 }

@@ -24,11 +24,7 @@ impl<'a> Reader<'a> {
 
     /// An error at `property` of this node.
     pub(crate) fn error(self, property: &'a str, reason: Reason) -> Error<'a> {
-        Error {
-            node: self.name(),
-            property,
-            reason,
-        }
+        Error { node: self.name(), property, reason }
     }
 
     /// The sub-node of exactly this name.
@@ -48,9 +44,7 @@ impl<'a> Reader<'a> {
     }
 
     fn array<const N: usize>(self, name: &'static str) -> Result<&'a [u8; N], Error<'a>> {
-        self.bytes(name)?
-            .try_into()
-            .map_err(|_| self.error(name, Reason::BadType))
+        self.bytes(name)?.try_into().map_err(|_| self.error(name, Reason::BadType))
     }
 
     pub(crate) fn u32(self, name: &'static str) -> Result<u32, Error<'a>> {
@@ -63,12 +57,8 @@ impl<'a> Reader<'a> {
 
     /// A string: UTF-8 that ends with its only NUL.
     pub(crate) fn str(self, name: &'static str) -> Result<&'a str, Error<'a>> {
-        let text = self
-            .bytes(name)?
-            .strip_suffix(&[0])
-            .and_then(|text| core::str::from_utf8(text).ok());
-        text.filter(|text| !text.contains('\0'))
-            .ok_or(self.error(name, Reason::BadType))
+        let text = self.bytes(name)?.strip_suffix(&[0]).and_then(|text| core::str::from_utf8(text).ok());
+        text.filter(|text| !text.contains('\0')).ok_or(self.error(name, Reason::BadType))
     }
 
     /// A property that says "yes" by being there, without a value.
@@ -86,8 +76,7 @@ impl<'a> Reader<'a> {
         if hash.str("algo") != Ok("sha256") {
             return Err(self.error("hash-1", Reason::Unknown));
         }
-        hash.array("value")
-            .map_err(|error| self.error("hash-1", error.reason))
+        hash.array("value").map_err(|error| self.error("hash-1", error.reason))
     }
 
     /// Adds the node to `digest`.
@@ -122,7 +111,5 @@ impl<'a> Reader<'a> {
 fn in_tree<'a>(tree: &'a [u8], name: &str) -> &'a str {
     let start = name.as_ptr().addr().wrapping_sub(tree.as_ptr().addr());
     let bytes = tree.get(start..start.saturating_add(name.len()));
-    bytes
-        .and_then(|bytes| core::str::from_utf8(bytes).ok())
-        .unwrap_or_default()
+    bytes.and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default()
 }

@@ -43,16 +43,12 @@ impl Properties {
     }
 
     fn write(&self, fdt: &mut FdtWriter) {
-        self.0
-            .iter()
-            .for_each(|(name, value)| fdt.property(name, value).unwrap());
+        self.0.iter().for_each(|(name, value)| fdt.property(name, value).unwrap());
     }
 
     fn digest(&self, node: &str, digest: &mut Digest) {
         digest.node(node);
-        self.0
-            .iter()
-            .for_each(|(name, value)| digest.property(name, value));
+        self.0.iter().for_each(|(name, value)| digest.property(name, value));
     }
 }
 
@@ -69,33 +65,20 @@ impl Made {
     fn new(names: &[&str]) -> Self {
         let new = || Properties(Vec::new());
         let mut vm = new();
-        vm.u32("vcpus", 2)
-            .u64("memory-base", RAM)
-            .u64("memory-size", 2 << 20)
-            .str("cmdline", "");
-        vm.str("schedule", "share")
-            .u32("weight", 256)
-            .u32("cap-percent", 0)
-            .u64("affinity", u64::MAX);
+        vm.u32("vcpus", 2).u64("memory-base", RAM).u64("memory-size", 2 << 20).str("cmdline", "");
+        vm.str("schedule", "share").u32("weight", 256).u32("cap-percent", 0).u64("affinity", u64::MAX);
         vm.str("kernel", "kernel-1")
             .u64("kernel-load", RAM)
             .u64("kernel-entry", RAM)
             .u64("kernel-mem-size", 0x1_0000);
-        vm.u64("dtb-load", RAM + 0x1_0000)
-            .str("initrd", "ramdisk")
-            .u64("initrd-load", RAM + 0x2_0000);
+        vm.u64("dtb-load", RAM + 0x1_0000).str("initrd", "ramdisk").u64("initrd-load", RAM + 0x2_0000);
         let mut made = Self {
             configuration: new(),
             kernel: new(),
             kernel_hash: new(),
-            vms: names
-                .iter()
-                .map(|name| ((*name).to_owned(), vm.clone()))
-                .collect(),
+            vms: names.iter().map(|name| ((*name).to_owned(), vm.clone())).collect(),
         };
-        made.configuration
-            .str("description", "made")
-            .str("compatible", COMPATIBLE);
+        made.configuration.str("description", "made").str("compatible", COMPATIBLE);
         made.kernel.u32("data-offset", 0).u32("data-size", KERNEL_SIZE);
         made.kernel_hash.str("algo", "sha256").set("value", [1; 32]);
         made
@@ -104,19 +87,16 @@ impl Made {
     /// The tree, with the VMs' right digests, and the length of the bundle.
     fn build(&self) -> (Vec<u8>, u64) {
         let mut ramdisk = Properties(Vec::new());
-        ramdisk
-            .u32("data-offset", KERNEL_SIZE)
-            .u32("data-size", RAMDISK_SIZE);
+        ramdisk.u32("data-offset", KERNEL_SIZE).u32("data-size", RAMDISK_SIZE);
         let mut ramdisk_hash = Properties(Vec::new());
         ramdisk_hash.str("algo", "sha256").set("value", [2; 32]);
 
         let mut fdt = FdtWriter::new().unwrap();
         let root = fdt.begin_node("").unwrap();
         let images = fdt.begin_node("images").unwrap();
-        for (name, image, hash) in [
-            ("kernel-1", &self.kernel, &self.kernel_hash),
-            ("ramdisk", &ramdisk, &ramdisk_hash),
-        ] {
+        for (name, image, hash) in
+            [("kernel-1", &self.kernel, &self.kernel_hash), ("ramdisk", &ramdisk, &ramdisk_hash)]
+        {
             let node = fdt.begin_node(name).unwrap();
             image.write(&mut fdt);
             let hash_node = fdt.begin_node("hash-1").unwrap();
@@ -159,14 +139,7 @@ impl Made {
 #[track_caller]
 fn bundle_refused(made: &Made, node: &str, property: &str, reason: Reason) {
     let (tree, total) = made.build();
-    assert_eq!(
-        Bundle::parse(&tree, total).unwrap_err(),
-        Error {
-            node,
-            property,
-            reason
-        }
-    );
+    assert_eq!(Bundle::parse(&tree, total).unwrap_err(), Error { node, property, reason });
 }
 
 /// Asserts that a VM changed by `change` is refused, and its neighbour is not.
@@ -177,14 +150,7 @@ fn vm_refused(change: impl Fn(&mut Properties) -> &mut Properties, property: &st
     let (tree, total) = made.build();
     let vms: Vec<_> = Bundle::parse(&tree, total).unwrap().vms().collect();
     assert!(vms[0].is_ok(), "{vms:?}");
-    assert_eq!(
-        vms[1].unwrap_err(),
-        Error {
-            node: "bad",
-            property,
-            reason
-        }
-    );
+    assert_eq!(vms[1].unwrap_err(), Error { node: "bad", property, reason });
 }
 
 /// Asserts that a VM changed by `change` is accepted.
@@ -193,24 +159,12 @@ fn vm_accepted(change: impl Fn(&mut Properties) -> &mut Properties) -> Schedule 
     let mut made = Made::new(&["vm"]);
     change(&mut made.vms[0].1);
     let (tree, total) = made.build();
-    Bundle::parse(&tree, total)
-        .unwrap()
-        .vms()
-        .next()
-        .unwrap()
-        .unwrap()
-        .schedule
+    Bundle::parse(&tree, total).unwrap().vms().next().unwrap().unwrap().schedule
 }
 
 #[test]
 fn the_unchanged_base_of_these_tests_is_accepted() {
-    assert_eq!(
-        vm_accepted(|vm| vm),
-        Schedule::Share {
-            weight: 256,
-            cap_percent: 0
-        }
-    );
+    assert_eq!(vm_accepted(|vm| vm), Schedule::Share { weight: 256, cap_percent: 0 });
     vm_accepted(|vm| vm.remove("initrd").remove("initrd-load"));
 }
 
@@ -228,25 +182,11 @@ fn names_are_well_formed_and_unique() {
     let (tree, total) = Made::new(&["a", "b", "a"]).build();
     let vms: Vec<_> = Bundle::parse(&tree, total).unwrap().vms().collect();
     assert!(vms[0].is_ok() && vms[1].is_ok());
-    assert_eq!(
-        vms[2],
-        Err(Error {
-            node: "a",
-            property: "",
-            reason: Reason::DuplicateName
-        })
-    );
+    assert_eq!(vms[2], Err(Error { node: "a", property: "", reason: Reason::DuplicateName }));
     for bad in ["A", "a.b", "a_b"] {
         let (tree, total) = Made::new(&[bad]).build();
         let vm = Bundle::parse(&tree, total).unwrap().vms().next().unwrap();
-        assert_eq!(
-            vm,
-            Err(Error {
-                node: bad,
-                property: "",
-                reason: Reason::BadName
-            })
-        );
+        assert_eq!(vm, Err(Error { node: bad, property: "", reason: Reason::BadName }));
     }
 }
 
@@ -257,33 +197,17 @@ fn vms_beyond_the_sixteenth_are_refused() {
     let (tree, total) = Made::new(&names).build();
     let vms: Vec<_> = Bundle::parse(&tree, total).unwrap().vms().collect();
     assert!(vms[..16].iter().all(Result::is_ok));
-    assert_eq!(
-        vms[17],
-        Err(Error {
-            node: "vm17",
-            property: "",
-            reason: Reason::TooManyVms
-        })
-    );
+    assert_eq!(vms[17], Err(Error { node: "vm17", property: "", reason: Reason::TooManyVms }));
 }
 
 #[test]
 fn every_property_is_needed_and_typed() {
-    let names: Vec<_> = Made::new(&["a"]).vms[0]
-        .1
-        .0
-        .iter()
-        .map(|(name, _)| name.clone())
-        .collect();
+    let names: Vec<_> = Made::new(&["a"]).vms[0].1.0.iter().map(|(name, _)| name.clone()).collect();
     for name in names.iter().filter(|name| *name != "initrd") {
         vm_refused(|vm| vm.remove(name), name, Reason::Missing);
         vm_refused(|vm| vm.set(name, [1, 2, 3]), name, Reason::BadType);
     }
-    vm_refused(
-        |vm| vm.set("memory-identity", [1]),
-        "memory-identity",
-        Reason::BadType,
-    );
+    vm_refused(|vm| vm.set("memory-identity", [1]), "memory-identity", Reason::BadType);
     vm_refused(|vm| vm.set("cmdline", *b"a\0b\0"), "cmdline", Reason::BadType);
     vm_refused(|vm| vm.set("cmdline", *b"\xff\0"), "cmdline", Reason::BadType);
 }
@@ -300,11 +224,7 @@ fn values_are_within_their_limits() {
     vm_refused(|vm| vm.u32("vcpus", 0), "vcpus", out);
     vm_refused(|vm| vm.u32("vcpus", 9), "vcpus", out);
     vm_refused(|vm| vm.u64("affinity", 0), "affinity", out);
-    vm_refused(
-        |vm| vm.str("cmdline", &"x".repeat(MAX_CMDLINE + 1)),
-        "cmdline",
-        out,
-    );
+    vm_refused(|vm| vm.str("cmdline", &"x".repeat(MAX_CMDLINE + 1)), "cmdline", out);
     vm_refused(|vm| vm.u32("weight", 0), "weight", out);
     vm_refused(|vm| vm.u32("weight", MAX_WEIGHT + 1), "weight", out);
     vm_refused(|vm| vm.u32("cap-percent", 201), "cap-percent", out);
@@ -313,44 +233,26 @@ fn values_are_within_their_limits() {
 
 /// Makes the VM's schedule a reservation.
 fn reservation(vm: &mut Properties, budget: u64, period: u64, deadline: u64) -> &mut Properties {
-    vm.remove("weight")
-        .remove("cap-percent")
-        .str("schedule", "reservation");
-    vm.u64("budget-ns", budget)
-        .u64("period-ns", period)
-        .u64("deadline-ns", deadline)
+    vm.remove("weight").remove("cap-percent").str("schedule", "reservation");
+    vm.u64("budget-ns", budget).u64("period-ns", period).u64("deadline-ns", deadline)
 }
 
 #[test]
 fn reservations_are_feasible() {
     let accepted = vm_accepted(|vm| reservation(vm, 2000, 9000, 5000));
     let (budget_ns, period_ns, deadline_ns) = (2000, 9000, 5000);
-    assert_eq!(
-        accepted,
-        Schedule::Reservation {
-            budget_ns,
-            period_ns,
-            deadline_ns
-        }
-    );
+    assert_eq!(accepted, Schedule::Reservation { budget_ns, period_ns, deadline_ns });
     let out = Reason::OutOfRange;
     vm_refused(|vm| reservation(vm, 6000, 9000, 5000), "budget-ns", out);
     vm_refused(|vm| reservation(vm, 999, 9000, 5000), "budget-ns", out);
     vm_refused(|vm| reservation(vm, 2000, 9000, 9001), "deadline-ns", out);
-    vm_refused(
-        |vm| reservation(vm, 2000, MAX_PERIOD_NS + 1, 5000),
-        "period-ns",
-        out,
-    );
+    vm_refused(|vm| reservation(vm, 2000, MAX_PERIOD_NS + 1, 5000), "period-ns", out);
 }
 
 #[test]
 fn exclusive_needs_a_cpu_for_each_vcpu() {
     fn exclusive(vm: &mut Properties, affinity: u64) -> &mut Properties {
-        vm.remove("weight")
-            .remove("cap-percent")
-            .str("schedule", "exclusive")
-            .u64("affinity", affinity)
+        vm.remove("weight").remove("cap-percent").str("schedule", "exclusive").u64("affinity", affinity)
     }
     assert_eq!(vm_accepted(|vm| exclusive(vm, 0b101)), Schedule::Exclusive);
     vm_refused(|vm| exclusive(vm, 0b100), "affinity", Reason::OutOfRange);
@@ -358,28 +260,12 @@ fn exclusive_needs_a_cpu_for_each_vcpu() {
 
 #[test]
 fn memory_is_aligned_and_addressable() {
-    vm_refused(
-        |vm| vm.u64("memory-base", RAM + 0x1000),
-        "memory-base",
-        Reason::Misaligned,
-    );
-    vm_refused(
-        |vm| vm.u64("memory-size", 0x1000),
-        "memory-size",
-        Reason::Misaligned,
-    );
+    vm_refused(|vm| vm.u64("memory-base", RAM + 0x1000), "memory-base", Reason::Misaligned);
+    vm_refused(|vm| vm.u64("memory-size", 0x1000), "memory-size", Reason::Misaligned);
     vm_refused(|vm| vm.u64("memory-base", 0), "memory-base", Reason::OutOfRange);
-    vm_refused(
-        |vm| vm.u64("memory-base", RAM_END),
-        "memory-base",
-        Reason::OutOfRange,
-    );
+    vm_refused(|vm| vm.u64("memory-base", RAM_END), "memory-base", Reason::OutOfRange);
     vm_refused(|vm| vm.u64("memory-size", 0), "memory-size", Reason::OutOfRange);
-    vm_refused(
-        |vm| vm.u64("memory-size", RAM_END),
-        "memory-size",
-        Reason::OutOfRange,
-    );
+    vm_refused(|vm| vm.u64("memory-size", RAM_END), "memory-size", Reason::OutOfRange);
 }
 
 #[test]
@@ -389,51 +275,19 @@ fn everything_lies_in_the_ram_and_apart() {
         move |vm| vm.u64(property, at)
     }
     vm_refused(load("dtb-load", RAM - 8), "dtb-load", Reason::OutsideRam);
-    vm_refused(
-        load("dtb-load", ram_end - DTB_WINDOW + 8),
-        "dtb-load",
-        Reason::OutsideRam,
-    );
+    vm_refused(load("dtb-load", ram_end - DTB_WINDOW + 8), "dtb-load", Reason::OutsideRam);
     vm_refused(load("dtb-load", u64::MAX - 7), "dtb-load", Reason::OutsideRam);
-    vm_refused(
-        load("initrd-load", ram_end - u64::from(RAMDISK_SIZE) + 8),
-        "initrd-load",
-        Reason::OutsideRam,
-    );
-    vm_refused(
-        load("kernel-mem-size", (2 << 20) + 1),
-        "kernel-load",
-        Reason::OutsideRam,
-    );
+    vm_refused(load("initrd-load", ram_end - u64::from(RAMDISK_SIZE) + 8), "initrd-load", Reason::OutsideRam);
+    vm_refused(load("kernel-mem-size", (2 << 20) + 1), "kernel-load", Reason::OutsideRam);
     vm_refused(load("dtb-load", RAM + 0xfff8), "dtb-load", Reason::Overlap);
-    vm_refused(
-        load("initrd-load", RAM + 0x1_fff8),
-        "initrd-load",
-        Reason::Overlap,
-    );
+    vm_refused(load("initrd-load", RAM + 0x1_fff8), "initrd-load", Reason::Overlap);
     vm_refused(load("initrd-load", RAM), "initrd-load", Reason::Overlap);
-    vm_refused(
-        load("initrd-load", RAM + 0x2_0004),
-        "initrd-load",
-        Reason::Misaligned,
-    );
-    vm_refused(
-        load("kernel-mem-size", u64::from(KERNEL_SIZE) - 1),
-        "kernel-mem-size",
-        Reason::OutOfRange,
-    );
-    vm_refused(
-        load("kernel-mem-size", u64::MAX),
-        "kernel-entry",
-        Reason::OutOfRange,
-    );
+    vm_refused(load("initrd-load", RAM + 0x2_0004), "initrd-load", Reason::Misaligned);
+    vm_refused(load("kernel-mem-size", u64::from(KERNEL_SIZE) - 1), "kernel-mem-size", Reason::OutOfRange);
+    vm_refused(load("kernel-mem-size", u64::MAX), "kernel-entry", Reason::OutOfRange);
     vm_refused(load("kernel-entry", RAM + 2), "kernel-entry", Reason::Misaligned);
     vm_refused(load("kernel-entry", RAM - 4), "kernel-entry", Reason::OutOfRange);
-    vm_refused(
-        load("kernel-entry", RAM + 0x1_0000),
-        "kernel-entry",
-        Reason::OutOfRange,
-    );
+    vm_refused(load("kernel-entry", RAM + 0x1_0000), "kernel-entry", Reason::OutOfRange);
     vm_accepted(load("initrd-load", ram_end - u64::from(RAMDISK_SIZE)));
 }
 
@@ -447,43 +301,12 @@ fn images_are_there_and_hashed() {
         change(&mut made);
         let (tree, total) = made.build();
         let vm = Bundle::parse(&tree, total).unwrap().vms().next().unwrap();
-        assert_eq!(
-            vm.unwrap_err(),
-            Error {
-                node: "kernel-1",
-                property,
-                reason
-            }
-        );
+        assert_eq!(vm.unwrap_err(), Error { node: "kernel-1", property, reason });
     };
-    refused(
-        |made| made.kernel.u32("data-size", 0),
-        "data-size",
-        Reason::OutOfRange,
-    );
-    refused(
-        |made| made.kernel.u32("data-size", u32::MAX),
-        "data-size",
-        Reason::Truncated,
-    );
-    refused(
-        |made| made.kernel.u32("data-offset", u32::MAX),
-        "data-size",
-        Reason::Truncated,
-    );
-    refused(
-        |made| made.kernel.remove("data-offset"),
-        "data-offset",
-        Reason::Missing,
-    );
-    refused(
-        |made| made.kernel_hash.str("algo", "crc32"),
-        "hash-1",
-        Reason::Unknown,
-    );
-    refused(
-        |made| made.kernel_hash.set("value", [0; 20]),
-        "hash-1",
-        Reason::BadType,
-    );
+    refused(|made| made.kernel.u32("data-size", 0), "data-size", Reason::OutOfRange);
+    refused(|made| made.kernel.u32("data-size", u32::MAX), "data-size", Reason::Truncated);
+    refused(|made| made.kernel.u32("data-offset", u32::MAX), "data-size", Reason::Truncated);
+    refused(|made| made.kernel.remove("data-offset"), "data-offset", Reason::Missing);
+    refused(|made| made.kernel_hash.str("algo", "crc32"), "hash-1", Reason::Unknown);
+    refused(|made| made.kernel_hash.set("value", [0; 20]), "hash-1", Reason::BadType);
 }

@@ -86,10 +86,7 @@ fn read_changed(bytes: &[u8]) -> Result<(), TestCaseError> {
         match vm {
             Ok(vm) => {
                 let vm = from_tree_end(vm, bytes);
-                prop_assert!(
-                    VMS.iter().any(|original| from_tree_end(*original, &BUNDLE) == vm),
-                    "{vm:?}"
-                );
+                prop_assert!(VMS.iter().any(|original| from_tree_end(*original, &BUNDLE) == vm), "{vm:?}");
             }
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
@@ -99,74 +96,30 @@ fn read_changed(bytes: &[u8]) -> Result<(), TestCaseError> {
 
 #[test]
 fn the_bundle_says_what_the_machine_file_says() {
-    let [linux, control, sensor] = VMS[..] else {
-        panic!("{VMS:?}")
-    };
-    assert_eq!(
-        (linux.name, linux.vcpus, linux.cmdline),
-        ("linux", 4, "console=ttyAMA0")
-    );
-    assert_eq!(
-        linux.memory,
-        Memory {
-            base: 0x4000_0000,
-            size: 64 << 20,
-            identity: false
-        }
-    );
-    assert_eq!(
-        linux.schedule,
-        Schedule::Share {
-            weight: 100,
-            cap_percent: 150
-        }
-    );
+    let [linux, control, sensor] = VMS[..] else { panic!("{VMS:?}") };
+    assert_eq!((linux.name, linux.vcpus, linux.cmdline), ("linux", 4, "console=ttyAMA0"));
+    assert_eq!(linux.memory, Memory { base: 0x4000_0000, size: 64 << 20, identity: false });
+    assert_eq!(linux.schedule, Schedule::Share { weight: 100, cap_percent: 150 });
     assert_eq!(linux.affinity, 0b101);
     assert_eq!(
         (linux.kernel.load, linux.kernel.entry, linux.kernel.mem_size),
         (0x4000_0000, 0x4000_0000, 0x1_0000)
     );
-    assert_eq!(
-        (linux.dtb_load, linux.initrd.unwrap().load),
-        (0x4001_0000, 0x4002_0000)
-    );
+    assert_eq!((linux.dtb_load, linux.initrd.unwrap().load), (0x4001_0000, 0x4002_0000));
 
-    assert_eq!(
-        (control.name, control.vcpus, control.cmdline, control.initrd),
-        ("control", 1, "", None)
-    );
-    assert_eq!(
-        control.memory,
-        Memory {
-            base: 0x8000_0000,
-            size: 16 << 20,
-            identity: true
-        }
-    );
+    assert_eq!((control.name, control.vcpus, control.cmdline, control.initrd), ("control", 1, "", None));
+    assert_eq!(control.memory, Memory { base: 0x8000_0000, size: 16 << 20, identity: true });
     let (budget_ns, period_ns, deadline_ns) = (250_000, 1_000_000, 500_000);
-    assert_eq!(
-        control.schedule,
-        Schedule::Reservation {
-            budget_ns,
-            period_ns,
-            deadline_ns
-        }
-    );
+    assert_eq!(control.schedule, Schedule::Reservation { budget_ns, period_ns, deadline_ns });
     assert_eq!(
         (control.kernel.load, control.kernel.entry, control.kernel.mem_size),
         (0x8008_0000, 0x8008_0004, 64)
     );
     assert_eq!(control.dtb_load, 0x8000_0000);
 
-    assert_eq!(
-        (sensor.name, sensor.schedule, sensor.affinity),
-        ("sensor", Schedule::Exclusive, u64::MAX)
-    );
+    assert_eq!((sensor.name, sensor.schedule, sensor.affinity), ("sensor", Schedule::Exclusive, u64::MAX));
     assert_eq!(sensor.kernel, linux.kernel, "equal images are stored once");
-    assert_eq!(
-        Bundle::parse(&BUNDLE, BUNDLE.len() as u64).unwrap().name(),
-        "test"
-    );
+    assert_eq!(Bundle::parse(&BUNDLE, BUNDLE.len() as u64).unwrap().name(), "test");
 }
 
 #[test]
@@ -175,10 +128,7 @@ fn offset_size_and_hash_are_those_of_the_bytes() {
     for vm in VMS.iter() {
         let images = [Some(vm.kernel.image), vm.initrd.map(|initrd| initrd.image)];
         for image in images.into_iter().flatten() {
-            assert_eq!(
-                Sha256::digest(bytes(image.offset, image.size))[..],
-                image.sha256[..]
-            );
+            assert_eq!(Sha256::digest(bytes(image.offset, image.size))[..], image.sha256[..]);
         }
     }
     let linux = VMS[0].kernel.image;
@@ -198,11 +148,7 @@ fn truncation_costs_only_the_vms_whose_images_are_cut() {
     let end = |vm: &VmConfig<'_>| vm.kernel.image.offset + vm.kernel.image.size;
     let bundle = Bundle::parse(&BUNDLE, end(&VMS[1]) - 1).unwrap();
     let vms: Vec<_> = bundle.vms().collect();
-    let cut = Error {
-        node: "kernel-3",
-        property: "data-size",
-        reason: Reason::Truncated,
-    };
+    let cut = Error { node: "kernel-3", property: "data-size", reason: Reason::Truncated };
     assert_eq!(vms, [Ok(VMS[0]), Err(cut), Ok(VMS[2])]);
 }
 
@@ -232,19 +178,9 @@ fn a_flipped_bit_in_one_vms_values_leaves_the_others() {
     let at = bundle.windows(7).position(|bytes| bytes == b"console").unwrap();
     bundle[at] ^= 1;
     let bundle = Bundle::parse(&bundle, bundle.len() as u64).unwrap();
-    let corrupt = Error {
-        node: "linux",
-        property: "hash-1",
-        reason: Reason::Corrupt,
-    };
-    assert_eq!(
-        bundle.vms().collect::<Vec<_>>(),
-        [Err(corrupt), Ok(VMS[1]), Ok(VMS[2])]
-    );
-    assert_eq!(
-        corrupt.to_string(),
-        "linux: hash-1: SHA-256 mismatch, the configuration is corrupt"
-    );
+    let corrupt = Error { node: "linux", property: "hash-1", reason: Reason::Corrupt };
+    assert_eq!(bundle.vms().collect::<Vec<_>>(), [Err(corrupt), Ok(VMS[1]), Ok(VMS[2])]);
+    assert_eq!(corrupt.to_string(), "linux: hash-1: SHA-256 mismatch, the configuration is corrupt");
 }
 
 proptest! {

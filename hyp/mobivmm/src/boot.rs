@@ -17,7 +17,9 @@ use drivers::gic::Gic;
 use drivers::platform::{self, Platform};
 use sched::{AddError, Class, CpuId, CpuSet, Scheduler, VcpuId};
 use spin::mutex::TicketMutex;
-use stage2::{AllocError, BLOCK, DirtyMap, Extent, FreeRanges, Ipa, Pa, PAGE, PhysRange, Stage2, VmId, VmidAllocator};
+use stage2::{
+    AllocError, BLOCK, DirtyMap, Extent, FreeRanges, Ipa, PAGE, Pa, PhysRange, Stage2, VmId, VmidAllocator,
+};
 use vm::{Config, Vm, bus};
 
 use crate::guest::Guest;
@@ -114,13 +116,22 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         free.total() >> 20
     );
 
-    let mut builder = Builder { gic: &gic, free: &mut free, scheduler: &mut scheduler, tables: &tables, vmids: VmidAllocator::new() };
+    let mut builder = Builder {
+        gic: &gic,
+        free: &mut free,
+        scheduler: &mut scheduler,
+        tables: &tables,
+        vmids: VmidAllocator::new(),
+    };
     let guests = builder.guests(bundle_bytes);
     let count = guests.iter().map(|guest| usize::from(guest.vm.config.id) + 1).max().unwrap_or(0);
     console::add_vms(count);
     let place = |id| guests.iter().position(|guest| usize::from(guest.vm.config.id) == id);
     let places = (0..count).map(place).collect();
-    let vcpus = guests.iter().enumerate().flat_map(|(at, guest)| (0..guest.vm.vcpus.len()).map(move |vcpu| (at, vcpu)));
+    let vcpus = guests
+        .iter()
+        .enumerate()
+        .flat_map(|(at, guest)| (0..guest.vm.vcpus.len()).map(move |vcpu| (at, vcpu)));
     let machine = machine::set(Machine {
         vcpus: vcpus.collect(),
         uart_intid,
@@ -305,7 +316,13 @@ impl Builder<'_> {
         guests
     }
 
-    fn guest(&mut self, index: usize, slot: usize, config: VmConfig<'static>, first: u16) -> Result<Guest, VmError> {
+    fn guest(
+        &mut self,
+        index: usize,
+        slot: usize,
+        config: VmConfig<'static>,
+        first: u16,
+    ) -> Result<Guest, VmError> {
         let ram = config.memory.base..config.memory.base + config.memory.size;
         let version = match self.gic {
             Gic::V2(_) => vgic::Version::V2,
@@ -332,21 +349,28 @@ impl Builder<'_> {
         let mut stage2 = Stage2::new(&mut mmu, VmId(slot as u8), vmid).map_err(VmError::Stage2)?;
         let mut at = config.memory.base;
         for piece in self.memory(&config).map_err(VmError::Memory)? {
-            memory::add(&mut stage2, &mut mmu, Extent::ram(Ipa(at), piece.start, piece.len)).map_err(VmError::Stage2)?;
+            memory::add(&mut stage2, &mut mmu, Extent::ram(Ipa(at), piece.start, piece.len))
+                .map_err(VmError::Stage2)?;
             at += piece.len;
         }
         if let Some((ipa, pa)) = gicv {
             // The first page alone: the second has the deactivation register, whose writes EL2 must see.
-            memory::add(&mut stage2, &mut mmu, Extent::device(Ipa(ipa), Pa(pa), PAGE)).map_err(VmError::Stage2)?;
+            memory::add(&mut stage2, &mut mmu, Extent::device(Ipa(ipa), Pa(pa), PAGE))
+                .map_err(VmError::Stage2)?;
         }
         for vcpu in 0..config.vcpus as u16 {
             let affinity = CpuSet(config.affinity);
-            self.scheduler.add(VcpuId(first + vcpu), class(&config.schedule), affinity).map_err(VmError::Scheduler)?;
+            self.scheduler
+                .add(VcpuId(first + vcpu), class(&config.schedule), affinity)
+                .map_err(VmError::Scheduler)?;
         }
         Ok(Guest::new(slot, vm, config, first, stage2, work))
     }
 
-    fn memory(&mut self, config: &VmConfig<'_>) -> Result<heapless::Vec<PhysRange, { stage2::MAX_PIECES }>, AllocError> {
+    fn memory(
+        &mut self,
+        config: &VmConfig<'_>,
+    ) -> Result<heapless::Vec<PhysRange, { stage2::MAX_PIECES }>, AllocError> {
         if !config.memory.identity {
             return self.free.alloc(config.memory.size);
         }
@@ -359,7 +383,9 @@ impl Builder<'_> {
 /// The first scheduler's classes: reservations by rate (the shorter the period the more urgent), everything else in turns.
 fn class(schedule: &Schedule) -> Class {
     match schedule {
-        Schedule::Reservation { period_ns, .. } => Class::RealTime { priority: period_ns.leading_zeros() as u8 },
+        Schedule::Reservation { period_ns, .. } => {
+            Class::RealTime { priority: period_ns.leading_zeros() as u8 }
+        }
         Schedule::Exclusive => Class::RealTime { priority: u8::MAX },
         Schedule::Share { .. } => Class::RoundRobin,
     }

@@ -161,7 +161,8 @@ pub fn write(vm: usize, bytes: &[u8]) -> usize {
 
 /// Bytes that the VM's console takes at this moment.
 pub fn room(vm: usize) -> usize {
-    with(|console| console.outputs.get(vm + 1).map_or(0, |output| output.size - output.ring.len())).unwrap_or(0)
+    with(|console| console.outputs.get(vm + 1).map_or(0, |output| output.size - output.ring.len()))
+        .unwrap_or(0)
 }
 
 /// The VM's UART has handed `count` bytes of input to its guest.
@@ -302,7 +303,9 @@ impl Console {
         let Wire::Uart { format, pending, .. } = &mut self.wire else { return false };
         let mut send = |byte| _ = pending.push_back(byte);
         match (format, credit, byte) {
-            (Format::Mux(encoder, _), Some((Some(channel), count)), _) => encoder.credit(channel, count, send),
+            (Format::Mux(encoder, _), Some((Some(channel), count)), _) => {
+                encoder.credit(channel, count, send)
+            }
             (Format::Mux(encoder, _), _, Some((channel, byte))) => encoder.bytes(channel, &[byte], send),
             (Format::Plain(_), _, Some((channel, byte))) => {
                 if byte == b'\n' && channel == Channel::LOG {

@@ -197,7 +197,8 @@ impl Cpu {
             Exit::Trap { esr, far, hpfar } => {
                 let hcr = loaded.state.hcr;
                 self.here.synced.set(false);
-                let next = handle(&guest.vm, vcpu, &mut loaded.state, VmExit::decode(esr, far, hpfar), &self.here);
+                let next =
+                    handle(&guest.vm, vcpu, &mut loaded.state, VmExit::decode(esr, far, hpfar), &self.here);
                 let then = self.answer(guest, vcpu, next);
                 self.reload(hcr);
                 then
@@ -360,7 +361,10 @@ impl Cpu {
 
     /// Makes `vcpu` the loaded one. False if it is off.
     fn load(&mut self, guest: &'static Guest, vcpu: usize) -> bool {
-        let same = self.loaded.as_ref().is_some_and(|loaded| loaded.guest.index == guest.index && loaded.vcpu == vcpu);
+        let same = self
+            .loaded
+            .as_ref()
+            .is_some_and(|loaded| loaded.guest.index == guest.index && loaded.vcpu == vcpu);
         if same && guest.vm.power(vcpu) == Some(VcpuPower::On) {
             return true;
         }

@@ -67,7 +67,14 @@ const NOWHERE: u16 = u16::MAX;
 
 impl Guest {
     /// Puts the parts together; nothing runs yet.
-    pub fn new(index: usize, vm: Vm, config: VmConfig<'static>, first: u16, stage2: Stage2, work: Work) -> Self {
+    pub fn new(
+        index: usize,
+        vm: Vm,
+        config: VmConfig<'static>,
+        first: u16,
+        stage2: Stage2,
+        work: Work,
+    ) -> Self {
         let vcpus = vm.vcpus.len();
         Self {
             index,
@@ -116,7 +123,8 @@ impl Guest {
     /// Whether the vCPU was marked; it no longer is.
     pub fn take_attention(&self, vcpu: usize) -> bool {
         let bit = 1 << vcpu;
-        self.attention.load(Ordering::Acquire) & bit != 0 && self.attention.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+        self.attention.load(Ordering::Acquire) & bit != 0
+            && self.attention.fetch_and(!bit, Ordering::AcqRel) & bit != 0
     }
 
     /// When the vCPU's emulated timer is due, on the physical counter.

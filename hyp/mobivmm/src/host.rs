@@ -152,10 +152,13 @@ impl ListRegisters for Registers<'_> {
     }
 
     fn write(&mut self, n: usize, lr: Lr) {
-        self.0.write_lr(n, match self.0 {
-            Gic::V2(_) => u64::from(lr.to_gicv2()),
-            Gic::V3(_) => lr.to_gicv3(),
-        });
+        self.0.write_lr(
+            n,
+            match self.0 {
+                Gic::V2(_) => u64::from(lr.to_gicv2()),
+                Gic::V3(_) => lr.to_gicv3(),
+            },
+        );
     }
 
     fn empty(&self) -> u16 {

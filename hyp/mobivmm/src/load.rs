@@ -41,9 +41,13 @@ impl fmt::Display for LoadError {
                 Hex(found),
                 Hex(*wanted)
             ),
-            Self::Memory { image, fault } => write!(f, "no RAM for the {image} at {:#x} ({:?})", fault.ipa.0, fault.reason),
+            Self::Memory { image, fault } => {
+                write!(f, "no RAM for the {image} at {:#x} ({:?})", fault.ipa.0, fault.reason)
+            }
             Self::DeviceTree(error) => write!(f, "no device tree: {error:?}"),
-            Self::DeviceTreeSize(size) => write!(f, "the device tree has {size} bytes, its place {DTB_WINDOW}"),
+            Self::DeviceTreeSize(size) => {
+                write!(f, "the device tree has {size} bytes, its place {DTB_WINDOW}")
+            }
         }
     }
 }
@@ -102,8 +106,10 @@ fn wait_for_vcpus(guest: &Guest) {
 fn load(machine: &Machine, guest: &Guest) -> Result<Entry, LoadError> {
     let config = &guest.config;
     let fault = |image| move |fault| LoadError::Memory { image, fault };
-    memory::each_piece(machine, guest, config.memory.base, config.memory.size, |memory, ipa, len| memory.zero(ipa, len))
-        .map_err(fault("RAM"))?;
+    memory::each_piece(machine, guest, config.memory.base, config.memory.size, |memory, ipa, len| {
+        memory.zero(ipa, len)
+    })
+    .map_err(fault("RAM"))?;
     copy(machine, guest, "kernel", &config.kernel.image, config.kernel.load)?;
     if let Some(initrd) = &config.initrd {
         copy(machine, guest, "initrd", &initrd.image, initrd.load)?;
@@ -124,7 +130,13 @@ fn load(machine: &Machine, guest: &Guest) -> Result<Entry, LoadError> {
 }
 
 /// Copies an image to guest RAM and checks what arrived there against its hash: what runs is what was checked.
-fn copy(machine: &Machine, guest: &Guest, name: &'static str, image: &Image<'static>, load: u64) -> Result<(), LoadError> {
+fn copy(
+    machine: &Machine,
+    guest: &Guest,
+    name: &'static str,
+    image: &Image<'static>,
+    load: u64,
+) -> Result<(), LoadError> {
     let fault = |fault| LoadError::Memory { image: name, fault };
     let source = machine.ram.bundle.as_ptr() as u64 + image.offset;
     let mut hash = Sha256::new();
@@ -142,7 +154,11 @@ fn copy(machine: &Machine, guest: &Guest, name: &'static str, image: &Image<'sta
         done += len as u64;
     }
     let found: [u8; 32] = hash.finalize().into();
-    if found == *image.sha256 { Ok(()) } else { Err(LoadError::Hash { image: name, found, wanted: image.sha256 }) }
+    if found == *image.sha256 {
+        Ok(())
+    } else {
+        Err(LoadError::Hash { image: name, found, wanted: image.sha256 })
+    }
 }
 
 fn device_tree(guest: &Guest) -> Result<Vec<u8>, LoadError> {

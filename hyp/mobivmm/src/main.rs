@@ -7,9 +7,9 @@
 extern crate alloc;
 
 #[cfg(target_os = "none")]
-mod console;
-#[cfg(target_os = "none")]
 mod boot;
+#[cfg(target_os = "none")]
+mod console;
 #[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]

@@ -129,14 +129,7 @@ const NO_VCPU: Vcpu = Vcpu {
     held: None,
     woken: false,
 };
-const IDLE: Cpu = Cpu {
-    running: None,
-    since: 0,
-    sliced: false,
-    told: false,
-    claim: None,
-    sleeping: 0,
-};
+const IDLE: Cpu = Cpu { running: None, since: 0, sliced: false, told: false, claim: None, sleeping: 0 };
 
 /// The scheduler of a machine. A vCPU or CPU that it does not know is never runnable, never told, and runs nothing.
 pub struct Scheduler {
@@ -175,12 +168,7 @@ impl Scheduler {
         if self.slot(v).is_some() {
             return Err(AddError::Exists);
         }
-        self.vcpus[usize::from(v.0)] = Vcpu {
-            rank: class.rank(),
-            affinity,
-            last,
-            ..NO_VCPU
-        };
+        self.vcpus[usize::from(v.0)] = Vcpu { rank: class.rank(), affinity, last, ..NO_VCPU };
         self.present |= bit(usize::from(v.0));
         Ok(())
     }
@@ -258,11 +246,7 @@ impl Scheduler {
             return CpuSet::EMPTY;
         }
         self.vcpus[i].held = None;
-        if self.runnable & bit(i) != 0 {
-            self.offer(i)
-        } else {
-            CpuSet::EMPTY
-        }
+        if self.runnable & bit(i) != 0 { self.offer(i) } else { CpuSet::EMPTY }
     }
 
     /// How long `v` has been running since it was added, up to the last pick of its CPU.
@@ -272,11 +256,7 @@ impl Scheduler {
 
     /// Decides what `cpu` does from `now` on: charges the vCPU that ran, wakes those whose time has come, chooses.
     pub fn pick(&mut self, cpu: CpuId, now: Ns) -> Decision {
-        let idle = Decision {
-            run: None,
-            until: None,
-            repick: CpuSet::EMPTY,
-        };
+        let idle = Decision { run: None, until: None, repick: CpuSet::EMPTY };
         if !self.online.contains(cpu) {
             return idle;
         }
@@ -309,11 +289,7 @@ impl Scheduler {
             }
         }
         let until = [slice_end, next_wake_up].into_iter().flatten().min();
-        Decision {
-            run: self.cpus[c].running,
-            until,
-            repick,
-        }
+        Decision { run: self.cpus[c].running, until, repick }
     }
 
     /// Tells CPUs to pick again because the vCPU `i` waits: the best one to run it, that is the one with the lowest
@@ -350,16 +326,12 @@ impl Scheduler {
     /// The CPUs that can take the vCPU `i`: only the one that holds it, else those it may run on.
     fn reachable(&self, i: usize) -> CpuSet {
         let allowed = self.vcpus[i].affinity;
-        self.vcpus[i]
-            .held
-            .map_or(allowed, |cpu| allowed.and(CpuSet::only(cpu)))
+        self.vcpus[i].held.map_or(allowed, |cpu| allowed.and(CpuSet::only(cpu)))
     }
 
     /// The runnable vCPUs that `cpu` can take.
     fn candidates(&self, cpu: CpuId) -> u64 {
-        bits(self.runnable)
-            .filter(|&i| self.reachable(i).contains(cpu))
-            .fold(0, |set, i| set | bit(i))
+        bits(self.runnable).filter(|&i| self.reachable(i).contains(cpu)).fold(0, |set, i| set | bit(i))
     }
 
     /// Charges the vCPU that runs on `cpu` up to `now`. At the end of its slice it goes behind its equals.
@@ -415,10 +387,7 @@ impl Scheduler {
 
     /// The index of the vCPU that runs on `cpu`.
     fn running(&self, cpu: CpuId) -> Option<usize> {
-        self.cpus
-            .get(usize::from(cpu.0))?
-            .running
-            .map(|v| usize::from(v.0))
+        self.cpus.get(usize::from(cpu.0))?.running.map(|v| usize::from(v.0))
     }
 
     /// The CPU on which the vCPU `i` runs.

@@ -32,19 +32,9 @@ impl Machine {
         let mut known = Vec::new();
         for &(class, affinity) in vcpus {
             sched.add(VcpuId(known.len() as u16), class, affinity).unwrap();
-            known.push(Known {
-                class,
-                affinity,
-                runnable: false,
-                woken: false,
-                deadline: None,
-            });
+            known.push(Known { class, affinity, runnable: false, woken: false, deadline: None });
         }
-        let idle = Decision {
-            run: None,
-            until: None,
-            repick: CpuSet::EMPTY,
-        };
+        let idle = Decision { run: None, until: None, repick: CpuSet::EMPTY };
         Self {
             sched,
             now: 0,
@@ -87,23 +77,13 @@ impl Machine {
             }
         }
         let decision = self.sched.pick(cpu, self.now);
-        assert!(
-            !decision.repick.contains(cpu),
-            "a CPU that has just picked is told to pick"
-        );
+        assert!(!decision.repick.contains(cpu), "a CPU that has just picked is told to pick");
         self.must_pick.insert(decision.repick);
         self.decision[cpu.0 as usize] = decision;
         if let Some(v) = decision.run {
-            assert!(
-                self.vcpus[v.0 as usize].affinity.contains(cpu),
-                "runs on a forbidden CPU"
-            );
+            assert!(self.vcpus[v.0 as usize].affinity.contains(cpu), "runs on a forbidden CPU");
             for other in self.cpus().filter(|&other| other != cpu) {
-                assert_ne!(
-                    self.loaded[other.0 as usize],
-                    Some(v),
-                    "runs while its registers are elsewhere"
-                );
+                assert_ne!(self.loaded[other.0 as usize], Some(v), "runs while its registers are elsewhere");
                 assert_ne!(self.run(other), Some(v), "runs twice");
             }
         }
@@ -169,31 +149,19 @@ impl Machine {
     fn check_settled(&self) {
         for (i, v) in self.vcpus.iter().enumerate() {
             let id = VcpuId(i as u16);
-            assert!(
-                v.deadline.is_none_or(|(_, at)| at > self.now),
-                "a timed wake-up is late"
-            );
+            assert!(v.deadline.is_none_or(|(_, at)| at > self.now), "a timed wake-up is late");
             let runs = self.cpus().any(|cpu| self.run(cpu) == Some(id));
             assert!(v.runnable || !runs, "a vCPU that sleeps runs");
             if runs || !v.runnable {
                 continue;
             }
-            for cpu in v
-                .affinity
-                .iter()
-                .filter(|cpu| usize::from(cpu.0) < self.loaded.len())
-            {
-                let occupant = self
-                    .run(cpu)
-                    .expect("a runnable vCPU waits while an allowed CPU idles");
+            for cpu in v.affinity.iter().filter(|cpu| usize::from(cpu.0) < self.loaded.len()) {
+                let occupant = self.run(cpu).expect("a runnable vCPU waits while an allowed CPU idles");
                 let occupant = self.vcpus[usize::from(occupant.0)].class;
                 assert!(occupant.rank() >= v.class.rank(), "a lower class runs");
                 if occupant == Class::RoundRobin && v.class == Class::RoundRobin {
                     let until = self.decision[cpu.0 as usize].until;
-                    assert!(
-                        until.is_some_and(|at| at <= self.now + SLICE),
-                        "waits without end of slice"
-                    );
+                    assert!(until.is_some_and(|at| at <= self.now + SLICE), "waits without end of slice");
                 }
             }
         }
@@ -214,10 +182,7 @@ impl Machine {
                 let id = Some(VcpuId(i as u16));
                 v.runnable && v.affinity.contains(cpu) && self.cpus().all(|other| self.run(other) != id)
             });
-            assert!(
-                for_sleeper || self.run(cpu).is_some() && for_waiting,
-                "timer for nothing"
-            );
+            assert!(for_sleeper || self.run(cpu).is_some() && for_waiting, "timer for nothing");
         }
     }
 }
@@ -331,18 +296,11 @@ fn one_cpu(classes: &[Class]) -> Machine {
 
 #[test]
 fn real_time_pre_empts_at_once_and_gives_the_slice_back() {
-    let mut m = one_cpu(&[
-        Class::RoundRobin,
-        Class::RoundRobin,
-        Class::RealTime { priority: 1 },
-    ]);
+    let mut m = one_cpu(&[Class::RoundRobin, Class::RoundRobin, Class::RealTime { priority: 1 }]);
     m.wake(VcpuId(0));
     m.wake(VcpuId(1));
     m.settle();
-    assert_eq!(
-        (m.run(CpuId(0)), m.decision[0].until),
-        (Some(VcpuId(0)), Some(SLICE))
-    );
+    assert_eq!((m.run(CpuId(0)), m.decision[0].until), (Some(VcpuId(0)), Some(SLICE)));
     m.advance(400);
     assert_eq!(m.sched.wake(VcpuId(2)), Wake::Repick(CpuSet::only(CpuId(0))));
     m.vcpus[2].runnable = true;
@@ -351,16 +309,10 @@ fn real_time_pre_empts_at_once_and_gives_the_slice_back() {
     m.advance(500);
     m.block(CpuId(0), Some(5000));
     m.settle();
-    assert_eq!(
-        (m.run(CpuId(0)), m.decision[0].until),
-        (Some(VcpuId(0)), Some(1100))
-    );
+    assert_eq!((m.run(CpuId(0)), m.decision[0].until), (Some(VcpuId(0)), Some(1100)));
     m.advance(1100);
     m.settle();
-    assert_eq!(
-        (m.run(CpuId(0)), m.decision[0].until),
-        (Some(VcpuId(1)), Some(2100))
-    );
+    assert_eq!((m.run(CpuId(0)), m.decision[0].until), (Some(VcpuId(1)), Some(2100)));
 }
 
 #[test]
@@ -394,25 +346,9 @@ fn a_stopped_vcpu_has_no_timer_and_can_be_removed() {
 #[test]
 fn add_refuses_what_cannot_run() {
     let mut s = Scheduler::new(CpuSet::first(2), SLICE);
-    assert_eq!(
-        s.add(VcpuId(64), Class::RoundRobin, CpuSet::ALL),
-        Err(AddError::OutOfRange)
-    );
-    assert_eq!(
-        s.add(VcpuId(0), Class::RoundRobin, CpuSet::only(CpuId(2))),
-        Err(AddError::NoCpu)
-    );
+    assert_eq!(s.add(VcpuId(64), Class::RoundRobin, CpuSet::ALL), Err(AddError::OutOfRange));
+    assert_eq!(s.add(VcpuId(0), Class::RoundRobin, CpuSet::only(CpuId(2))), Err(AddError::NoCpu));
     assert_eq!(s.add(VcpuId(0), Class::RoundRobin, CpuSet::ALL), Ok(()));
-    assert_eq!(
-        s.add(VcpuId(0), Class::RoundRobin, CpuSet::ALL),
-        Err(AddError::Exists)
-    );
-    assert_eq!(
-        s.pick(CpuId(2), 0),
-        Decision {
-            run: None,
-            until: None,
-            repick: CpuSet::EMPTY
-        }
-    );
+    assert_eq!(s.add(VcpuId(0), Class::RoundRobin, CpuSet::ALL), Err(AddError::Exists));
+    assert_eq!(s.pick(CpuId(2), 0), Decision { run: None, until: None, repick: CpuSet::EMPTY });
 }

@@ -97,11 +97,7 @@ impl Desc {
     }
 
     pub fn kind(self) -> Kind {
-        if self.0 & MEM_ATTR == MEM_ATTR_NORMAL_WB {
-            Kind::Normal
-        } else {
-            Kind::Device
-        }
+        if self.0 & MEM_ATTR == MEM_ATTR_NORMAL_WB { Kind::Normal } else { Kind::Device }
     }
 
     /// Forbids writes until the next one has been noticed.

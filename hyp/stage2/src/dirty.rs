@@ -30,15 +30,7 @@ impl DirtyMap {
     /// All clean, for all of `memory`: to be made at boot, before anything of it is granted.
     pub fn new(memory: &FreeRanges) -> Self {
         let words = |range: PhysRange| (0..range.len / WORD).map(|_| AtomicU64::new(0)).collect();
-        Self {
-            areas: memory
-                .iter()
-                .map(|range| Area {
-                    range,
-                    words: words(range),
-                })
-                .collect(),
-        }
+        Self { areas: memory.iter().map(|range| Area { range, words: words(range) }).collect() }
     }
 
     /// Marks the pages of the `len` bytes at `pa`. What is not in the map has no owner and is ignored.
@@ -54,8 +46,7 @@ impl DirtyMap {
 
     /// Whether the page at `pa` is marked.
     pub fn is_marked(&self, pa: Pa) -> bool {
-        self.word(pa)
-            .is_some_and(|(word, bit)| word.load(Ordering::Acquire) >> bit & 1 != 0)
+        self.word(pa).is_some_and(|(word, bit)| word.load(Ordering::Acquire) >> bit & 1 != 0)
     }
 
     /// Clears the marks of up to `pages` pages from `pa` on, as many as are in one word. Returns how many, and which
@@ -72,9 +63,7 @@ impl DirtyMap {
 
     fn word(&self, pa: Pa) -> Option<(&AtomicU64, u64)> {
         let area = self.areas.iter().find(|area| area.range.contains(pa))?;
-        let word = area
-            .words
-            .get(usize::try_from((pa.0 - area.range.start.0) / WORD).ok()?)?;
+        let word = area.words.get(usize::try_from((pa.0 - area.range.start.0) / WORD).ok()?)?;
         Some((word, pa.0 % WORD / PAGE))
     }
 }

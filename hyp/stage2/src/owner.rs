@@ -86,12 +86,7 @@ pub struct Owners {
 impl Owners {
     /// Everything is free.
     pub const fn new(free: FreeRanges) -> Self {
-        Self {
-            free,
-            owned: Vec::new(),
-            loans: Vec::new(),
-            next_loan: 0,
-        }
+        Self { free, owned: Vec::new(), loans: Vec::new(), next_loan: 0 }
     }
 
     /// What belongs to nobody.
@@ -128,18 +123,12 @@ impl Owners {
 
     /// What `vm` owns.
     pub fn owned(&self, vm: VmId) -> impl Iterator<Item = PhysRange> {
-        self.owned
-            .iter()
-            .filter(move |(owner, _)| *owner == vm)
-            .map(|(_, range)| *range)
+        self.owned.iter().filter(move |(owner, _)| *owner == vm).map(|(_, range)| *range)
     }
 
     /// The owner of all of `range`, if it is one VM's and in one piece.
     pub fn owner(&self, range: PhysRange) -> Option<VmId> {
-        self.owned
-            .iter()
-            .find(|(_, owned)| owned.covers(range))
-            .map(|(owner, _)| *owner)
+        self.owned.iter().find(|(_, owned)| owned.covers(range)).map(|(owner, _)| *owner)
     }
 
     /// The loan named `id`.
@@ -149,9 +138,7 @@ impl Owners {
 
     /// The loans in which `vm` is lender or borrower.
     pub fn loans_of(&self, vm: VmId) -> impl Iterator<Item = &Loan> {
-        self.loans
-            .iter()
-            .filter(move |loan| loan.lender == vm || loan.borrower == vm)
+        self.loans.iter().filter(move |loan| loan.lender == vm || loan.borrower == vm)
     }
 
     /// Lends `range`, which `lender` owns, to the VM of `borrower`, to be seen at `ipa` once that is populated
@@ -183,24 +170,10 @@ impl Owners {
         let id = LoanId(self.next_loan);
         let backing = Backing::Borrowed(id);
         borrower
-            .insert(Extent {
-                ipa,
-                pa: range.start,
-                len: range.len,
-                rights,
-                backing,
-                logging,
-            })
+            .insert(Extent { ipa, pa: range.start, len: range.len, rights, backing, logging })
             .map_err(LendError::Borrower)?;
         self.next_loan += 1;
-        self.loans.extend([Loan {
-            id,
-            lender,
-            borrower: borrower.vm(),
-            range,
-            ipa,
-            rights,
-        }]);
+        self.loans.extend([Loan { id, lender, borrower: borrower.vm(), range, ipa, rights }]);
         Ok(id)
     }
 
@@ -217,11 +190,7 @@ impl Owners {
         id: LoanId,
         borrower: &mut Stage2,
     ) -> Result<bool, RevokeError> {
-        let at = self
-            .loans
-            .iter()
-            .position(|loan| loan.id == id)
-            .ok_or(RevokeError::NoLoan)?;
+        let at = self.loans.iter().position(|loan| loan.id == id).ok_or(RevokeError::NoLoan)?;
         let loan = self.loans[at];
         if by != loan.lender && by != loan.borrower {
             return Err(RevokeError::NotParty);

@@ -66,10 +66,7 @@ impl FreeRanges {
             let start = range.start.0.saturating_add(BLOCK - 1) / BLOCK * BLOCK;
             let end = range.end() / BLOCK * BLOCK;
             if start < end {
-                free.free(PhysRange {
-                    start: Pa(start),
-                    len: end - start,
-                });
+                free.free(PhysRange { start: Pa(start), len: end - start });
             }
         }
         free
@@ -91,23 +88,15 @@ impl FreeRanges {
     /// # Errors
     /// [`AllocError::OutOfMemory`], [`AllocError::Fragmented`]. Nothing is taken then.
     pub fn alloc(&mut self, size: u64) -> Result<Vec<PhysRange, MAX_PIECES>, AllocError> {
-        let mut need = size
-            .checked_next_multiple_of(BLOCK)
-            .ok_or(AllocError::OutOfMemory)?;
+        let mut need = size.checked_next_multiple_of(BLOCK).ok_or(AllocError::OutOfMemory)?;
         if need == 0 || need > self.total() {
             return Err(AllocError::OutOfMemory);
         }
         let mut pieces = Vec::new();
         while need > 0 {
-            let fits = self
-                .iter()
-                .filter(|range| range.len >= need)
-                .min_by_key(|range| range.len);
+            let fits = self.iter().filter(|range| range.len >= need).min_by_key(|range| range.len);
             let best = fits.or_else(|| self.iter().max_by_key(|range| range.len));
-            let piece = best.map(|range| PhysRange {
-                start: range.start,
-                len: range.len.min(need),
-            });
+            let piece = best.map(|range| PhysRange { start: range.start, len: range.len.min(need) });
             let Some(piece) = piece.filter(|&piece| pieces.push(piece).is_ok()) else {
                 for piece in pieces {
                     self.free(piece);
@@ -139,16 +128,9 @@ impl FreeRanges {
         if at > 0 && self.ranges[at - 1].end() == whole.start.0 {
             at -= 1;
             let before = self.ranges.remove(at);
-            whole = PhysRange {
-                start: before.start,
-                len: before.len + whole.len,
-            };
+            whole = PhysRange { start: before.start, len: before.len + whole.len };
         }
-        if self
-            .ranges
-            .get(at)
-            .is_some_and(|after| after.start.0 == whole.end())
-        {
+        if self.ranges.get(at).is_some_and(|after| after.start.0 == whole.end()) {
             whole.len += self.ranges.remove(at).len;
         }
         let inserted = self.ranges.insert(at, whole);
@@ -163,22 +145,10 @@ impl FreeRanges {
         let free = self.ranges.remove(at);
         let (before, after) = (range.start.0 - free.start.0, free.end() - range.end());
         if after > 0 {
-            let _ = self.ranges.insert(
-                at,
-                PhysRange {
-                    start: Pa(range.end()),
-                    len: after,
-                },
-            );
+            let _ = self.ranges.insert(at, PhysRange { start: Pa(range.end()), len: after });
         }
         if before > 0 {
-            let _ = self.ranges.insert(
-                at,
-                PhysRange {
-                    start: free.start,
-                    len: before,
-                },
-            );
+            let _ = self.ranges.insert(at, PhysRange { start: free.start, len: before });
         }
         true
     }

@@ -41,27 +41,13 @@ pub struct Extent {
 impl Extent {
     /// The VM's own RAM: the guest may do anything with it.
     pub const fn ram(ipa: Ipa, pa: Pa, len: u64) -> Self {
-        Self {
-            ipa,
-            pa,
-            len,
-            rights: Rights::all(),
-            backing: Backing::Owned,
-            logging: false,
-        }
+        Self { ipa, pa, len, rights: Rights::all(), backing: Backing::Owned, logging: false }
     }
 
     /// A device's registers.
     pub const fn device(ipa: Ipa, pa: Pa, len: u64) -> Self {
         let rights = Rights::READ.union(Rights::WRITE);
-        Self {
-            ipa,
-            pa,
-            len,
-            rights,
-            backing: Backing::Device,
-            logging: false,
-        }
+        Self { ipa, pa, len, rights, backing: Backing::Device, logging: false }
     }
 
     /// The first IPA behind it.
@@ -121,11 +107,7 @@ impl Stage2 {
     /// # Errors
     /// [`Error::OutOfTables`].
     pub fn new(hw: &mut impl Mmu, vm: VmId, vmid: Vmid) -> Result<Self, Error> {
-        Ok(Self {
-            vm,
-            tables: Tables::new(hw, vmid)?,
-            extents: Vec::new(),
-        })
+        Ok(Self { vm, tables: Tables::new(hw, vmid)?, extents: Vec::new() })
     }
 
     /// An address space with the translations of another that had `extents`. On an error everything is freed.
@@ -204,13 +186,8 @@ impl Stage2 {
     /// before.
     pub fn populate(&mut self, hw: &mut impl Mmu, from: Ipa) -> Result<Option<Ipa>, Error> {
         let extent = self.extent(from).ok_or(Error::NoExtent)?;
-        let (end, part) = (
-            extent.end(),
-            (from, extent.translate(from), extent.end().0 - from.0),
-        );
-        let done = self
-            .tables
-            .map(hw, part, extent.kind(), extent.rights, extent.logging)?;
+        let (end, part) = (extent.end(), (from, extent.translate(from), extent.end().0 - from.0));
+        let done = self.tables.map(hw, part, extent.kind(), extent.rights, extent.logging)?;
         Ok(after(from, done, end))
     }
 
@@ -223,9 +200,7 @@ impl Stage2 {
         let at = self.index(from).ok_or(Error::NoExtent)?;
         let extent = &mut self.extents[at];
         extent.rights = rights;
-        let done = self
-            .tables
-            .protect(hw, from, extent.end().0 - from.0, rights, extent.logging)?;
+        let done = self.tables.protect(hw, from, extent.end().0 - from.0, rights, extent.logging)?;
         Ok(after(from, done, extent.end()))
     }
 
@@ -237,10 +212,7 @@ impl Stage2 {
     pub fn remove(&mut self, hw: &mut impl Mmu, ipa: Ipa) -> Result<Option<Ipa>, Error> {
         let at = self.index(ipa).ok_or(Error::NoExtent)?;
         match self.extents[at] {
-            Extent {
-                backing: Backing::Borrowed(_),
-                ..
-            } => Err(Error::Borrowed),
+            Extent { backing: Backing::Borrowed(_), .. } => Err(Error::Borrowed),
             extent if extent.ipa != ipa => Err(Error::NoExtent),
             _ => self.cut(hw, at),
         }
@@ -248,11 +220,7 @@ impl Stage2 {
 
     /// One step of [`Stage2::remove`] for the extent that is loan `id`. Returns true when it is gone.
     pub(crate) fn remove_loan(&mut self, hw: &mut impl Mmu, id: LoanId) -> Result<bool, Error> {
-        match self
-            .extents
-            .iter()
-            .position(|extent| extent.backing == Backing::Borrowed(id))
-        {
+        match self.extents.iter().position(|extent| extent.backing == Backing::Borrowed(id)) {
             Some(at) => Ok(self.cut(hw, at)?.is_none()),
             None => Ok(true),
         }
@@ -281,9 +249,7 @@ impl Stage2 {
         let at = self.index(from).ok_or(Error::NoExtent)?;
         let extent = &mut self.extents[at];
         extent.logging = true;
-        let done = self
-            .tables
-            .edit(hw, from, extent.end().0 - from.0, Desc::write_protected)?;
+        let done = self.tables.edit(hw, from, extent.end().0 - from.0, Desc::write_protected)?;
         Ok(after(from, done, extent.end()))
     }
 
@@ -318,9 +284,7 @@ impl Stage2 {
         }
         let end = extent.end();
         let (pages, marked) = dirty.take(extent.translate(from), (end.0 - from.0) / PAGE);
-        let marked = (0..pages)
-            .filter(|n| marked >> n & 1 != 0)
-            .map(|n| Ipa(from.0 + n * PAGE));
+        let marked = (0..pages).filter(|n| marked >> n & 1 != 0).map(|n| Ipa(from.0 + n * PAGE));
         self.tables.write_protect(hw, marked.clone());
         marked.for_each(found);
         Ok(after(from, pages * PAGE, end))
@@ -375,11 +339,7 @@ impl Stage2 {
     /// # Errors
     /// [`Error::Borrowed`]: there are loans to be revoked first.
     pub fn destroy(&mut self, hw: &mut impl Mmu) -> Result<bool, Error> {
-        if self
-            .extents
-            .iter()
-            .any(|extent| matches!(extent.backing, Backing::Borrowed(_)))
-        {
+        if self.extents.iter().any(|extent| matches!(extent.backing, Backing::Borrowed(_))) {
             return Err(Error::Borrowed);
         }
         self.extents.clear();

@@ -103,12 +103,7 @@ impl Tables {
     pub fn new(hw: &mut impl Mmu, vmid: Vmid) -> Result<Self, Error> {
         let root = hw.alloc_root().ok_or(Error::OutOfTables)?;
         hw.publish();
-        Ok(Self {
-            vttbr: u64::from(vmid.get()) << 48 | root.0,
-            root,
-            split: None,
-            destroyed: 0,
-        })
+        Ok(Self { vttbr: u64::from(vmid.get()) << 48 | root.0, root, split: None, destroyed: 0 })
     }
 
     /// VTTBR_EL2: the VMID and the address of the root.
@@ -139,11 +134,7 @@ impl Tables {
         let (table, level, first) = if blocks {
             (level2, Level::Two, first)
         } else {
-            (
-                self.next_table(hw, slot(level2, Level::Two, ipa))?,
-                Level::Three,
-                first.page(),
-            )
+            (self.next_table(hw, slot(level2, Level::Two, ipa))?, Level::Three, first.page())
         };
         let mut done = 0;
         for at in entries(table, level, ipa, len) {
@@ -219,12 +210,7 @@ impl Tables {
                 if let Some(stale) = other {
                     hw.free_table(stale.table);
                 }
-                Split {
-                    ipa,
-                    block,
-                    table: hw.alloc_table().ok_or(Error::OutOfTables)?,
-                    filled: 0,
-                }
+                Split { ipa, block, table: hw.alloc_table().ok_or(Error::OutOfTables)?, filled: 0 }
             }
         };
         for _ in 0..SPLIT_STEP {

@@ -34,11 +34,7 @@ impl VmidAllocator {
     /// # Errors
     /// There is none.
     pub fn alloc(&mut self) -> Result<Vmid, OutOfVmids> {
-        let word = self
-            .used
-            .iter()
-            .position(|&word| word != u64::MAX)
-            .ok_or(OutOfVmids)?;
+        let word = self.used.iter().position(|&word| word != u64::MAX).ok_or(OutOfVmids)?;
         let bit = self.used[word].trailing_ones();
         self.used[word] |= 1 << bit;
         let number = (word as u32 * 64 + bit) as u8;

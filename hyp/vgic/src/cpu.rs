@@ -16,26 +16,17 @@ pub struct CpuMask {
 impl CpuMask {
     /// From GICH_VMCR (Arm IHI 0048B, section 5.3): VMPriMask, VMGrp0En, VMGrp1En.
     pub const fn from_gicv2_vmcr(vmcr: u32) -> CpuMask {
-        CpuMask {
-            pmr: (vmcr >> 27 << 3) as u8,
-            groups: enables(vmcr),
-        }
+        CpuMask { pmr: (vmcr >> 27 << 3) as u8, groups: enables(vmcr) }
     }
 
     /// From ICH_VMCR_EL2 (Arm IHI 0069H, section 12.4): VPMR, VENG0, VENG1.
     pub const fn from_gicv3_vmcr(vmcr: u64) -> CpuMask {
-        CpuMask {
-            pmr: (vmcr >> 24) as u8,
-            groups: enables(vmcr as u32),
-        }
+        CpuMask { pmr: (vmcr >> 24) as u8, groups: enables(vmcr as u32) }
     }
 }
 
 const fn enables(vmcr: u32) -> Groups {
-    Groups {
-        group0: vmcr & 1 != 0,
-        group1: vmcr & 2 != 0,
-    }
+    Groups { group0: vmcr & 1 != 0, group1: vmcr & 2 != 0 }
 }
 
 /// Which interrupts are looked for.
@@ -96,11 +87,7 @@ impl Vgic {
         if control != Control::default() && !crowded {
             // Not enough list registers: let everything compete for them.
             for n in bits(self.vcpus[vcpu].used) {
-                let state = if kept >> n & 1 != 0 {
-                    hw.read(n).state
-                } else {
-                    self.vcpus[vcpu].lrs[n].state
-                };
+                let state = if kept >> n & 1 != 0 { hw.read(n).state } else { self.vcpus[vcpu].lrs[n].state };
                 effects |= self.unlist(vcpu, n, state);
             }
             stale |= core::mem::take(&mut kept);
@@ -125,11 +112,8 @@ impl Vgic {
     /// The usual case: an interrupt is pending again, and that is all, whose list register the guest has emptied.
     /// Whatever else it was listed with still holds, or more than this interrupt would call for attention.
     fn rearm(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> bool {
-        let (index, bit, sgi) = (
-            self.index(vcpu, usize::from(intid) / 32),
-            1 << (intid % 32),
-            usize::from(intid),
-        );
+        let (index, bit, sgi) =
+            (self.index(vcpu, usize::from(intid) / 32), 1 << (intid % 32), usize::from(intid));
         let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
         let Some(n) = bits(this.used).find(|&n| this.lrs[n].vintid == intid) else {
             return false;
@@ -169,11 +153,7 @@ impl Vgic {
         let used = self.vcpus[vcpu].used;
         let empty = if used != 0 { hw.empty() } else { 0 };
         for n in bits(used) {
-            let state = if empty >> n & 1 != 0 {
-                State::INACTIVE
-            } else {
-                hw.read(n).state
-            };
+            let state = if empty >> n & 1 != 0 { State::INACTIVE } else { hw.read(n).state };
             effects |= self.unlist(vcpu, n, state);
             if empty >> n & 1 == 0 {
                 hw.write(n, Lr::EMPTY);
@@ -189,8 +169,7 @@ impl Vgic {
         (0..self.words()).any(|w| {
             let word = self.word(vcpu, w);
             let ready = self.candidates(vcpu, w, Kind::Pending) & word.in_groups(mask.groups);
-            word.most_urgent(ready, 0, 32)
-                .is_some_and(|(level, _)| level << 3 < mask.pmr.into())
+            word.most_urgent(ready, 0, 32).is_some_and(|(level, _)| level << 3 < mask.pmr.into())
         })
     }
 
@@ -275,19 +254,12 @@ impl Vgic {
         if free == 0 {
             return false;
         }
-        let (n, bit, sgi) = (
-            free.trailing_zeros() as usize,
-            1u32 << (intid % 32),
-            intid < crate::SGIS,
-        );
+        let (n, bit, sgi) = (free.trailing_zeros() as usize, 1u32 << (intid % 32), intid < crate::SGIS);
         let deliverable = word.enabled & word.in_groups(self.groups) & bit;
         let active = word.active & bit != 0;
         let (senders, source) = match sgi {
             true if active => (this.sgi_pending[intid], this.sgi_source[intid]),
-            true => (
-                this.sgi_pending[intid],
-                this.sgi_pending[intid].trailing_zeros() as u8,
-            ),
+            true => (this.sgi_pending[intid], this.sgi_pending[intid].trailing_zeros() as u8),
             false => (0, 0),
         };
         // An active interrupt becomes pending as well in its register if that is the same event again. A mapped one
@@ -325,9 +297,7 @@ impl Vgic {
 
     /// Takes the interrupt of list register `n`, which is in `state` now, back into the distributor.
     fn unlist(&mut self, vcpu: usize, n: usize, state: State) -> Effects {
-        let Lr {
-            vintid, hw, source, ..
-        } = self.vcpus[vcpu].lrs[n];
+        let Lr { vintid, hw, source, .. } = self.vcpus[vcpu].lrs[n];
         let (intid, w, bit) = (usize::from(vintid), usize::from(vintid) / 32, 1 << (vintid % 32));
         let index = self.index(vcpu, w);
         let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);

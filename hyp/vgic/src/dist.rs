@@ -57,35 +57,21 @@ pub fn reads_list_registers(offset: u64) -> bool {
 
 /// The bits of a word that are interrupts.
 fn valid(w: usize) -> u32 {
-    if w == INTID_LIMIT / 32 {
-        u32::MAX >> (32 - INTID_LIMIT % 32)
-    } else {
-        u32::MAX
-    }
+    if w == INTID_LIMIT / 32 { u32::MAX >> (32 - INTID_LIMIT % 32) } else { u32::MAX }
 }
 
 /// Puts bit n of the lower half at bit 2n.
 fn spread(half: u32) -> u32 {
-    [
-        (8, 0x00ff_00ff),
-        (4, 0x0f0f_0f0f),
-        (2, 0x3333_3333),
-        (1, 0x5555_5555),
-    ]
-    .iter()
-    .fold(half & 0xffff, |x, &(shift, mask)| (x | x << shift) & mask)
+    [(8, 0x00ff_00ff), (4, 0x0f0f_0f0f), (2, 0x3333_3333), (1, 0x5555_5555)]
+        .iter()
+        .fold(half & 0xffff, |x, &(shift, mask)| (x | x << shift) & mask)
 }
 
 /// Puts bit 2n at bit n.
 fn gather(word: u32) -> u32 {
-    [
-        (1, 0x3333_3333),
-        (2, 0x0f0f_0f0f),
-        (4, 0x00ff_00ff),
-        (8, 0x0000_ffff),
-    ]
-    .iter()
-    .fold(word & 0x5555_5555, |x, &(shift, mask)| (x | x >> shift) & mask)
+    [(1, 0x3333_3333), (2, 0x0f0f_0f0f), (4, 0x00ff_00ff), (8, 0x0000_ffff)]
+        .iter()
+        .fold(word & 0x5555_5555, |x, &(shift, mask)| (x | x >> shift) & mask)
 }
 
 impl Vgic {
@@ -134,9 +120,7 @@ impl Vgic {
             }
             Some(Register::Priority(first)) if there(&(first / 32)) => {
                 let priority = &self.word(vcpu, first / 32).priority;
-                (0..size).fold(0, |value, n| {
-                    value | u32::from(priority[first % 32 + n]) << (8 * n)
-                })
+                (0..size).fold(0, |value, n| value | u32::from(priority[first % 32 + n]) << (8 * n))
             }
             Some(Register::Config(first)) if there(&(first / 32)) => {
                 spread(self.word(vcpu, first / 32).edge >> (first % 32)) << 1
@@ -185,11 +169,7 @@ impl Vgic {
 
     fn write_bits(&mut self, vcpu: usize, kind: Bits, w: usize, value: u32) -> Effects {
         // In GICv2 the pending bits of SGIs are read-only: SPENDSGIR and CPENDSGIR write them.
-        let writable = if w == 0 && self.version == Version::V2 {
-            value & !0xffff
-        } else {
-            value
-        };
+        let writable = if w == 0 && self.version == Version::V2 { value & !0xffff } else { value };
         let word = self.word_mut(vcpu, w);
         let changed = match kind {
             Bits::Group => {
@@ -231,20 +211,14 @@ impl Vgic {
 
     /// Writes GICD_CTLR's group enables. They concern every interrupt of every vCPU.
     pub(crate) fn write_groups(&mut self, value: u64) -> Effects {
-        let groups = Groups {
-            group0: value & 1 != 0,
-            group1: value & 2 != 0,
-        };
+        let groups = Groups { group0: value & 1 != 0, group1: value & 2 != 0 };
         if groups == self.groups {
             return Effects::NONE;
         }
         self.groups = groups;
         let vcpus = self.vcpus.len();
         (0..vcpus).for_each(|vcpu| self.attend_all(vcpu));
-        Effects {
-            kick: VcpuSet::first(vcpus),
-            deactivate: false,
-        }
+        Effects { kick: VcpuSet::first(vcpus), deactivate: false }
     }
 
     /// Makes an SGI pending on `to`. `sender` is its bit in a GICv2's per-sender pending state, 1 in GICv3.

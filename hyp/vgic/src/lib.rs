@@ -124,10 +124,7 @@ pub struct Effects {
 
 impl Effects {
     /// Nothing to do.
-    pub const NONE: Effects = Effects {
-        kick: VcpuSet::EMPTY,
-        deactivate: false,
-    };
+    pub const NONE: Effects = Effects { kick: VcpuSet::EMPTY, deactivate: false };
 }
 
 impl core::ops::BitOrAssign for Effects {
@@ -189,17 +186,8 @@ pub struct Vgic {
 impl Vgic {
     /// A controller after reset, with vCPU 0 online. The only method that allocates.
     pub fn new(config: Config) -> Result<Vgic, BadConfig> {
-        let Config {
-            version,
-            vcpus,
-            spis,
-            list_registers,
-        } = config;
-        let most = if version == Version::V2 {
-            v2::VCPUS_MAX
-        } else {
-            v3::VCPUS_MAX
-        };
+        let Config { version, vcpus, spis, list_registers } = config;
+        let most = if version == Version::V2 { v2::VCPUS_MAX } else { v3::VCPUS_MAX };
         if !(1..=most).contains(&vcpus)
             || spis > INTID_LIMIT - 32
             || !(1..=LIST_REGISTERS_MAX).contains(&list_registers)
@@ -207,10 +195,7 @@ impl Vgic {
             return Err(BadConfig);
         }
         let words = 1 + spis.div_ceil(32);
-        let mut private = Word {
-            edge: 0xffff,
-            ..Word::RESET
-        };
+        let mut private = Word { edge: 0xffff, ..Word::RESET };
         if version == Version::V2 {
             private.enabled = 0xffff; // as in a GIC-400, where SGIs cannot be disabled
         }
@@ -235,14 +220,7 @@ impl Vgic {
             lr_mask: u16::MAX >> (LIST_REGISTERS_MAX - list_registers),
             vcpus: vec![vcpu; vcpus],
             state: [vec![private; vcpus], vec![Word::RESET; words - 1]].concat(),
-            routes: vec![
-                0;
-                if version == Version::V3 {
-                    (words - 1) * 32
-                } else {
-                    0
-                }
-            ],
+            routes: vec![0; if version == Version::V3 { (words - 1) * 32 } else { 0 }],
             groups: Groups::default(),
             orphans: 0,
         };
@@ -388,10 +366,7 @@ impl Vgic {
         if w > 0 && orphans != 0 {
             self.orphans |= 1 << w;
         }
-        Effects {
-            kick: self.attend(vcpu, w, concerned | orphans, None),
-            deactivate: orphans != 0,
-        }
+        Effects { kick: self.attend(vcpu, w, concerned | orphans, None), deactivate: orphans != 0 }
     }
 
     /// After the one interrupt `bit` of a word got a new pending latch or another line level.
@@ -401,20 +376,13 @@ impl Vgic {
             return Effects::NONE;
         }
         let intid = w * 32 + bit.trailing_zeros() as usize;
-        Effects {
-            kick: self.attend(vcpu, w, bit, Some(intid as u16)),
-            deactivate: false,
-        }
+        Effects { kick: self.attend(vcpu, w, bit, Some(intid as u16)), deactivate: false }
     }
 
     /// Calls the attention of those that have one of `bits` of a word at home.
     fn attend(&mut self, vcpu: usize, w: usize, bits: u32, raised: Option<u16>) -> VcpuSet {
         let one = |vcpu: &mut Vcpu| {
-            vcpu.raised = if vcpu.attention == 0 || vcpu.raised == raised {
-                raised
-            } else {
-                None
-            };
+            vcpu.raised = if vcpu.attention == 0 || vcpu.raised == raised { raised } else { None };
             vcpu.attention |= 1 << w;
         };
         if w == 0 {

@@ -21,10 +21,7 @@ impl State {
     }
 
     const fn from_field(field: u64) -> State {
-        State {
-            pending: field & 1 != 0,
-            active: field & 2 != 0,
-        }
+        State { pending: field & 1 != 0, active: field & 2 != 0 }
     }
 }
 
@@ -49,15 +46,8 @@ pub struct Lr {
 
 impl Lr {
     /// An empty register.
-    pub const EMPTY: Lr = Lr {
-        vintid: 0,
-        state: State::INACTIVE,
-        priority: 0,
-        group1: false,
-        hw: None,
-        eoi: false,
-        source: 0,
-    };
+    pub const EMPTY: Lr =
+        Lr { vintid: 0, state: State::INACTIVE, priority: 0, group1: false, hw: None, eoi: false, source: 0 };
 
     /// The value of GICH_LR\<n\> (GICv2: Arm IHI 0048B, section 5.3).
     #[inline]
@@ -82,11 +72,7 @@ impl Lr {
             state: State::from_field((value >> 28) as u64),
             priority: ((value >> 23 & 0x1f) << 3) as u8,
             group1: value >> 30 & 1 != 0,
-            hw: if hw {
-                Some((value >> 10 & 0x3ff) as u16)
-            } else {
-                None
-            },
+            hw: if hw { Some((value >> 10 & 0x3ff) as u16) } else { None },
             eoi: !hw && value >> 19 & 1 != 0,
             source: if hw { 0 } else { (value >> 10 & 7) as u8 },
         }
@@ -114,11 +100,7 @@ impl Lr {
             state: State::from_field(value >> 62),
             priority: (value >> 48 & 0xf8) as u8,
             group1: value >> 60 & 1 != 0,
-            hw: if hw {
-                Some((value >> 32 & 0x1fff) as u16)
-            } else {
-                None
-            },
+            hw: if hw { Some((value >> 32 & 0x1fff) as u16) } else { None },
             eoi: !hw && value >> 41 & 1 != 0,
             source: 0,
         }

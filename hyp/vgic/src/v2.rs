@@ -23,9 +23,7 @@ impl Vgic {
             }
             (0xf10..0xf30, 1 | 4) => {
                 let sgi = offset % 16;
-                (0..size).fold(0, |value, n| {
-                    value | u64::from(self.sgi_senders(vcpu, sgi + n)) << (8 * n)
-                })
+                (0..size).fold(0, |value, n| value | u64::from(self.sgi_senders(vcpu, sgi + n)) << (8 * n))
             }
             (ICPIDR2, 4) => ICPIDR2_VALUE,
             _ => self.bank_read(vcpu, offset, size, 0..=31),
@@ -117,9 +115,7 @@ impl Vgic {
 
     /// GICD_CPENDSGIR: takes the SGIs of some senders back.
     fn clear_sgi(&mut self, vcpu: usize, sgi: usize, senders: u8) -> Effects {
-        let listed = self
-            .listed_sender(vcpu, sgi)
-            .is_some_and(|sender| sender & senders != 0);
+        let listed = self.listed_sender(vcpu, sgi).is_some_and(|sender| sender & senders != 0);
         let left = self.vcpus[vcpu].sgi_pending[sgi] & !senders;
         self.vcpus[vcpu].sgi_pending[sgi] = left;
         let word = self.word_mut(vcpu, 0);

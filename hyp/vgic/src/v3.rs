@@ -89,16 +89,8 @@ impl Vgic {
             (FRAME.., _) => self.bank_read(vcpu, offset - FRAME, size, 0..=0),
             (GICR_IIDR, 4) => IIDR_VALUE,
             (GICR_TYPER..0x10, _) => {
-                let last = if vcpu + 1 == self.vcpus.len() {
-                    GICR_TYPER_LAST
-                } else {
-                    0
-                };
-                part(
-                    u64::from(affinity(vcpu)) << 32 | (vcpu as u64) << 8 | last,
-                    offset,
-                    size,
-                )
+                let last = if vcpu + 1 == self.vcpus.len() { GICR_TYPER_LAST } else { 0 };
+                part(u64::from(affinity(vcpu)) << 32 | (vcpu as u64) << 8 | last, offset, size)
             }
             (GICR_WAKER, 4) if self.vcpus[vcpu].asleep => WAKER_PROCESSOR_SLEEP | WAKER_CHILDREN_ASLEEP,
             (PIDR2, 4) => PIDR2_VALUE,

@@ -75,32 +75,21 @@ impl AddressMap {
         vcpus: usize,
         memory: impl Iterator<Item = Range<u64>>,
     ) -> Result<Self, BadMap> {
-        let device = |range, device| Region {
-            range,
-            target: Target::Device(device),
-        };
+        let device = |range, device| Region { range, target: Target::Device(device) };
         let mut regions = Vec::from([device(GICD, Device::Gicd), device(UART, Device::Uart)]);
         match version {
             vgic::Version::V2 => {
-                regions.push(Region {
-                    range: GICC.start..GICC_DIR.start,
-                    target: Target::Memory,
-                });
+                regions.push(Region { range: GICC.start..GICC_DIR.start, target: Target::Memory });
                 regions.push(device(GICC_DIR, Device::GiccDir));
             }
             vgic::Version::V3 => regions.push(device(gicr(vcpus), Device::Gicr)),
         }
-        regions.extend(memory.map(|range| Region {
-            range,
-            target: Target::Memory,
-        }));
+        regions.extend(memory.map(|range| Region { range, target: Target::Memory }));
         regions.sort_by_key(|region| region.range.start);
         let mut end = 0;
         for region in &regions {
             if region.range.is_empty() || region.range.start < end {
-                return Err(BadMap {
-                    region: region.range.clone(),
-                });
+                return Err(BadMap { region: region.range.clone() });
             }
             end = region.range.end;
         }
@@ -116,8 +105,7 @@ impl AddressMap {
 
     /// Whether `ipa` is in memory.
     pub fn is_memory(&self, ipa: u64) -> bool {
-        self.find(ipa)
-            .is_some_and(|region| region.target == Target::Memory)
+        self.find(ipa).is_some_and(|region| region.target == Target::Memory)
     }
 }
 
@@ -132,9 +120,7 @@ pub(crate) fn read(cx: &Context<'_, impl Host>, device: Device, offset: u64, siz
     match device {
         Device::Uart => console::read(cx.vm, offset, cx.host),
         Device::GiccDir => 0,
-        Device::Gicd => with_gic(cx, offset, |gic| {
-            (gic.gicd_read(cx.vcpu, offset, size), Effects::NONE)
-        }),
+        Device::Gicd => with_gic(cx, offset, |gic| (gic.gicd_read(cx.vcpu, offset, size), Effects::NONE)),
         Device::Gicr => with_gic(cx, offset, |gic| (gic.gicr_read(offset, size), Effects::NONE)),
     }
 }
@@ -146,9 +132,7 @@ pub(crate) fn write(cx: &Context<'_, impl Host>, device: Device, offset: u64, si
         Device::Uart => console::write(cx.vm, offset, value, cx.host),
         Device::GiccDir if offset == 0 => with_gic(cx, offset, |gic| ((), gic.dir(cx.vcpu, value as u32))),
         Device::GiccDir => {}
-        Device::Gicd => with_gic(cx, offset, |gic| {
-            ((), gic.gicd_write(cx.vcpu, offset, size, value))
-        }),
+        Device::Gicd => with_gic(cx, offset, |gic| ((), gic.gicd_write(cx.vcpu, offset, size, value))),
         Device::Gicr => with_gic(cx, offset, |gic| ((), gic.gicr_write(offset, size, value))),
     }
 }

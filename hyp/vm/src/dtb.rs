@@ -134,10 +134,7 @@ fn write_timer(fdt: &mut FdtWriter, gic: &vgic::Config) -> Result<(), Error> {
     };
     let interrupts = [13, 14, 11, 10].map(|ppi| [GIC_PPI, ppi, cpus << 8 | LEVEL_HIGH]);
     let node = fdt.begin_node("timer")?;
-    fdt.property_string_list(
-        "compatible",
-        vec!["arm,armv8-timer".into(), "arm,armv7-timer".into()],
-    )?;
+    fdt.property_string_list("compatible", vec!["arm,armv8-timer".into(), "arm,armv7-timer".into()])?;
     fdt.property_array_u32("interrupts", interrupts.as_flattened())?;
     fdt.property_null("always-on")?;
     fdt.end_node(node)
@@ -169,10 +166,7 @@ fn write_uart(fdt: &mut FdtWriter) -> Result<(), Error> {
     let node = fdt.begin_node(uart_path().trim_start_matches('/'))?;
     fdt.property_string_list("compatible", vec!["arm,pl011".into(), "arm,primecell".into()])?;
     fdt.property_array_u64("reg", &reg(&bus::UART))?;
-    fdt.property_array_u32(
-        "interrupts",
-        &[GIC_SPI, u32::from(bus::UART_INTID) - 32, LEVEL_HIGH],
-    )?;
+    fdt.property_array_u32("interrupts", &[GIC_SPI, u32::from(bus::UART_INTID) - 32, LEVEL_HIGH])?;
     fdt.property_array_u32("clocks", &[CLOCK, CLOCK])?;
     fdt.property_string_list("clock-names", vec!["uartclk".into(), "apb_pclk".into()])?;
     fdt.end_node(node)

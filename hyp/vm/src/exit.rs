@@ -63,13 +63,7 @@ impl SysReg {
     /// op0, op1, CRn, CRm, op2.
     pub fn parts(self) -> (u8, u8, u8, u8, u8) {
         let field = |shift: u32, mask: u32| (self.0 >> shift & mask) as u8;
-        (
-            field(14, 3),
-            field(11, 7),
-            field(7, 15),
-            field(3, 15),
-            field(0, 7),
-        )
+        (field(14, 3), field(11, 7), field(7, 15), field(3, 15), field(0, 7))
     }
 }
 
@@ -201,12 +195,7 @@ impl Exit {
             }),
             0x20 => {
                 let (va, ipa, fault, s1ptw) = fault_address(esr, far, hpfar);
-                Trap::InstrAbort(InstrAbort {
-                    va,
-                    ipa,
-                    fault,
-                    s1ptw,
-                })
+                Trap::InstrAbort(InstrAbort { va, ipa, fault, s1ptw })
             }
             0x24 => {
                 let (va, ipa, fault, s1ptw) = fault_address(esr, far, hpfar);
@@ -229,10 +218,7 @@ impl Exit {
             0x2f => Trap::SError,
             _ => Trap::Other { ec },
         };
-        Self {
-            trap,
-            len: if esr & 1 << 25 != 0 { 4 } else { 2 },
-        }
+        Self { trap, len: if esr & 1 << 25 != 0 { 4 } else { 2 } }
     }
 }
 

@@ -134,11 +134,7 @@ pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &im
         Trap::Wfx { wfe } => {
             skip(state, exit.len);
             // A 32-bit WFI may be conditional. Ending one early is always allowed, so nobody looks at the condition.
-            if wfe || state.aarch32() {
-                Next::Yield
-            } else {
-                Next::Wait
-            }
+            if wfe || state.aarch32() { Next::Yield } else { Next::Wait }
         }
         Trap::SysReg(access) => sysreg::access(cx, state, exit.len, access),
         Trap::DataAbort(abort) => mmio::data_abort(cx, state, exit.len, abort),
@@ -170,11 +166,7 @@ fn skip_it_block(state: &mut VcpuState) {
     const IT_LOW: u64 = 0b11 << 25;
     const IT_HIGH: u64 = 0x3f << 10;
     let it = (state.pstate >> 8 & 0xfc) | (state.pstate >> 25 & 0b11);
-    let next = if it & 0b111 == 0 {
-        0
-    } else {
-        it & 0xe0 | it << 1 & 0x1f
-    };
+    let next = if it & 0b111 == 0 { 0 } else { it & 0xe0 | it << 1 & 0x1f };
     state.pstate = state.pstate & !(IT_LOW | IT_HIGH) | (next & 0b11) << 25 | (next & 0xfc) << 8;
 }
 

@@ -17,12 +17,7 @@ struct Limit {
 }
 
 const fn limit(crm: u8, op2: u8, most: u64) -> Limit {
-    Limit {
-        crm,
-        op2,
-        most,
-        signed: 0,
-    }
+    Limit { crm, op2, most, signed: 0 }
 }
 
 /// S3_0_C0_C`crm`_`op2`: AArch64's, and those of AArch32's that are not passed on whole.
@@ -33,12 +28,7 @@ const LIMITS: [Limit; 13] = [
     limit(1, 2, 0x0000_0006),
     limit(3, 4, 0x0000_00ff),
     // ID_AA64PFR0: CSV3, CSV2, DIT, GIC, AdvSIMD, FP, EL1 (AArch64 only), EL0.
-    Limit {
-        crm: 4,
-        op2: 0,
-        most: 0x1101_0000_0111_0012,
-        signed: 0x00ff_0000,
-    },
+    Limit { crm: 4, op2: 0, most: 0x1101_0000_0111_0012, signed: 0x00ff_0000 },
     // ID_AA64PFR1: SSBS, BT.
     limit(4, 1, 0x0000_0000_0000_0021),
     // ID_AA64DFR0: v8 debug with two watchpoints and two breakpoints, the fewest that the architecture allows.
@@ -50,12 +40,7 @@ const LIMITS: [Limit; 13] = [
     // ID_AA64ISAR2: CSSC, CLRBHB, PAC_frac, BC, APA3, GPA3, RPRES.
     limit(6, 2, 0x0010_0000_1110_5110),
     // ID_AA64MMFR0: TGran4 and TGran64 (0: there), TGran16, ASIDBits, PARange (40 bits, as stage 2 has).
-    Limit {
-        crm: 7,
-        op2: 0,
-        most: 0x0000_0000_0010_0022,
-        signed: 0xff00_0000,
-    },
+    Limit { crm: 7, op2: 0, most: 0x0000_0000_0010_0022, signed: 0xff00_0000 },
     // ID_AA64MMFR1: nTLBPA, AFP, ETS, PAN, HPDS, HAFDBS.
     limit(7, 1, 0x0001_1010_0030_2002),
     // ID_AA64MMFR2: E0PD, BBM, TTL, AT, ST, CCIDX, VARange, LSM, UAO, CnP.

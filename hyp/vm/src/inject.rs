@@ -41,11 +41,7 @@ pub fn external_abort(
     let ec = if state.el0() { class } else { class + EC_SAME_EL };
     let fsc = if s1ptw { FSC_EXTERNAL_ON_WALK } else { FSC_EXTERNAL };
     let fnv = if va.is_none() { ESR_FNV } else { 0 };
-    take(
-        state,
-        ec << 26 | ESR_IL | write | fnv | fsc,
-        Some(va.unwrap_or(0)),
-    );
+    take(state, ec << 26 | ESR_IL | write | fnv | fsc, Some(va.unwrap_or(0)));
 }
 
 /// Where a synchronous exception taken now would go: the vector's address (Arm ARM D1.3.1.5 "Exception vectors").

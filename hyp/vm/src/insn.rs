@@ -22,20 +22,8 @@ pub(crate) struct Instruction {
 
 impl From<Access> for Instruction {
     fn from(access: Access) -> Self {
-        let Access {
-            size,
-            rt,
-            sign_extend,
-            wide,
-        } = access;
-        Self {
-            size,
-            rt,
-            rt2: None,
-            sign_extend,
-            wide,
-            writeback: None,
-        }
+        let Access { size, rt, sign_extend, wide } = access;
+        Self { size, rt, rt2: None, sign_extend, wide, writeback: None }
     }
 }
 
@@ -71,14 +59,7 @@ impl Instruction {
         let offset = if word & 1 << 11 != 0 { add } else { 0 };
         // Write-back to the transferred register is UNPREDICTABLE.
         (rt != base).then_some((
-            Self {
-                size,
-                rt,
-                rt2: None,
-                sign_extend,
-                wide,
-                writeback: Some((base, add)),
-            },
+            Self { size, rt, rt2: None, sign_extend, wide, writeback: Some((base, add)) },
             load,
             base,
             offset,
@@ -103,14 +84,7 @@ impl Instruction {
         };
         let unpredictable = load && rt == rt2 || writeback.is_some() && (rt == base || rt2 == base);
         (!unpredictable).then_some((
-            Self {
-                size,
-                rt,
-                rt2: Some(rt2),
-                sign_extend,
-                wide: sign_extend || size == 8,
-                writeback,
-            },
+            Self { size, rt, rt2: Some(rt2), sign_extend, wide: sign_extend || size == 8, writeback },
             load,
             base,
             offset,

@@ -17,11 +17,7 @@ pub(crate) fn data_abort(
     abort: DataAbort,
 ) -> Next {
     let &Context { vm, host, .. } = cx;
-    let access = if abort.write {
-        StageTwoAccess::Write
-    } else {
-        StageTwoAccess::Read
-    };
+    let access = if abort.write { StageTwoAccess::Write } else { StageTwoAccess::Read };
     let external = |state: &mut VcpuState| {
         inject::external_abort(state, access, abort.va, abort.s1ptw, host);
         Next::Resume
@@ -71,9 +67,7 @@ pub(crate) fn data_abort(
     };
     let Some(instruction) = decoded.filter(|instruction| {
         ipa.is_multiple_of(instruction.size.into())
-            && ipa
-                .checked_add(instruction.bytes())
-                .is_some_and(|end| end <= range.end)
+            && ipa.checked_add(instruction.bytes()).is_some_and(|end| end <= range.end)
     }) else {
         return external(state);
     };
@@ -98,13 +92,7 @@ pub(crate) fn instruction_abort(
         return Next::Resume;
     };
     if vm.map.is_memory(ipa) {
-        return Next::StageTwo(StageTwo {
-            ipa,
-            va,
-            access,
-            fault: abort.fault,
-            s1ptw: abort.s1ptw,
-        });
+        return Next::StageTwo(StageTwo { ipa, va, access, fault: abort.fault, s1ptw: abort.s1ptw });
     }
     no_fetch(state, va, abort.s1ptw, host)
 }

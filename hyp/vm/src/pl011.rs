@@ -52,11 +52,7 @@ struct Fifo<const N: usize> {
 }
 
 impl<const N: usize> Fifo<N> {
-    const EMPTY: Self = Self {
-        bytes: [0; N],
-        first: 0,
-        len: 0,
-    };
+    const EMPTY: Self = Self { bytes: [0; N], first: 0, len: 0 };
 
     /// False if it is full.
     fn push(&mut self, byte: u8) -> bool {
@@ -260,11 +256,7 @@ impl Pl011 {
 
     /// Entries of a FIFO: one if the FIFOs are off.
     fn depth(&self) -> usize {
-        if self.lcr_h & LCR_H_FEN != 0 {
-            FIFO_DEPTH
-        } else {
-            1
-        }
+        if self.lcr_h & LCR_H_FEN != 0 { FIFO_DEPTH } else { 1 }
     }
 
     /// The level of a trigger field of IFLS, or `off` if the FIFOs are off.

@@ -53,11 +53,7 @@ pub(crate) fn owns(function: u32) -> bool {
 pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, function: u32) -> Next {
     let &Context { vm, host, .. } = cx;
     // The SMC32 variants look at the lower halves of their arguments only.
-    let mask = if function & SMC64 != 0 {
-        u64::MAX
-    } else {
-        u32::MAX.into()
-    };
+    let mask = if function & SMC64 != 0 { u64::MAX } else { u32::MAX.into() };
     let [x1, x2, x3] = [1, 2, 3].map(|n| state.gprs[n] & mask);
     let mut next = Next::Resume;
     let result = match function {

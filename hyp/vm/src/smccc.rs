@@ -45,10 +45,7 @@ pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16)
         PV_TIME_ST => stolen_time(vm, vcpu),
         vendor::CALL_UID => return results(state, vendor::UID.map(u64::from)),
         vendor::CALL_REVISION => {
-            return results(
-                state,
-                [vendor::REVISION_MAJOR.into(), vendor::REVISION_MINOR.into()],
-            );
+            return results(state, [vendor::REVISION_MAJOR.into(), vendor::REVISION_MINOR.into()]);
         }
         vendor::CONSOLE_WRITE => console_write(vm, state, host),
         vendor::CONSOLE_READ => return console_read(vm, state, host),
@@ -85,10 +82,7 @@ fn pv_time_features(vm: &Vm, function: u32) -> i64 {
 
 /// The address of the vCPU's stolen-time record.
 fn stolen_time(vm: &Vm, vcpu: usize) -> i64 {
-    let record = vm
-        .config
-        .stolen_time
-        .and_then(|base| base.checked_add(vcpu as u64 * STOLEN_TIME_STRIDE));
+    let record = vm.config.stolen_time.and_then(|base| base.checked_add(vcpu as u64 * STOLEN_TIME_STRIDE));
     record.map_or(NOT_SUPPORTED, |ipa| ipa as i64)
 }
 
@@ -110,10 +104,7 @@ fn console_read(vm: &Vm, state: &mut VcpuState, host: &impl Host) -> Next {
     let count = console::pv_read(vm, &mut bytes, host);
     state.gprs[0] = count as u64;
     for (register, chunk) in state.gprs[1..].iter_mut().zip(bytes.chunks_exact(8)) {
-        *register = chunk
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u64::from(byte));
+        *register = chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
     }
     Next::Resume
 }

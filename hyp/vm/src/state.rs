@@ -90,11 +90,7 @@ impl VcpuState {
     /// x0 = `context`, PC = `entry`.
     pub fn reset(&mut self, entry: u64, context: u64) {
         let mpidr = self.sys.mpidr;
-        *self = Self {
-            pc: entry,
-            pstate: pstate::DAIF | pstate::EL1H,
-            ..Self::default()
-        };
+        *self = Self { pc: entry, pstate: pstate::DAIF | pstate::EL1H, ..Self::default() };
         self.gprs[0] = context;
         self.sys.mpidr = mpidr;
         self.sys.sctlr = SCTLR_RES1;

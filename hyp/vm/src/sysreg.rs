@@ -106,10 +106,7 @@ fn is_breakpoint(reg: SysReg) -> bool {
 }
 
 fn find(reg: SysReg) -> Option<Register> {
-    TABLE
-        .binary_search_by_key(&reg, |&(key, _)| key)
-        .ok()
-        .map(|at| TABLE[at].1)
+    TABLE.binary_search_by_key(&reg, |&(key, _)| key).ok().map(|at| TABLE[at].1)
 }
 
 /// Answers a trapped MSR, MRS or system instruction.
@@ -119,11 +116,7 @@ pub(crate) fn access(
     len: u8,
     access: SysRegAccess,
 ) -> Next {
-    let SysRegAccess {
-        reg,
-        rt,
-        write: is_write,
-    } = access;
+    let SysRegAccess { reg, rt, write: is_write } = access;
     let next = if is_write {
         write(cx, state, reg, state.x(rt))
     } else {
@@ -155,14 +148,7 @@ fn read(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg) -> Opti
     }
     match find(reg)? {
         Constant(value) | ReadOnly(value) => Some(value),
-        OsLockStatus => Some(
-            OSLSR_OSLM
-                | if state.sys.oslock & OSLOCK_LOCKED != 0 {
-                    OSLSR_OSLK
-                } else {
-                    0
-                },
-        ),
+        OsLockStatus => Some(OSLSR_OSLM | if state.sys.oslock & OSLOCK_LOCKED != 0 { OSLSR_OSLK } else { 0 }),
         // Every write traps, so this is what the hardware has.
         DebugControl => Some(state.sys.mdscr),
         Timer(register) => Some(timer::read(&state.timer, register, vm.counter(host))),
@@ -239,11 +225,7 @@ fn stage1(
     if after {
         state.hcr &= !HCR_TVM;
     }
-    if before == after {
-        Next::Resume
-    } else {
-        Next::CacheMaintenance
-    }
+    if before == after { Next::Resume } else { Next::CacheMaintenance }
 }
 
 #[cfg(test)]

@@ -39,11 +39,7 @@ pub(crate) struct Mock(pub(crate) Mutex<Inner>);
 
 impl Mock {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Inner {
-            room: usize::MAX,
-            workaround: -1,
-            ..Inner::default()
-        }))
+        Self(Mutex::new(Inner { room: usize::MAX, workaround: -1, ..Inner::default() }))
     }
 
     pub(crate) fn set<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
@@ -121,12 +117,7 @@ pub(crate) fn config(vcpus: usize, version: Version) -> Config {
     Config {
         id: 1,
         name: String::from("test"),
-        gic: vgic::Config {
-            version,
-            vcpus,
-            spis: 64,
-            list_registers: 4,
-        },
+        gic: vgic::Config { version, vcpus, spis: 64, list_registers: 4 },
         ram: RAM..RAM + RAM_SIZE,
         mapped: Vec::new(),
         stolen_time: None,
@@ -147,13 +138,7 @@ impl Guest {
 
     pub(crate) fn with(config: Config) -> Self {
         let (vm, host) = (Vm::new(config).unwrap(), Mock::new());
-        vm.boot(
-            Entry {
-                pc: ENTRY,
-                context: DTB,
-            },
-            &host,
-        );
+        vm.boot(Entry { pc: ENTRY, context: DTB }, &host);
         let mut state = vm.vcpus[0].state.lock().clone();
         assert!(vm.prepare(0, &mut state, &host));
         Self { vm, host, state }
@@ -187,11 +172,7 @@ impl Guest {
     /// MRS x1, `reg`. None: it was UNDEFINED.
     pub(crate) fn mrs(&mut self, reg: SysReg) -> Option<u64> {
         let pc = self.state.pc;
-        let next = self.trap(Trap::SysReg(SysRegAccess {
-            reg,
-            rt: 1,
-            write: false,
-        }));
+        let next = self.trap(Trap::SysReg(SysRegAccess { reg, rt: 1, write: false }));
         assert_eq!(next, Next::Resume);
         (self.state.pc == pc + 4).then_some(self.state.gprs[1])
     }
@@ -200,11 +181,7 @@ impl Guest {
     pub(crate) fn msr(&mut self, reg: SysReg, value: u64) -> Option<Next> {
         let pc = self.state.pc;
         self.state.gprs[1] = value;
-        let next = self.trap(Trap::SysReg(SysRegAccess {
-            reg,
-            rt: 1,
-            write: true,
-        }));
+        let next = self.trap(Trap::SysReg(SysRegAccess { reg, rt: 1, write: true }));
         (self.state.pc == pc + 4).then_some(next)
     }
 
@@ -240,21 +217,11 @@ pub(crate) fn mmio(ipa: u64, write: bool) -> DataAbort {
         write,
         cache_maintenance: false,
         s1ptw: false,
-        access: Some(Access {
-            size: 4,
-            rt: 1,
-            sign_extend: false,
-            wide: false,
-        }),
+        access: Some(Access { size: 4, rt: 1, sign_extend: false, wide: false }),
     }
 }
 
 /// A fetch that nothing maps.
 pub(crate) fn fetch(ipa: u64) -> InstrAbort {
-    InstrAbort {
-        va: Some(ipa),
-        ipa: Some(ipa),
-        fault: Fault::Translation,
-        s1ptw: false,
-    }
+    InstrAbort { va: Some(ipa), ipa: Some(ipa), fault: Fault::Translation, s1ptw: false }
 }

@@ -28,15 +28,8 @@ struct Noise {
 
 /// An exception class that a guest can cause, with any syndrome: an abort near a device, a register access, or a call.
 fn syndrome() -> impl Strategy<Value = u64> {
-    let class = prop_oneof![
-        Just(0x18u64),
-        Just(0x24),
-        Just(0x20),
-        Just(0x16),
-        Just(0x17),
-        Just(0x01),
-        0u64..64
-    ];
+    let class =
+        prop_oneof![Just(0x18u64), Just(0x24), Just(0x20), Just(0x16), Just(0x17), Just(0x01), 0u64..64];
     (class, any::<u32>()).prop_map(|(ec, iss)| ec << 26 | u64::from(iss) & 0x3ff_ffff)
 }
 
@@ -65,27 +58,19 @@ fn call() -> impl Strategy<Value = u64> {
 }
 
 fn noise() -> impl Strategy<Value = Noise> {
-    let guest = (
-        syndrome(),
-        address(),
-        any::<u64>(),
-        (0u8..31, call()),
-        any::<Option<u32>>(),
-    );
+    let guest = (syndrome(), address(), any::<u64>(), (0u8..31, call()), any::<Option<u32>>());
     let host = (any::<Option<u64>>(), 0u64..1 << 40, 0usize..60);
-    (guest, host).prop_map(
-        |((esr, ipa, pstate, gpr, instruction), (translation, tick, room))| Noise {
-            esr,
-            far: ipa,
-            hpfar: ipa >> 8,
-            pstate,
-            gpr,
-            instruction,
-            translation,
-            tick,
-            room,
-        },
-    )
+    (guest, host).prop_map(|((esr, ipa, pstate, gpr, instruction), (translation, tick, room))| Noise {
+        esr,
+        far: ipa,
+        hpfar: ipa >> 8,
+        pstate,
+        gpr,
+        instruction,
+        translation,
+        tick,
+        room,
+    })
 }
 
 /// Runs exits on a guest of three vCPUs. A vCPU that stops starts again, a VM that ends boots again.
@@ -103,10 +88,7 @@ fn run(version: Version, exits: &[(usize, Noise)]) {
         let exit = Exit::decode(noise.esr, noise.far, noise.hpfar);
         let next = handle(&guest.vm, *vcpu, &mut guest.state, exit, &guest.host);
         if matches!(next, Next::Power(_) | Next::Crash(_) | Next::Stop) {
-            let entry = crate::Entry {
-                pc: crate::testing::ENTRY,
-                context: 0,
-            };
+            let entry = crate::Entry { pc: crate::testing::ENTRY, context: 0 };
             guest.vm.boot(entry, &guest.host);
             assert!(guest.vm.prepare(0, &mut guest.state, &guest.host));
         }
@@ -126,14 +108,7 @@ proptest! {
 /// Every call number with odd arguments, through both conduits.
 #[test]
 fn every_call_number_has_an_answer() {
-    for owner in [
-        0x8000_0000u64,
-        0x8400_0000,
-        0xc400_0000,
-        0xc500_0000,
-        0xc600_0000,
-        0x8600_ff00,
-    ] {
+    for owner in [0x8000_0000u64, 0x8400_0000, 0xc400_0000, 0xc500_0000, 0xc600_0000, 0x8600_ff00] {
         for number in 0..0x40 {
             for argument in [0, 1, u64::MAX] {
                 let mut guest = Guest::v3();
@@ -157,24 +132,10 @@ fn every_register_of_every_device_has_an_answer() {
             0x0900_0000..0x0900_1000,
         ];
         for ipa in frames.into_iter().flat_map(|frame| frame.step_by(4)) {
-            for (size, write) in [
-                (1, false),
-                (2, true),
-                (4, false),
-                (4, true),
-                (8, false),
-                (8, true),
-            ] {
-                let access = crate::exit::Access {
-                    size,
-                    rt: 1,
-                    sign_extend: false,
-                    wide: true,
-                };
-                let abort = crate::exit::DataAbort {
-                    access: Some(access),
-                    ..crate::testing::mmio(ipa, write)
-                };
+            for (size, write) in [(1, false), (2, true), (4, false), (4, true), (8, false), (8, true)] {
+                let access = crate::exit::Access { size, rt: 1, sign_extend: false, wide: true };
+                let abort =
+                    crate::exit::DataAbort { access: Some(access), ..crate::testing::mmio(ipa, write) };
                 guest.state.gprs[1] = u64::MAX;
                 assert_eq!(guest.trap(crate::Trap::DataAbort(abort)), Next::Resume);
             }

@@ -58,9 +58,7 @@ pub(crate) fn write(cx: &Context<'_, impl Host>, timer: &mut VTimer, register: R
 pub(crate) fn changed(cx: &Context<'_, impl Host>, timer: &VTimer) {
     let &Context { vm, vcpu, host } = cx;
     let deadline = deadline(timer.cntp_ctl, timer.cntp_cval);
-    vm.vcpus[vcpu]
-        .cntp_deadline
-        .store(deadline.unwrap_or(NEVER), Ordering::Relaxed);
+    vm.vcpus[vcpu].cntp_deadline.store(deadline.unwrap_or(NEVER), Ordering::Relaxed);
     due(vm, vcpu, host);
     // A deadline that passes right here is in the past when it is armed, so it fires at once.
     let pending = deadline.filter(|&at| at > vm.counter(host));

@@ -4,11 +4,7 @@ use flate2::write::GzEncoder;
 use std::io::Write as _;
 
 const BASE: u64 = 0x4000_0000;
-const MEMORY: Memory = Memory {
-    base: BASE,
-    size: 16 << 20,
-    identity: false,
-};
+const MEMORY: Memory = Memory { base: BASE, size: 16 << 20, identity: false };
 
 fn arm64_image(text_offset: u64, image_size: u64, flags: u64) -> Vec<u8> {
     let mut image = vec![0x5a; 0x100];
@@ -59,23 +55,12 @@ fn arm64_image_goes_text_offset_behind_the_base() {
     let image = arm64_image(0x8_0000, 0x2000, 0xa);
     let flat = flatten(image.clone(), None, &MEMORY).unwrap();
     let load = BASE + 0x8_0000;
-    assert_eq!(
-        flat,
-        Flat {
-            bytes: image,
-            load,
-            entry: load,
-            mem_size: 0x2000
-        }
-    );
+    assert_eq!(flat, Flat { bytes: image, load, entry: load, mem_size: 0x2000 });
 }
 
 #[test]
 fn arm64_image_occupies_at_least_its_file() {
-    assert_eq!(
-        flatten(arm64_image(0, 1, 0), None, &MEMORY).unwrap().mem_size,
-        0x100
-    );
+    assert_eq!(flatten(arm64_image(0, 1, 0), None, &MEMORY).unwrap().mem_size, 0x100);
 }
 
 #[test]
@@ -103,20 +88,8 @@ fn bad_images_are_refused() {
 #[test]
 fn raw_image_is_taken_as_it_is() {
     let flat = flatten(vec![1; 12], Some((BASE + 8, BASE + 12)), &MEMORY).unwrap();
-    assert_eq!(
-        flat,
-        Flat {
-            bytes: vec![1; 12],
-            load: BASE + 8,
-            entry: BASE + 12,
-            mem_size: 12
-        }
-    );
-    assert!(
-        flatten(Vec::new(), Some((BASE, BASE)), &MEMORY)
-            .unwrap_err()
-            .contains("is empty")
-    );
+    assert_eq!(flat, Flat { bytes: vec![1; 12], load: BASE + 8, entry: BASE + 12, mem_size: 12 });
+    assert!(flatten(Vec::new(), Some((BASE, BASE)), &MEMORY).unwrap_err().contains("is empty"));
 }
 
 #[test]
@@ -124,41 +97,18 @@ fn elf_segments_lie_at_their_physical_addresses() {
     let load = BASE + 0x8_0000;
     let virt = 0xffff_0000_0000_0000;
     // Not in the order of their addresses; the second has a .bss.
-    let segments = [
-        Segment(virt + 0x20, load + 0x20, &[2; 4], 0x100),
-        Segment(virt, load, &[1; 8], 8),
-    ];
+    let segments = [Segment(virt + 0x20, load + 0x20, &[2; 4], 0x100), Segment(virt, load, &[1; 8], 8)];
     let flat = flatten(elf_file(virt + 0x20, &segments), None, &MEMORY).unwrap();
     let bytes = [&[1; 8][..], &[0; 0x18], &[2; 4]].concat();
-    assert_eq!(
-        flat,
-        Flat {
-            bytes,
-            load,
-            entry: load + 0x20,
-            mem_size: 0x120
-        }
-    );
+    assert_eq!(flat, Flat { bytes, load, entry: load + 0x20, mem_size: 0x120 });
 }
 
 #[test]
 fn elf_load_address_is_aligned_down() {
-    let flat = flatten(
-        elf_file(BASE + 12, &[Segment(BASE + 12, BASE + 12, &[1; 4], 4)]),
-        None,
-        &MEMORY,
-    )
-    .unwrap();
+    let flat =
+        flatten(elf_file(BASE + 12, &[Segment(BASE + 12, BASE + 12, &[1; 4], 4)]), None, &MEMORY).unwrap();
     let bytes = [[0; 4], [1; 4]].concat();
-    assert_eq!(
-        flat,
-        Flat {
-            bytes,
-            load: BASE + 8,
-            entry: BASE + 12,
-            mem_size: 8
-        }
-    );
+    assert_eq!(flat, Flat { bytes, load: BASE + 8, entry: BASE + 12, mem_size: 8 });
 }
 
 #[test]
@@ -166,23 +116,11 @@ fn bad_elf_files_are_refused() {
     let segment = |at, size| Segment(at, at, &[1; 8], size);
     refused(elf_file(0, &[]), "has nothing to load");
     refused(elf_file(0x1000, &[segment(0x1000, 8)]), "outside the VM's RAM");
-    refused(
-        elf_file(BASE, &[segment(BASE, 17 << 20)]),
-        "does not fit into the RAM",
-    );
-    refused(
-        elf_file(BASE, &[segment(BASE, 8), segment(BASE + (1 << 40), 8)]),
-        "does not fit into the RAM",
-    );
-    refused(
-        elf_file(BASE, &[segment(BASE, 16), segment(BASE + 8, 8)]),
-        "has overlapping segments",
-    );
+    refused(elf_file(BASE, &[segment(BASE, 17 << 20)]), "does not fit into the RAM");
+    refused(elf_file(BASE, &[segment(BASE, 8), segment(BASE + (1 << 40), 8)]), "does not fit into the RAM");
+    refused(elf_file(BASE, &[segment(BASE, 16), segment(BASE + 8, 8)]), "has overlapping segments");
     refused(elf_file(BASE, &[segment(BASE, 4)]), "has overlapping segments");
-    refused(
-        elf_file(BASE + 0x100, &[segment(BASE, 8)]),
-        "is no instruction of the image",
-    );
+    refused(elf_file(BASE + 0x100, &[segment(BASE, 8)]), "is no instruction of the image");
     let good = elf_file(BASE, &[segment(BASE, 8)]);
     refused(good[..good.len() - 1].to_vec(), "is truncated");
     refused(good[..20].to_vec(), "is a malformed ELF file");

@@ -8,16 +8,8 @@ use crate::outcome::Failure;
 
 fn run<'o>(script: &str, icount: bool) -> Run<'o> {
     let config = Config {
-        program: Program {
-            path: "/bin/sh".into(),
-            args: vec!["-c".into(), script.into()],
-        },
-        board: Board::Virt {
-            gic: Gic::V3,
-            cpu: "cortex-a72".into(),
-            cpus: 1,
-            memory_mib: 64,
-        },
+        program: Program { path: "/bin/sh".into(), args: vec!["-c".into(), script.into()] },
+        board: Board::Virt { gic: Gic::V3, cpu: "cortex-a72".into(), cpus: 1, memory_mib: 64 },
         icount,
         image: "Image".into(),
         bundle: None,
@@ -59,13 +51,7 @@ fn a_script_waits_types_and_ends_the_run() {
         until("linux", "^2$"),
         until("control", "tick"),
     ];
-    let outcome = run(fake, false)
-        .script(steps)
-        .observer(&mut lines)
-        .execute()
-        .unwrap()
-        .success()
-        .unwrap();
+    let outcome = run(fake, false).script(steps).observer(&mut lines).execute().unwrap().success().unwrap();
     assert_eq!(outcome.ending, Ending::Done);
     assert_eq!(outcome.console("linux"), "boot\n~ # nproc\n2\n~ # ");
     assert_eq!(
@@ -92,16 +78,8 @@ fn input_beyond_the_window_waits_for_the_guest() {
         printf '\020\201\055'
         exec sleep 1000";
     let steps = [until("linux", "ready"), Step::send("linux", "x".repeat(300))];
-    let outcome = run(fake, false)
-        .script(steps)
-        .execute()
-        .unwrap()
-        .success()
-        .unwrap();
-    assert!(
-        outcome.console("linux").contains("window full\n44\n"),
-        "{outcome:?}"
-    );
+    let outcome = run(fake, false).script(steps).execute().unwrap().success().unwrap();
+    assert!(outcome.console("linux").contains("window full\n44\n"), "{outcome:?}");
 }
 
 #[test]
@@ -117,12 +95,7 @@ fn a_vm_that_does_not_read_holds_up_no_other() {
         Step::send("control", "hi\n"),
         until("control", "hi"),
     ];
-    run(fake, false)
-        .script(steps)
-        .execute()
-        .unwrap()
-        .success()
-        .unwrap();
+    run(fake, false).script(steps).execute().unwrap().success().unwrap();
 }
 
 #[test]
@@ -133,12 +106,7 @@ fn nothing_is_typed_before_el2_frames_its_output() {
         printf '\020\101'; head -c 4 | wc -c
         exec sleep 1000";
     let steps = [Step::send("linux", "ab"), until("linux", "4")];
-    let outcome = run(fake, false)
-        .script(steps)
-        .execute()
-        .unwrap()
-        .success()
-        .unwrap();
+    let outcome = run(fake, false).script(steps).execute().unwrap().success().unwrap();
     assert_eq!(outcome.console("mobivmm"), "MobiVMM\n0\n");
 }
 
@@ -153,37 +121,18 @@ fn lockstep_answers_every_sync_and_leaves_el2_waiting_at_the_last() {
         printf '2\nthe next sync comes behind this\n\020\300'
         printf 'never reached\n' $(reply)
         exec sleep 1000"#;
-    let steps = || {
-        [
-            until("linux", "~ #"),
-            Step::send("linux", "nproc\n"),
-            until("linux", "^2$"),
-        ]
-    };
-    let first = run(fake, true)
-        .script(steps())
-        .execute()
-        .unwrap()
-        .success()
-        .unwrap();
-    assert_eq!(
-        first.console("linux"),
-        "~ # nproc\nlength 0\n2\nthe next sync comes behind this\n"
-    );
+    let steps = || [until("linux", "~ #"), Step::send("linux", "nproc\n"), until("linux", "^2$")];
+    let first = run(fake, true).script(steps()).execute().unwrap().success().unwrap();
+    assert_eq!(first.console("linux"), "~ # nproc\nlength 0\n2\nthe next sync comes behind this\n");
     for _ in 0..5 {
-        assert_eq!(
-            run(fake, true).script(steps()).execute().unwrap().consoles,
-            first.consoles
-        );
+        assert_eq!(run(fake, true).script(steps()).execute().unwrap().consoles, first.consoles);
     }
 }
 
 #[test]
 fn qemu_is_gone_when_the_run_is_over() {
-    let outcome = run("echo pid $$; exec sleep 1000", false)
-        .script([until("mobivmm", r"pid \d+$")])
-        .execute()
-        .unwrap();
+    let outcome =
+        run("echo pid $$; exec sleep 1000", false).script([until("mobivmm", r"pid \d+$")]).execute().unwrap();
     let pid = outcome.console("mobivmm").trim().replace("pid ", "");
     assert!(!Path::new("/proc").join(pid).exists());
 }
@@ -192,27 +141,17 @@ fn qemu_is_gone_when_the_run_is_over() {
 fn the_time_limit_ends_a_silent_and_a_flooding_machine() {
     for fake in ["exec sleep 1000", "exec yes"] {
         let limit = Duration::from_millis(300);
-        let outcome = run(fake, false)
-            .script([until("linux", "~ #")])
-            .timeout(limit)
-            .execute()
-            .unwrap();
+        let outcome = run(fake, false).script([until("linux", "~ #")]).timeout(limit).execute().unwrap();
         assert_eq!(outcome.ending, Ending::TimedOut(limit));
         let text = failure(outcome).to_string();
-        assert!(
-            text.ends_with("timed out after 0.3 s, still waiting for linux to match /~ #/"),
-            "{text}"
-        );
+        assert!(text.ends_with("timed out after 0.3 s, still waiting for linux to match /~ #/"), "{text}");
     }
 }
 
 #[test]
 fn an_early_end_fails_with_the_last_lines_and_qemus_own_words() {
     let fake = "echo hello; echo 'no such device' >&2; exit 3";
-    let outcome = run(fake, false)
-        .script([until("linux", "~ #")])
-        .execute()
-        .unwrap();
+    let outcome = run(fake, false).script([until("linux", "~ #")]).execute().unwrap();
     assert_eq!(
         failure(outcome).to_string(),
         "--- the last lines of mobivmm:\nmobivmm | hello\n--- QEMU:\nno such device\n\
@@ -241,16 +180,9 @@ fn without_a_script_the_status_decides() {
 #[test]
 fn a_panic_of_el2_fails_the_run_with_its_backtrace() {
     let fake = r"printf '\020\100PANIC at the disco\n  #0 0x40\n'; exit 0";
-    let outcome = run(fake, false)
-        .script([until("mobivmm", "PANIC")])
-        .execute()
-        .unwrap();
+    let outcome = run(fake, false).script([until("mobivmm", "PANIC")]).execute().unwrap();
     assert!(outcome.console("mobivmm").contains("#0 0x40"), "{outcome:?}");
-    assert!(
-        failure(outcome)
-            .to_string()
-            .ends_with("EL2 panicked: PANIC at the disco")
-    );
+    assert!(failure(outcome).to_string().ends_with("EL2 panicked: PANIC at the disco"));
 
     // An EL2 that cannot even end QEMU does not hold up the run.
     let start = Instant::now();
@@ -258,36 +190,18 @@ fn a_panic_of_el2_fails_the_run_with_its_backtrace() {
     assert_eq!(outcome.ending, Ending::Panicked("PANIC".into()));
     assert!(start.elapsed() < Duration::from_secs(30));
     // A guest may print what it likes.
-    assert!(
-        run(r"printf '\020\101PANIC\n'", false)
-            .execute()
-            .unwrap()
-            .success()
-            .is_ok()
-    );
+    assert!(run(r"printf '\020\101PANIC\n'", false).execute().unwrap().success().is_ok());
 }
 
 #[test]
 fn a_qemu_that_cannot_be_started_is_named() {
     let mut run = run("", false);
     run.config.program.path = "/no/such/qemu".into();
-    assert_eq!(
-        run.execute().unwrap_err().to_string(),
-        "cannot start /no/such/qemu"
-    );
+    assert_eq!(run.execute().unwrap_err().to_string(), "cannot start /no/such/qemu");
 }
 
 #[test]
 fn output_of_a_vm_that_there_is_not_is_dropped() {
-    let outcome = run(r"printf '\020\110x\020\210\001\020\100y'", false)
-        .execute()
-        .unwrap();
-    assert_eq!(
-        outcome
-            .consoles
-            .iter()
-            .map(|(_, text)| text.as_str())
-            .collect::<String>(),
-        "y"
-    );
+    let outcome = run(r"printf '\020\110x\020\210\001\020\100y'", false).execute().unwrap();
+    assert_eq!(outcome.consoles.iter().map(|(_, text)| text.as_str()).collect::<String>(), "y");
 }

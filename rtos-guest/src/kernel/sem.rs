@@ -31,10 +31,7 @@ pub struct Counter {
 impl Counter {
     /// A semaphore with `count` units.
     pub const fn new(count: u32) -> Self {
-        Self {
-            count,
-            waiters: PrioritySet::new(),
-        }
+        Self { count, waiters: PrioritySet::new() }
     }
 
     /// Takes a unit if there is one.

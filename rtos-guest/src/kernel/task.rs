@@ -32,10 +32,7 @@ pub struct Tcb {
 impl Tcb {
     /// Of a task that does not exist yet.
     pub const fn new() -> Self {
-        Self {
-            context: 0,
-            state: State::Dormant,
-        }
+        Self { context: 0, state: State::Dormant }
     }
 }
 

@@ -15,11 +15,7 @@ fn p(level: u8) -> Priority {
 /// Lets the kernel switch to the task it wants.
 fn settle(kernel: &mut Kernel) -> Priority {
     let context = kernel.running().index();
-    assert_eq!(
-        kernel.switch(context),
-        kernel.running().index(),
-        "each task gets its own context back"
-    );
+    assert_eq!(kernel.switch(context), kernel.running().index(), "each task gets its own context back");
     assert!(!kernel.needs_switch());
     kernel.running()
 }

@@ -19,13 +19,7 @@ pub struct TimerList {
 impl TimerList {
     /// Nobody waits.
     pub const fn new() -> Self {
-        Self {
-            head: None,
-            entries: [Entry {
-                deadline: 0,
-                next: None,
-            }; PRIORITIES],
-        }
+        Self { head: None, entries: [Entry { deadline: 0, next: None }; PRIORITIES] }
     }
 
     /// Adds `p`, which is not in the list.

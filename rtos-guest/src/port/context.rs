@@ -23,22 +23,19 @@ const HEADROOM: usize = 512;
 pub(super) fn prepare<F: FnOnce()>(stack: &'static mut [MaybeUninit<u8>], entry: F) -> usize {
     const { assert!(align_of::<F>() <= 16) };
     let used = size_of::<F>().next_multiple_of(16) + size_of::<Frame>();
-    assert!(
-        used + HEADROOM <= stack.len(),
-        "the stack is too small for the task's entry"
-    );
+    assert!(used + HEADROOM <= stack.len(), "the stack is too small for the task's entry");
     let top = stack.as_mut_ptr_range().end.map_addr(|end| end & !15);
     let frame = Frame {
-        x: core::array::from_fn(|n| if n == 0 { top.addr() - size_of::<F>().next_multiple_of(16) } else { 0 } as u64),
+        x: core::array::from_fn(
+            |n| if n == 0 { top.addr() - size_of::<F>().next_multiple_of(16) } else { 0 } as u64,
+        ),
         elr: enter::<F> as *const () as u64,
         spsr: NEW_TASK_SPSR,
     };
     // SAFETY: `used` bytes, and the few lost by alignment, lie in `stack`, which is ours for good; both places are
     // aligned, since 16 divides `top` and the sizes.
     unsafe {
-        top.sub(size_of::<F>().next_multiple_of(16))
-            .cast::<F>()
-            .write(entry);
+        top.sub(size_of::<F>().next_multiple_of(16)).cast::<F>().write(entry);
         let at = top.sub(used).cast::<Frame>();
         at.write(frame);
         at.expose_provenance()

@@ -85,10 +85,7 @@ impl Gic {
                 redistributor.write(GICR_WAKER, redistributor.read(GICR_WAKER) & !(1 << 1));
                 while redistributor.read(GICR_WAKER) & 1 << 2 != 0 {}
                 enable_cpu_interface();
-                Self::V3 {
-                    gicd,
-                    sgi: redistributor.from(GICR_SGI_BASE),
-                }
+                Self::V3 { gicd, sgi: redistributor.from(GICR_SGI_BASE) }
             }
         }
     }

@@ -19,17 +19,11 @@ impl Mmio {
     /// The registers from `offset` on.
     pub(super) fn from(self, offset: usize) -> Self {
         assert!(offset <= self.0.size, "a register outside its device");
-        Self(Region {
-            base: self.0.base + offset,
-            size: self.0.size - offset,
-        })
+        Self(Region { base: self.0.base + offset, size: self.0.size - offset })
     }
 
     fn address<T>(self, offset: usize) -> usize {
-        assert!(
-            offset + size_of::<T>() <= self.0.size,
-            "a register outside its device"
-        );
+        assert!(offset + size_of::<T>() <= self.0.size, "a register outside its device");
         self.0.base + offset
     }
 }

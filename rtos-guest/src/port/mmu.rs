@@ -47,10 +47,7 @@ struct Tables {
     used: usize,
 }
 
-static TABLES: Mutex<RefCell<Tables>> = Mutex::new(RefCell::new(Tables {
-    pool: [[0; 512]; 12],
-    used: 0,
-}));
+static TABLES: Mutex<RefCell<Tables>> = Mutex::new(RefCell::new(Tables { pool: [[0; 512]; 12], used: 0 }));
 
 impl Tables {
     /// Maps the pages or, where one fits, the 2 MiB blocks from `start` to `end`, which are not mapped yet.
@@ -115,16 +112,7 @@ pub(super) fn enable(dtb: usize, dtb_size: usize) {
         unsafe { asm!("dc ivac, {}", in(reg) line, options(nostack, preserves_flags)) };
     }
     // SAFETY: the map is the identity for all that is in use; the tables stay where they are.
-    unsafe {
-        asm!(
-            "dsb sy",
-            "ic iallu",
-            "tlbi vmalle1",
-            "dsb sy",
-            "isb",
-            options(nostack, preserves_flags)
-        )
-    };
+    unsafe { asm!("dsb sy", "ic iallu", "tlbi vmalle1", "dsb sy", "isb", options(nostack, preserves_flags)) };
     // MMU, data cache, instruction cache; stack alignment checked; nothing writable is executable (WXN).
     SCTLR_EL1.set(SCTLR_EL1.get() | 1 | 1 << 2 | 1 << 3 | 1 << 12 | 1 << 19);
     barrier::isb(barrier::SY);

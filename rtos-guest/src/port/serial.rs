@@ -42,20 +42,12 @@ pub(super) fn set_up(paravirtual: bool, uart: Option<dt::Uart>) {
             NonNull::new(core::ptr::with_exposed_provenance_mut(uart.registers.base))?;
         // SAFETY: the device tree says that a PL011 is there; it is mapped for good, and this is its only driver.
         let mut uart = Uart::new(unsafe { UniqueMmioPointer::new(registers) });
-        let line = LineConfig {
-            data_bits: DataBits::Bits8,
-            parity: Parity::None,
-            stop_bits: StopBits::One,
-        };
+        let line = LineConfig { data_bits: DataBits::Bits8, parity: Parity::None, stop_bits: StopBits::One };
         uart.enable(line, BAUD, UART_CLOCK).ok()?;
         uart.set_interrupt_masks(Interrupts::empty());
         Some(Device::Pl011(uart))
     };
-    let device = if paravirtual {
-        Some(Device::Paravirtual(Deque::new()))
-    } else {
-        uart.and_then(pl011)
-    };
+    let device = if paravirtual { Some(Device::Paravirtual(Deque::new())) } else { uart.and_then(pl011) };
     critical_section::with(|cs| *DEVICE.borrow_ref_mut(cs) = device.unwrap_or(Device::None));
 }
 
@@ -102,10 +94,7 @@ pub(crate) fn read(buffer: &mut [u8]) -> usize {
                     .take((result[0] as i64).clamp(0, CONSOLE_READ_MAX as i64) as usize);
                 input.extend(bytes);
             }
-            buffer
-                .iter_mut()
-                .map_while(|place| Some(*place = input.pop_front()?))
-                .count()
+            buffer.iter_mut().map_while(|place| Some(*place = input.pop_front()?)).count()
         }
         Device::Pl011(uart) => {
             let mut read = 0;

@@ -26,11 +26,7 @@ const WAKE: u32 = 15;
 /// What vCPU 0 does: one command after the other.
 pub fn main() -> ! {
     uart::init();
-    println!(
-        "checks ready: vcpus={} gic={}",
-        cpu::online(),
-        if gic::v3() { 3 } else { 2 }
-    );
+    println!("checks ready: vcpus={} gic={}", cpu::online(), if gic::v3() { 3 } else { 2 });
     let mut line = [0u8; 80];
     loop {
         let line = read_line(&mut line);

@@ -194,10 +194,7 @@ extern "C" fn sync(elr: u64, lr: u64) -> u64 {
 }
 
 extern "C" fn unexpected(esr: u64, elr: u64) -> ! {
-    println!(
-        "FAIL unexpected exception ESR {esr:#x} ELR {elr:#x} on vCPU {}",
-        index()
-    );
+    println!("FAIL unexpected exception ESR {esr:#x} ELR {elr:#x} on vCPU {}", index());
     loop {
         aarch64_cpu::asm::wfi();
     }
@@ -226,10 +223,7 @@ pub fn probe<R>(f: impl FnOnce() -> R) -> Option<Fault> {
     EXPECTED[index].store(false, Ordering::SeqCst);
     match SYNDROME[index].load(Ordering::Relaxed) {
         0 => None,
-        esr => Some(Fault {
-            class: esr >> 26,
-            address: ADDRESS[index].load(Ordering::Relaxed),
-        }),
+        esr => Some(Fault { class: esr >> 26, address: ADDRESS[index].load(Ordering::Relaxed) }),
     }
 }
 
@@ -265,10 +259,7 @@ pub fn set_masked(masked: bool) {
 
 /// Starts the vCPU with this index: affinity 0.0.0.index, as on all virtual machines here.
 pub fn start(index: usize) -> i32 {
-    psci::hvc(
-        psci::CPU_ON,
-        [index as u64, secondary_start as *const () as u64, index as u64],
-    )
+    psci::hvc(psci::CPU_ON, [index as u64, secondary_start as *const () as u64, index as u64])
 }
 
 /// Ends this vCPU, which takes no part from now on.

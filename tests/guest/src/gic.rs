@@ -62,11 +62,7 @@ pub fn redistributor(index: usize, offset: usize) -> usize {
 
 /// The frame that holds the private interrupts' registers of a vCPU.
 fn private(index: usize) -> usize {
-    if v3() {
-        redistributor(index, 0x1_0000)
-    } else {
-        GICD
-    }
+    if v3() { redistributor(index, 0x1_0000) } else { GICD }
 }
 
 /// Sets up this vCPU's interface, and the distributor on the first one. Everything is Group 1 on a GICv3, Group 0 on a GICv2.
@@ -102,14 +98,7 @@ pub fn enable_spi(intid: usize, index: usize, priority: u8, edge: bool) {
     }
     let config = GICD + 0xc00 + intid / 16 * 4;
     let bit = 2 << (intid % 16 * 2);
-    write(
-        config,
-        if edge {
-            read(config) | bit
-        } else {
-            read(config) & !bit
-        },
-    );
+    write(config, if edge { read(config) | bit } else { read(config) & !bit });
     write(GICD + 0x100 + intid / 32 * 4, 1 << (intid % 32));
 }
 

@@ -75,9 +75,7 @@ impl Apt {
     /// What these packages would be downloaded as; `None` if the archive no longer has all of them.
     pub fn offers(&self, packages: &[Package]) -> Result<Option<Vec<Download>>> {
         let mut command = self.command("apt-get");
-        command
-            .args(["download", "--print-uris"])
-            .args(packages.iter().map(exact));
+        command.args(["download", "--print-uris"]).args(packages.iter().map(exact));
         let offered = match output(&mut command) {
             Ok(offered) => parse_uris(&offered)?,
             Err(error) if error.to_string().contains("was not found") => return Ok(None),
@@ -110,37 +108,23 @@ impl Apt {
         }
         let mut downloads = parse_uris(&output(command.args(set.install))?)?;
         downloads.retain(|download| {
-            set.only.is_empty()
-                || set
-                    .only
-                    .iter()
-                    .any(|prefix| download.package.name.starts_with(prefix))
+            set.only.is_empty() || set.only.iter().any(|prefix| download.package.name.starts_with(prefix))
         });
         downloads.sort_by(|a, b| a.package.name.cmp(&b.package.name));
-        ensure!(
-            !downloads.is_empty(),
-            "the archive has no packages for {}",
-            set.install.join(", ")
-        );
+        ensure!(!downloads.is_empty(), "the archive has no packages for {}", set.install.join(", "));
         Ok(downloads)
     }
 
     /// Downloads into a directory.
     pub fn download(&self, downloads: &[Download], directory: &Path) -> Result<()> {
         let mut command = self.command("apt-get");
-        command
-            .arg("download")
-            .args(downloads.iter().map(|download| exact(&download.package)));
+        command.arg("download").args(downloads.iter().map(|download| exact(&download.package)));
         output(command.current_dir(directory)).map(drop)
     }
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command
-            .arg("-qq")
-            .arg("-c")
-            .arg(&self.configuration)
-            .env("LC_ALL", "C");
+        command.arg("-qq").arg("-c").arg(&self.configuration).env("LC_ALL", "C");
         command
     }
 }
@@ -158,15 +142,8 @@ fn parse_uris(list: &str) -> Result<Vec<Download>> {
         };
         let (name, rest) = file.split_once('_')?;
         let (version, _) = rest.rsplit_once('_')?;
-        let line = format!(
-            "{name} {} {size} {}",
-            version.replace("%3a", ":"),
-            hash.strip_prefix("SHA256:")?
-        );
-        Some(Download {
-            package: Package::parse(&line).ok()?,
-            file: file.to_owned(),
-        })
+        let line = format!("{name} {} {size} {}", version.replace("%3a", ":"), hash.strip_prefix("SHA256:")?);
+        Some(Download { package: Package::parse(&line).ok()?, file: file.to_owned() })
     };
     list.lines()
         .filter(|line| line.starts_with('\''))
@@ -248,17 +225,11 @@ fn keyring(state: &Path) -> Result<PathBuf> {
 }
 
 fn fetch_keyring(state: &Path, unpacked: &Path) -> Result<()> {
-    output(
-        Command::new("apt-get")
-            .args(["-qq", "download", "debian-archive-keyring"])
-            .current_dir(state),
-    )?;
+    output(Command::new("apt-get").args(["-qq", "download", "debian-archive-keyring"]).current_dir(state))?;
     let named = |name: &str| name.starts_with("debian-archive-keyring_") && name.ends_with(".deb");
     let files = fs::read_dir(state)?.flatten().map(|entry| entry.path());
     let mut files = files.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(named));
-    let Some(package) = files.next() else {
-        bail!("apt-get download left no package")
-    };
+    let Some(package) = files.next() else { bail!("apt-get download left no package") };
     unpack(&package, unpacked)
 }
 
@@ -269,9 +240,7 @@ pub fn unpack(package: &Path, directory: &Path) -> Result<()> {
 
 /// Which of the programs that Debian's packages take is missing.
 pub fn missing_program() -> Option<&'static str> {
-    ["apt-get", "dpkg-deb"]
-        .into_iter()
-        .find(|program| find(program).is_none())
+    ["apt-get", "dpkg-deb"].into_iter().find(|program| find(program).is_none())
 }
 
 #[cfg(test)]

@@ -44,10 +44,7 @@ impl Archive<'_> {
             set.install.join(", ")
         );
         step(what, || apt.download(&downloads, &scratch))?;
-        downloads
-            .into_iter()
-            .map(|download| verified(download, &scratch))
-            .collect()
+        downloads.into_iter().map(|download| verified(download, &scratch)).collect()
     }
 
     /// The packages that are known to work, or else what the archive has now.
@@ -80,17 +77,9 @@ pub fn current(cache: &Cache, mirror: &str, sets: &[&Set]) -> Result<PackageLock
     for architecture in ["amd64", "arm64"] {
         let lists = format!("reading Debian's package lists for {architecture}");
         let apt = step(lists, || Apt::update(cache, architecture, mirror))?;
-        for set in sets
-            .iter()
-            .filter(|set| !set.guest || architecture == GUEST_ARCHITECTURE)
-        {
-            let packages = apt
-                .current(set)?
-                .into_iter()
-                .map(|download| download.package)
-                .collect();
-            lock.0
-                .insert((set.name.to_owned(), architecture.to_owned()), packages);
+        for set in sets.iter().filter(|set| !set.guest || architecture == GUEST_ARCHITECTURE) {
+            let packages = apt.current(set)?.into_iter().map(|download| download.package).collect();
+            lock.0.insert((set.name.to_owned(), architecture.to_owned()), packages);
         }
     }
     Ok(lock)
@@ -110,9 +99,7 @@ fn architecture(set: &Set) -> &'static str {
 
 fn verified(download: Download, directory: &Path) -> Result<(Package, PathBuf)> {
     let file = directory.join(&download.file);
-    let size = fs::metadata(&file)
-        .with_context(|| format!("apt-get left no {}", file.display()))?
-        .len();
+    let size = fs::metadata(&file).with_context(|| format!("apt-get left no {}", file.display()))?.len();
     let package = download.package;
     ensure!(
         size == package.size && digest_file(&file)? == package.sha256,

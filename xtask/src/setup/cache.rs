@@ -57,22 +57,15 @@ impl Cache {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                note(format_args!(
-                    "waiting for another setup that works in {}",
-                    self.root.display()
-                ));
-                file.lock()
-                    .with_context(|| format!("cannot lock {}", path.display()))?;
+                note(format_args!("waiting for another setup that works in {}", self.root.display()));
+                file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
             }
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
         self.clear_scratch()?;
-        Ok(CacheLock {
-            cache: self,
-            _file: file,
-        })
+        Ok(CacheLock { cache: self, _file: file })
     }
 
     fn clear_scratch(&self) -> Result<()> {
@@ -109,22 +102,14 @@ impl Cache {
             let Ok(manifest) = Manifest::load(&directory) else {
                 continue;
             };
-            let whole = if thorough {
-                manifest.verify(&directory)
-            } else {
-                manifest.check(&directory)
-            };
+            let whole = if thorough { manifest.verify(&directory) } else { manifest.check(&directory) };
             match whole {
                 Err(damage) => {
                     note(format_args!("{damage:#}: removing {}", directory.display()));
                     remove(&directory)?;
                 }
                 Ok(()) if thorough => {
-                    note(format_args!(
-                        "{}: {} files are right",
-                        directory.display(),
-                        manifest.files.len()
-                    ));
+                    note(format_args!("{}: {} files are right", directory.display(), manifest.files.len()));
                 }
                 Ok(()) => {}
             }
@@ -196,9 +181,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 fn absolute(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable)
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 #[cfg(test)]

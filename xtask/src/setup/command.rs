@@ -45,10 +45,7 @@ pub fn command(command: &SetupCommand) -> Result<()> {
     }
     let tools = run(&command.options)?;
     if command.print_env {
-        print!(
-            "{}",
-            environment(&tools).context("a path of the tools is not UTF-8")?
-        );
+        print!("{}", environment(&tools).context("a path of the tools is not UTF-8")?);
     } else {
         note(format_args!("all is in place ({})", cache.root().display()));
     }
@@ -60,11 +57,7 @@ fn environment(tools: &Tools) -> Option<String> {
     let quoted = |path: &Path| Some(format!("'{}'", path.to_str()?.replace('\'', r"'\''")));
     let mut text = String::new();
     if let Some(bin) = &tools.toolchain.bin {
-        text += &format!(
-            "export PATH={}:\"$PATH\" RUSTC={}\n",
-            quoted(bin)?,
-            quoted(&bin.join("rustc"))?
-        );
+        text += &format!("export PATH={}:\"$PATH\" RUSTC={}\n", quoted(bin)?, quoted(&bin.join("rustc"))?);
     }
     text += &format!("export MOBIVMM_QEMU={}\n", quoted(&tools.qemu)?);
     text += &format!("export MOBIVMM_KERNEL={}\n", quoted(&tools.kernel)?);
@@ -83,9 +76,7 @@ mod tests {
     #[test]
     fn the_shell_gets_each_path_as_it_is() {
         let tools = Tools {
-            toolchain: Toolchain {
-                bin: Some("/c a/bin".into()),
-            },
+            toolchain: Toolchain { bin: Some("/c a/bin".into()) },
             qemu: "/it's/qemu".into(),
             kernel: "/k".into(),
             initramfs: "/i".into(),

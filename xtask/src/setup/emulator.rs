@@ -43,10 +43,7 @@ pub fn bring(archive: Archive<'_>) -> Result<()> {
     let scratch = archive.cache.scratch(QEMU.name)?;
     step("unpacking QEMU", || unpack_programs(&packages, &scratch))?;
     let program = format!("usr/bin/{PROGRAM}");
-    let modules = format!(
-        "QEMU_MODULE_DIR=\"$root/{}/qemu\"\nexport QEMU_MODULE_DIR\n",
-        host.libraries()
-    );
+    let modules = format!("QEMU_MODULE_DIR=\"$root/{}/qemu\"\nexport QEMU_MODULE_DIR\n", host.libraries());
     let data = "-L \"$root/usr/share/qemu\" -L \"$root/usr/lib/ipxe/qemu\" ";
     host.launcher(&scratch, &format!("bin/{PROGRAM}"), &program, data, &modules)?;
     check(&script(&scratch))
@@ -76,9 +73,7 @@ fn check(qemu: &Path) -> Result<()> {
     );
     let machines = output(Command::new(qemu).args(["-machine", "help"]))?;
     for machine in ["virt", "raspi4b"] {
-        let has = machines
-            .lines()
-            .any(|line| line.split_whitespace().next() == Some(machine));
+        let has = machines.lines().any(|line| line.split_whitespace().next() == Some(machine));
         ensure!(has, "{} was built without the machine {machine}", qemu.display());
     }
     Ok(())
@@ -87,9 +82,7 @@ fn check(qemu: &Path) -> Result<()> {
 /// The first two numbers of QEMU's version.
 fn version(banner: &str) -> Option<[u32; 2]> {
     let version = banner.split_once("QEMU emulator version ")?.1;
-    let mut numbers = version
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse().ok());
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
     Some([numbers.next()??, numbers.next()??])
 }
 
@@ -99,10 +92,7 @@ mod tests {
 
     #[test]
     fn versions_are_read_from_the_banner() {
-        assert_eq!(
-            version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\n"),
-            Some([10, 0])
-        );
+        assert_eq!(version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\n"), Some([10, 0]));
         assert_eq!(version("QEMU emulator version 7.2.19\nCopyright"), Some([7, 2]));
         assert_eq!(version("QEMU emulator version 9.1.50 (v9.1.0-rc1)"), Some([9, 1]));
         assert_eq!(version("busybox"), None);

@@ -42,10 +42,7 @@ pub fn search(options: &SetupOptions, archive: Archive<'_>) -> Result<Search<Gue
     if options.kernel.is_some() {
         check_kernel(&kernel).context("--kernel or MOBIVMM_KERNEL names a kernel that cannot be used")?;
     }
-    let initramfs = match (
-        &options.initramfs,
-        options.busybox.clone().or_else(|| cached(BUSYBOX)),
-    ) {
+    let initramfs = match (&options.initramfs, options.busybox.clone().or_else(|| cached(BUSYBOX))) {
         (Some(initramfs), _) => {
             let meta =
                 fs::metadata(initramfs).with_context(|| format!("cannot read {}", initramfs.display()));
@@ -57,20 +54,12 @@ pub fn search(options: &SetupOptions, archive: Archive<'_>) -> Result<Search<Gue
         (None, None) => return Ok(Search::Missing("there is no busybox in the cache".into())),
     };
     // A kernel of the user's own goes with a device tree of the user's own.
-    let theirs = if options.kernel.is_none() {
-        cached(DTB_RPI4)
-    } else {
-        None
-    };
+    let theirs = if options.kernel.is_none() { cached(DTB_RPI4) } else { None };
     if let Some(blob) = &options.dtb_rpi4 {
         let meta = fs::metadata(blob).with_context(|| format!("cannot read {}", blob.display()));
         meta.context("--dtb-rpi4 or MOBIVMM_DTB_RPI4 names a file that cannot be used")?;
     }
-    Ok(Search::Found(Guest {
-        kernel,
-        initramfs,
-        dtb_rpi4: options.dtb_rpi4.clone().or(theirs),
-    }))
+    Ok(Search::Found(Guest { kernel, initramfs, dtb_rpi4: options.dtb_rpi4.clone().or(theirs) }))
 }
 
 /// Brings Debian's kernel and busybox.
@@ -92,10 +81,7 @@ pub fn bring(archive: Archive<'_>) -> Result<()> {
     })?;
     super::cache::remove(&whole)?;
     let packages: Vec<_> = packages.into_iter().map(|(package, _)| package).collect();
-    archive
-        .cache
-        .publish(&scratch, &archive.part(&GUEST), &packages)
-        .map(drop)
+    archive.cache.publish(&scratch, &archive.part(&GUEST), &packages).map(drop)
 }
 
 /// The initramfs of this busybox; made anew only if the busybox or what we put beside it has changed.
@@ -105,9 +91,7 @@ fn make_initramfs(cache: &Cache, busybox: &Path) -> Result<PathBuf> {
     let name = format!("initramfs/{}.cpio.gz", &digest(&archive)[..16]);
     let file = cache.root().join(name);
     if !file.exists() {
-        step("making the Linux guest's initramfs", || {
-            write_whole(&file, &linux_guest::compress(&archive)?)
-        })?;
+        step("making the Linux guest's initramfs", || write_whole(&file, &linux_guest::compress(&archive)?))?;
     }
     Ok(file)
 }
@@ -125,10 +109,8 @@ fn check_kernel(kernel: &Path) -> Result<()> {
 /// The only entry of a directory with such a name.
 fn only(directory: &Path, prefix: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
-    let named = |path: &PathBuf| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
-    };
+    let named =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
     let mut entries = entries.flatten().map(|entry| entry.path()).filter(named);
     match (entries.next(), entries.next()) {
         (Some(path), None) => Ok(path),

@@ -33,13 +33,7 @@ impl Manifest {
         }
         for path in &paths {
             let file = directory.join(path);
-            writeln!(
-                text,
-                "file {} {} {}",
-                fs::metadata(&file)?.len(),
-                digest_file(&file)?,
-                path.display()
-            )?;
+            writeln!(text, "file {} {} {}", fs::metadata(&file)?.len(), digest_file(&file)?, path.display())?;
         }
         let file = directory.join(NAME);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
@@ -61,9 +55,7 @@ impl Manifest {
                     let [size, sha256, path] = file.splitn(3, ' ').collect::<Vec<_>>()[..] else {
                         bail!("not `file size sha256 path`: {line}");
                     };
-                    let size = size
-                        .parse()
-                        .with_context(|| format!("{path}: {size} is no size"))?;
+                    let size = size.parse().with_context(|| format!("{path}: {size} is no size"))?;
                     manifest.files.push((path.into(), size, sha256.into()));
                 }
                 _ => bail!("neither a package nor a file: {line}"),
@@ -77,14 +69,8 @@ impl Manifest {
     pub fn check(&self, directory: &Path) -> Result<()> {
         for (path, size, _) in &self.files {
             let file = directory.join(path);
-            let found = fs::metadata(&file)
-                .with_context(|| format!("{} is missing", file.display()))?
-                .len();
-            ensure!(
-                found == *size,
-                "{} has {found} bytes instead of {size}",
-                file.display()
-            );
+            let found = fs::metadata(&file).with_context(|| format!("{} is missing", file.display()))?.len();
+            ensure!(found == *size, "{} has {found} bytes instead of {size}", file.display());
         }
         Ok(())
     }
@@ -94,11 +80,7 @@ impl Manifest {
         self.check(directory)?;
         for (path, _, sha256) in &self.files {
             let file = directory.join(path);
-            ensure!(
-                digest_file(&file)? == *sha256,
-                "{} has been changed",
-                file.display()
-            );
+            ensure!(digest_file(&file)? == *sha256, "{} has been changed", file.display());
         }
         Ok(())
     }
@@ -128,12 +110,7 @@ mod tests {
         fs::create_dir(directory.path().join("bin")).unwrap();
         fs::write(directory.path().join("bin/a b"), "12345").unwrap();
         fs::write(directory.path().join("c"), "").unwrap();
-        let package = Package {
-            name: "x".into(),
-            version: "1:2".into(),
-            size: 3,
-            sha256: "0".repeat(64),
-        };
+        let package = Package { name: "x".into(), version: "1:2".into(), size: 3, sha256: "0".repeat(64) };
         Manifest::write(directory.path(), &[package]).unwrap();
         let manifest = Manifest::load(directory.path()).unwrap();
         (directory, manifest)
@@ -143,11 +120,8 @@ mod tests {
     fn an_untouched_directory_passes() {
         let (directory, manifest) = example();
         assert_eq!(manifest.packages[0].version, "1:2");
-        let paths: Vec<_> = manifest
-            .files
-            .iter()
-            .map(|(path, size, _)| (path.to_str().unwrap(), *size))
-            .collect();
+        let paths: Vec<_> =
+            manifest.files.iter().map(|(path, size, _)| (path.to_str().unwrap(), *size)).collect();
         assert_eq!(paths, [("bin/a b", 5), ("c", 0)]);
         manifest.check(directory.path()).unwrap();
         manifest.verify(directory.path()).unwrap();
@@ -157,21 +131,9 @@ mod tests {
     fn missing_and_truncated_files_are_seen_at_once() {
         let (directory, manifest) = example();
         fs::write(directory.path().join("bin/a b"), "1234").unwrap();
-        assert!(
-            manifest
-                .check(directory.path())
-                .unwrap_err()
-                .to_string()
-                .contains("4 bytes instead of 5")
-        );
+        assert!(manifest.check(directory.path()).unwrap_err().to_string().contains("4 bytes instead of 5"));
         fs::remove_file(directory.path().join("bin/a b")).unwrap();
-        assert!(
-            manifest
-                .check(directory.path())
-                .unwrap_err()
-                .to_string()
-                .contains("is missing")
-        );
+        assert!(manifest.check(directory.path()).unwrap_err().to_string().contains("is missing"));
     }
 
     #[test]
@@ -179,13 +141,7 @@ mod tests {
         let (directory, manifest) = example();
         fs::write(directory.path().join("bin/a b"), "12346").unwrap();
         manifest.check(directory.path()).unwrap();
-        assert!(
-            manifest
-                .verify(directory.path())
-                .unwrap_err()
-                .to_string()
-                .contains("has been changed")
-        );
+        assert!(manifest.verify(directory.path()).unwrap_err().to_string().contains("has been changed"));
     }
 
     #[test]

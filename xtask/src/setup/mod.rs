@@ -37,12 +37,7 @@ pub struct SetupOptions {
     #[arg(long, value_name = "DIR", env = "MOBIVMM_CACHE")]
     pub cache: Option<PathBuf>,
     /// Server to fetch Debian's packages from
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "MOBIVMM_DEBIAN_MIRROR",
-        default_value = "http://deb.debian.org"
-    )]
+    #[arg(long, value_name = "URL", env = "MOBIVMM_DEBIAN_MIRROR", default_value = "http://deb.debian.org")]
     pub debian_mirror: String,
     /// A rustc that has the target aarch64-unknown-none-softfloat
     #[arg(long, value_name = "FILE", env = "MOBIVMM_RUSTC")]
@@ -93,11 +88,7 @@ enum Search<T> {
 pub fn run(options: &SetupOptions) -> Result<Tools> {
     let cache = Cache::locate(options.cache.as_deref())?;
     let lock = PackageLock::builtin()?;
-    let archive = Archive {
-        cache: &cache,
-        lock: &lock,
-        mirror: options.debian_mirror.trim_end_matches('/'),
-    };
+    let archive = Archive { cache: &cache, lock: &lock, mirror: options.debian_mirror.trim_end_matches('/') };
     let found = Findings::search(options, archive)?;
     if found.missing().is_empty() {
         return found.tools();
@@ -214,23 +205,9 @@ impl Findings {
             Self {
                 toolchain: Search::Found(toolchain),
                 qemu: Search::Found(qemu),
-                guest:
-                    Search::Found(Guest {
-                        kernel,
-                        initramfs,
-                        dtb_rpi4,
-                    }),
-            } => Ok(Tools {
-                toolchain,
-                qemu,
-                kernel,
-                initramfs,
-                dtb_rpi4,
-            }),
-            missing => bail!(
-                "{} vanished from the cache while setup ran",
-                missing.missing()[0].0.name
-            ),
+                guest: Search::Found(Guest { kernel, initramfs, dtb_rpi4 }),
+            } => Ok(Tools { toolchain, qemu, kernel, initramfs, dtb_rpi4 }),
+            missing => bail!("{} vanished from the cache while setup ran", missing.missing()[0].0.name),
         }
     }
 }

@@ -26,22 +26,12 @@ impl Package {
         let [name, version, size, sha256] = line.split_whitespace().collect::<Vec<_>>()[..] else {
             bail!("not `name version size sha256`: {line}");
         };
-        let size = size
-            .parse()
-            .with_context(|| format!("{name}: {size} is no size in bytes"))?;
+        let size = size.parse().with_context(|| format!("{name}: {size} is no size in bytes"))?;
         ensure!(
-            sha256.len() == 64
-                && sha256
-                    .bytes()
-                    .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')),
+            sha256.len() == 64 && sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')),
             "{name}: {sha256} is no SHA-256"
         );
-        Ok(Self {
-            name: name.into(),
-            version: version.into(),
-            size,
-            sha256: sha256.into(),
-        })
+        Ok(Self { name: name.into(), version: version.into(), size, sha256: sha256.into() })
     }
 }
 
@@ -115,30 +105,20 @@ impl PackageLock {
     pub fn parse(text: &str) -> Result<Self> {
         let mut packages = BTreeMap::<_, Vec<Package>>::new();
         for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.starts_with('#')) {
-            let parsed = line
-                .split_once(' ')
-                .and_then(|(set, rest)| Some((set, rest.split_once(' ')?)));
+            let parsed = line.split_once(' ').and_then(|(set, rest)| Some((set, rest.split_once(' ')?)));
             let Some((set, (architecture, package))) = parsed else {
-                ensure!(
-                    line.trim().is_empty(),
-                    "line {number}: not `set architecture package`"
-                );
+                ensure!(line.trim().is_empty(), "line {number}: not `set architecture package`");
                 continue;
             };
             let package = Package::parse(package).with_context(|| format!("line {number}"))?;
-            packages
-                .entry((set.to_owned(), architecture.to_owned()))
-                .or_default()
-                .push(package);
+            packages.entry((set.to_owned(), architecture.to_owned())).or_default().push(package);
         }
         Ok(Self(packages))
     }
 
     /// The packages of a set.
     pub fn packages(&self, set: &Set, architecture: &str) -> &[Package] {
-        self.0
-            .get(&(set.name.to_owned(), architecture.to_owned()))
-            .map_or(&[], Vec::as_slice)
+        self.0.get(&(set.name.to_owned(), architecture.to_owned())).map_or(&[], Vec::as_slice)
     }
 
     /// A short name for what setup makes of these packages: another choice or another recipe has another name.
@@ -210,16 +190,8 @@ mod tests {
     fn the_list_in_the_repository_is_whole() {
         let lock = PackageLock::builtin().unwrap();
         for set in SETS {
-            for architecture in if set.guest {
-                &["arm64"][..]
-            } else {
-                &["amd64", "arm64"]
-            } {
-                assert!(
-                    !lock.packages(set, architecture).is_empty(),
-                    "{} {architecture}",
-                    set.name
-                );
+            for architecture in if set.guest { &["arm64"][..] } else { &["amd64", "arm64"] } {
+                assert!(!lock.packages(set, architecture).is_empty(), "{} {architecture}", set.name);
             }
         }
     }

@@ -36,14 +36,12 @@ impl Host {
     /// Debian's programs do not run here.
     pub fn current() -> Result<Self> {
         match (std::env::consts::OS, std::env::consts::ARCH) {
-            ("linux", "x86_64") => Ok(Self {
-                loader: "/lib64/ld-linux-x86-64.so.2",
-                triplet: "x86_64-linux-gnu",
-            }),
-            ("linux", "aarch64") => Ok(Self {
-                loader: "/lib/ld-linux-aarch64.so.1",
-                triplet: "aarch64-linux-gnu",
-            }),
+            ("linux", "x86_64") => {
+                Ok(Self { loader: "/lib64/ld-linux-x86-64.so.2", triplet: "x86_64-linux-gnu" })
+            }
+            ("linux", "aarch64") => {
+                Ok(Self { loader: "/lib/ld-linux-aarch64.so.1", triplet: "aarch64-linux-gnu" })
+            }
             (system, architecture) => bail!("Debian's programs do not run on {system} {architecture}"),
         }
     }

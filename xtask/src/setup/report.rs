@@ -28,9 +28,6 @@ pub fn step<T>(what: impl Display, work: impl FnOnce() -> Result<T>) -> Result<T
     let result = work();
     bar.finish_and_clear();
     let outcome = if result.is_ok() { "" } else { ": failed" };
-    note(format_args!(
-        "{what} ({} s){outcome}",
-        started.elapsed().as_secs()
-    ));
+    note(format_args!("{what} ({} s){outcome}", started.elapsed().as_secs()));
     result
 }

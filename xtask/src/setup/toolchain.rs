@@ -36,9 +36,7 @@ impl Toolchain {
         if let Some(bin) = &self.bin {
             let path = std::env::var_os("PATH").unwrap_or_default();
             let path = std::env::join_paths(std::iter::once(bin.clone()).chain(std::env::split_paths(&path)));
-            cargo
-                .env("RUSTC", bin.join("rustc"))
-                .env("PATH", path.unwrap_or_default());
+            cargo.env("RUSTC", bin.join("rustc")).env("PATH", path.unwrap_or_default());
         }
         cargo
     }
@@ -52,22 +50,16 @@ pub fn search(options: &SetupOptions, archive: Archive<'_>) -> Result<Search<Too
     if let Some(rustc) = &options.rustc {
         let rustc = std::path::absolute(rustc)?;
         check(&rustc).context("--rustc or MOBIVMM_RUSTC names a rustc that cannot be used")?;
-        return Ok(Search::Found(Toolchain {
-            bin: rustc.parent().map(PathBuf::from),
-        }));
+        return Ok(Search::Found(Toolchain { bin: rustc.parent().map(PathBuf::from) }));
     }
     let usual = std::env::var_os("RUSTC").map_or_else(|| "rustc".into(), PathBuf::from);
-    Ok(
-        match (check(&usual), archive.cache.find(&archive.part(&TOOLCHAIN))) {
-            (Ok(()), _) => Search::Found(Toolchain::default()),
-            (Err(_), Some(part)) => Search::Found(Toolchain {
-                bin: Some(part.join("bin")),
-            }),
-            (Err(reason), None) => {
-                Search::Missing(format!("{reason:#}{}", if rustup_is_held() { HELD } else { "" }))
-            }
-        },
-    )
+    Ok(match (check(&usual), archive.cache.find(&archive.part(&TOOLCHAIN))) {
+        (Ok(()), _) => Search::Found(Toolchain::default()),
+        (Err(_), Some(part)) => Search::Found(Toolchain { bin: Some(part.join("bin")) }),
+        (Err(reason), None) => {
+            Search::Missing(format!("{reason:#}{}", if rustup_is_held() { HELD } else { "" }))
+        }
+    })
 }
 
 /// Added to the reason why the target is missing.
@@ -93,9 +85,7 @@ pub fn bring(archive: Archive<'_>) -> Result<()> {
             Err(error) => note(format_args!("{error:#}; taking Debian's Rust instead")),
         }
     } else if find("rustup").is_some() {
-        note(format_args!(
-            "{AUTO_INSTALL}=0: rustup must not download, so taking Debian's Rust"
-        ));
+        note(format_args!("{AUTO_INSTALL}=0: rustup must not download, so taking Debian's Rust"));
     }
 
     let host = Host::current()?;
@@ -104,15 +94,8 @@ pub fn bring(archive: Archive<'_>) -> Result<()> {
     step("unpacking Debian's Rust", || unpack_programs(&packages, &root))?;
     write_launchers(host, &root)?;
     let build = archive.cache.scratch("toolchain-build")?;
-    step(
-        format_args!("building Rust's core and alloc for {TARGET}"),
-        || build_library(&root, &build),
-    )?;
-    for directory in [
-        build.as_path(),
-        &root.join("usr/src"),
-        &root.join("usr/lib/rustlib/src"),
-    ] {
+    step(format_args!("building Rust's core and alloc for {TARGET}"), || build_library(&root, &build))?;
+    for directory in [build.as_path(), &root.join("usr/src"), &root.join("usr/lib/rustlib/src")] {
         remove(directory)?;
     }
     check(&root.join("bin/rustc"))?;
@@ -128,9 +111,7 @@ fn check(rustc: &Path) -> Result<()> {
     let is_core = |name: &str| name.starts_with("libcore-") && name.ends_with(".rlib");
     let files = fs::read_dir(&directory).into_iter().flatten().flatten();
     ensure!(
-        files
-            .map(|file| file.file_name())
-            .any(|name| name.to_str().is_some_and(is_core)),
+        files.map(|file| file.file_name()).any(|name| name.to_str().is_some_and(is_core)),
         "{} has no core library for {TARGET} in {}",
         rustc.display(),
         directory.display()
@@ -155,21 +136,13 @@ fn write_launchers(host: Host, root: &Path) -> Result<()> {
     write_script(&root.join("bin/cargo-clippy"), include_str!("cargo-clippy.sh"))?;
 
     let triple = rustc_host(&root.join("bin/rustc"))?;
-    let llvm = fs::read_dir(root.join("usr/lib"))?
-        .flatten()
-        .map(|entry| entry.path().join("bin/ld.lld"));
+    let llvm = fs::read_dir(root.join("usr/lib"))?.flatten().map(|entry| entry.path().join("bin/ld.lld"));
     let lld = llvm
         .into_iter()
         .find(|file| file.exists())
         .context("Debian's lld has no usr/lib/llvm-*/bin/ld.lld")?;
     let lld = lld.strip_prefix(root)?.display().to_string();
-    host.launcher(
-        root,
-        &format!("usr/lib/rustlib/{triple}/bin/rust-lld"),
-        &lld,
-        "",
-        "",
-    )
+    host.launcher(root, &format!("usr/lib/rustlib/{triple}/bin/rust-lld"), &lld, "", "")
 }
 
 /// The platform that this rustc runs on, as Rust names it.
@@ -177,9 +150,7 @@ fn rustc_host(rustc: &Path) -> Result<String> {
     let about = output(Command::new(rustc).arg("-vV"))
         .context("Debian's rustc does not run here; its C library is that of Debian 12")?;
     let host = about.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host
-        .with_context(|| format!("rustc -vV names no host: {about}"))?
-        .to_owned())
+    Ok(host.with_context(|| format!("rustc -vV names no host: {about}"))?.to_owned())
 }
 
 /// Builds the target's libraries from the source in `root` and puts them there.
@@ -195,40 +166,15 @@ fn build_library(root: &Path, build: &Path) -> Result<()> {
         format!("--remap-path-prefix={}=/rust", source.display()),
         format!("--remap-path-prefix={}=/rust", real.display()),
     ];
-    let vendored = format!(
-        "source.vendored.directory='{}'",
-        source.join("library/vendor").display()
-    );
+    let vendored = format!("source.vendored.directory='{}'", source.join("library/vendor").display());
 
-    let mut cargo = Toolchain {
-        bin: Some(root.join("bin")),
-    }
-    .cargo();
-    cargo.args([
-        "build",
-        "--release",
-        "--quiet",
-        "-Zbuild-std=core,alloc",
-        "--target",
-        TARGET,
-    ]);
-    cargo.args([
-        "--config",
-        "source.crates-io.replace-with='vendored'",
-        "--config",
-        &vendored,
-    ]);
-    for variable in [
-        "RUSTC_WRAPPER",
-        "RUSTC_WORKSPACE_WRAPPER",
-        "RUSTFLAGS",
-        "CARGO_BUILD_TARGET",
-    ] {
+    let mut cargo = Toolchain { bin: Some(root.join("bin")) }.cargo();
+    cargo.args(["build", "--release", "--quiet", "-Zbuild-std=core,alloc", "--target", TARGET]);
+    cargo.args(["--config", "source.crates-io.replace-with='vendored'", "--config", &vendored]);
+    for variable in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_BUILD_TARGET"] {
         cargo.env_remove(variable);
     }
-    cargo
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        .env("CARGO_TARGET_DIR", build.join("target"));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).env("CARGO_TARGET_DIR", build.join("target"));
     // rustc of the same version as the source may compile it: it is the standard library's own way to be built.
     cargo.env("RUSTC_BOOTSTRAP", "1").current_dir(build);
     output(&mut cargo)?;

@@ -42,15 +42,10 @@ fn cargo_test(filter: &str) -> Result<Counts> {
 fn summary(line: &str) -> Option<Counts> {
     let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let number = |what| {
-        let text = numbers
-            .split("; ")
-            .find_map(|part| part.trim().strip_suffix(what))?;
+        let text = numbers.split("; ").find_map(|part| part.trim().strip_suffix(what))?;
         text.trim().parse().ok()
     };
-    Some(Counts {
-        passed: number(" passed")?,
-        failed: number(" failed")?,
-    })
+    Some(Counts { passed: number(" passed")?, failed: number(" failed")? })
 }
 
 #[cfg(test)]
@@ -60,13 +55,7 @@ mod tests {
     #[test]
     fn a_summary_is_counted_and_nothing_else() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.04s";
-        assert_eq!(
-            summary(line),
-            Some(Counts {
-                passed: 12,
-                failed: 3
-            })
-        );
+        assert_eq!(summary(line), Some(Counts { passed: 12, failed: 3 }));
         assert_eq!(summary("test tests::a_summary ... ok"), None);
         assert_eq!(summary("test result: ok."), None);
     }

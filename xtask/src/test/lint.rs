@@ -27,21 +27,11 @@ pub fn run(tools: Option<&Tools>, filter: &str) -> Counts {
     });
     check("lint_host", &|| {
         let mut cargo = host();
-        cargo.args([
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-Dwarnings",
-        ]);
+        cargo.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-Dwarnings"]);
         Ok(cargo)
     });
     check("lint_bare_metal", &|| {
-        let mut cargo = tools
-            .context("there are no tools for the bare-metal target")?
-            .toolchain
-            .cargo();
+        let mut cargo = tools.context("there are no tools for the bare-metal target")?.toolchain.cargo();
         cargo.args(["clippy", "--quiet", "--target", TARGET]);
         cargo.args(BARE_METAL.iter().flat_map(|package| ["--package", package]));
         cargo.args(["--", "-Dwarnings"]);
@@ -51,14 +41,10 @@ pub fn run(tools: Option<&Tools>, filter: &str) -> Counts {
 }
 
 fn succeed(mut command: Command) -> Result<()> {
-    let output = command
-        .current_dir(Builder::root())
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot start cargo")?;
-    let said = [output.stdout, output.stderr]
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .concat();
+    let output =
+        command.current_dir(Builder::root()).stdin(Stdio::null()).output().context("cannot start cargo")?;
+    let said =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     ensure!(output.status.success(), "{said}");
     Ok(())
 }

@@ -41,14 +41,7 @@ struct Virt {
 impl Default for Virt {
     fn default() -> Self {
         let (gic, cpus, virtualization, timer_parent) = (3, 4, true, GIC);
-        Self {
-            gic,
-            cpus,
-            virtualization,
-            stdout: "/pl011@9000000",
-            psci_method: "smc",
-            timer_parent,
-        }
+        Self { gic, cpus, virtualization, stdout: "/pl011@9000000", psci_method: "smc", timer_parent }
     }
 }
 
@@ -65,12 +58,8 @@ impl Virt {
                 strings(fdt, "method", &[self.psci_method]);
                 strings(fdt, "compatible", &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"]);
             });
-            node(fdt, "memory@40000000", |fdt| {
-                cells(fdt, "reg", &[0, 0x4000_0000, 0, 0x4000_0000])
-            });
-            node(fdt, "memory@8000000000", |fdt| {
-                cells(fdt, "reg", &[0x80, 0, 1, 0])
-            });
+            node(fdt, "memory@40000000", |fdt| cells(fdt, "reg", &[0, 0x4000_0000, 0, 0x4000_0000]));
+            node(fdt, "memory@8000000000", |fdt| cells(fdt, "reg", &[0x80, 0, 1, 0]));
             // A second UART that comes first, as the secure one does with `secure=on`.
             for (name, base, spi) in [("pl011@9040000", 0x904_0000, 8), ("pl011@9000000", 0x900_0000, 1)] {
                 node(fdt, name, |fdt| {
@@ -125,11 +114,7 @@ impl Virt {
             strings(fdt, "compatible", &["arm,gic-v3"]);
             cells(fdt, "#redistributor-regions", &[2]);
             let gicr = [0, 0x80a_0000, 0, 0xf6_0000, 0x40, 0, 0, 0x400_0000];
-            cells(
-                fdt,
-                "reg",
-                &[[0, 0x800_0000, 0, 0x1_0000].as_slice(), &gicr].concat(),
-            );
+            cells(fdt, "reg", &[[0, 0x800_0000, 0, 0x1_0000].as_slice(), &gicr].concat());
         } else {
             strings(fdt, "compatible", &["arm,cortex-a15-gic"]);
             let all = [0x800_0000, 0x801_0000, 0x803_0000, 0x804_0000].map(|at| [0, at, 0, 0x1_0000]);
@@ -148,19 +133,13 @@ fn rpi4() -> std::vec::Vec<u8> {
         cells(fdt, "#size-cells", &[1]);
         cells(fdt, "interrupt-parent", &[1]);
         node(fdt, "memory@0", |fdt| {
-            cells(
-                fdt,
-                "reg",
-                &[0, 0, 0x3b40_0000, 0, 0x4000_0000, 0xbc00_0000, 1, 0, 0],
-            )
+            cells(fdt, "reg", &[0, 0, 0x3b40_0000, 0, 0x4000_0000, 0xbc00_0000, 1, 0, 0])
         });
         node(fdt, "aliases", |fdt| {
             strings(fdt, "serial0", &["/soc/serial@7e201000"]);
             strings(fdt, "serial1", &["/soc/serial@7e215040"]);
         });
-        node(fdt, "chosen", |fdt| {
-            strings(fdt, "stdout-path", &["serial1:115200n8"])
-        });
+        node(fdt, "chosen", |fdt| strings(fdt, "stdout-path", &["serial1:115200n8"]));
         node(fdt, "reserved-memory", |fdt| {
             cells(fdt, "#address-cells", &[2]);
             cells(fdt, "#size-cells", &[1]);
@@ -220,11 +199,7 @@ fn rpi4() -> std::vec::Vec<u8> {
         });
         node(fdt, "timer", |fdt| {
             strings(fdt, "compatible", &["arm,armv8-timer"]);
-            cells(
-                fdt,
-                "interrupts",
-                &[1, 13, 0xf08, 1, 14, 0xf08, 1, 11, 0xf08, 1, 10, 0xf08],
-            );
+            cells(fdt, "interrupts", &[1, 13, 0xf08, 1, 14, 0xf08, 1, 11, 0xf08, 1, 10, 0xf08]);
         });
         node(fdt, "cpus", |fdt| {
             cells(fdt, "#address-cells", &[1]);
@@ -248,60 +223,28 @@ fn virt_with_gicv3() {
     let platform = Platform::discover(&blob).unwrap();
     assert_eq!(platform.model, "linux,dummy-virt");
     assert!(platform.compatible().eq(["linux,dummy-virt"]));
-    let psci = |mpidr| Cpu {
-        mpidr,
-        enable: EnableMethod::Psci,
-    };
+    let psci = |mpidr| Cpu { mpidr, enable: EnableMethod::Psci };
     assert_eq!(platform.cpus, [psci(0), psci(0x100), psci(0x200), psci(0x300)]);
-    assert_eq!(
-        platform.memory,
-        [0x4000_0000..0x8000_0000, 0x80_0000_0000..0x81_0000_0000]
-    );
+    assert_eq!(platform.memory, [0x4000_0000..0x8000_0000, 0x80_0000_0000..0x81_0000_0000]);
     assert!(platform.reserved.is_empty());
     assert_eq!(platform.initrd, Some(0x4800_0000..0x4810_0000));
     assert_eq!(platform.bootargs, "console=mux");
     let gicr = Vec::from([0x80a_0000..0x900_0000, 0x40_0000_0000..0x40_0400_0000]);
-    assert_eq!(
-        platform.gic,
-        Gic::V3 {
-            gicd: 0x800_0000..0x801_0000,
-            gicr,
-            maintenance: 25
-        }
-    );
-    let uart = Uart {
-        registers: 0x900_0000..0x900_1000,
-        intid: Some(33),
-        clock_hz: Some(24_000_000),
-    };
+    assert_eq!(platform.gic, Gic::V3 { gicd: 0x800_0000..0x801_0000, gicr, maintenance: 25 });
+    let uart = Uart { registers: 0x900_0000..0x900_1000, intid: Some(33), clock_hz: Some(24_000_000) };
     assert_eq!(platform.uart, Some(uart));
-    assert_eq!(
-        platform.timers,
-        Timers {
-            physical: 30,
-            virtual_: 27,
-            hypervisor: 26
-        }
-    );
+    assert_eq!(platform.timers, Timers { physical: 30, virtual_: 27, hypervisor: 26 });
     assert_eq!(platform.psci, Some(Conduit::Smc));
     assert_eq!(platform.bcm2835_pm, None);
     assert_eq!(
-        platform
-            .devices()
-            .map(|range| range.start)
-            .collect::<std::vec::Vec<_>>(),
+        platform.devices().map(|range| range.start).collect::<std::vec::Vec<_>>(),
         [0x800_0000, 0x80a_0000, 0x40_0000_0000, 0x900_0000]
     );
 }
 
 #[test]
 fn virt_with_gicv2() {
-    let blob = Virt {
-        gic: 2,
-        psci_method: "hvc",
-        ..Virt::default()
-    }
-    .build();
+    let blob = Virt { gic: 2, psci_method: "hvc", ..Virt::default() }.build();
     let platform = Platform::discover(&blob).unwrap();
     assert_eq!(
         platform.gic,
@@ -320,24 +263,12 @@ fn virt_with_gicv2() {
 fn raspberry_pi_4() {
     let blob = rpi4();
     let platform = Platform::discover(&blob).unwrap();
-    assert!(
-        platform
-            .compatible()
-            .eq(["raspberrypi,4-model-b", "brcm,bcm2711"])
-    );
-    let spin = |n| Cpu {
-        mpidr: n,
-        enable: EnableMethod::SpinTable {
-            release_addr: 0xd8 + 8 * n,
-        },
-    };
+    assert!(platform.compatible().eq(["raspberrypi,4-model-b", "brcm,bcm2711"]));
+    let spin = |n| Cpu { mpidr: n, enable: EnableMethod::SpinTable { release_addr: 0xd8 + 8 * n } };
     assert_eq!(platform.cpus, [spin(0), spin(1), spin(2), spin(3)]);
     assert_eq!(platform.memory, [0..0x3b40_0000, 0x4000_0000..0xfc00_0000]);
     let reserved = |range, no_map| Reserved { range, no_map };
-    assert_eq!(
-        platform.reserved,
-        [reserved(0..0x1000, false), reserved(0x3f0_0000..0x400_0000, true)]
-    );
+    assert_eq!(platform.reserved, [reserved(0..0x1000, false), reserved(0x3f0_0000..0x400_0000, true)]);
     assert_eq!(platform.initrd, None);
     assert_eq!(platform.bootargs, "");
     assert_eq!(
@@ -351,11 +282,7 @@ fn raspberry_pi_4() {
         }
     );
     // stdout-path names the mini UART, and the first PL011 is disabled.
-    let uart = Uart {
-        registers: 0xfe20_1000..0xfe20_1200,
-        intid: Some(153),
-        clock_hz: None,
-    };
+    let uart = Uart { registers: 0xfe20_1000..0xfe20_1200, intid: Some(153), clock_hz: None };
     assert_eq!(platform.uart, Some(uart));
     assert_eq!(platform.psci, None);
     assert_eq!(platform.bcm2835_pm, Some(0xfe10_0000..0xfe10_0114));
@@ -364,11 +291,7 @@ fn raspberry_pi_4() {
 #[test]
 fn stdout_is_a_path_or_an_alias_with_options_and_else_the_first_uart() {
     let base = |stdout| {
-        let blob = Virt {
-            stdout,
-            ..Virt::default()
-        }
-        .build();
+        let blob = Virt { stdout, ..Virt::default() }.build();
         Platform::discover(&blob).unwrap().uart.unwrap().registers.start
     };
     assert_eq!(base("/pl011@9000000:115200"), 0x900_0000);
@@ -382,82 +305,36 @@ fn stdout_is_a_path_or_an_alias_with_options_and_else_the_first_uart() {
 #[test]
 fn what_el2_cannot_do_without_is_an_error() {
     let error = |virt: Virt| Platform::discover(&virt.build()).unwrap_err();
-    assert_eq!(
-        error(Virt {
-            cpus: 0,
-            ..Virt::default()
-        }),
-        Error::NoCpus
-    );
-    assert_eq!(
-        error(Virt {
-            virtualization: false,
-            ..Virt::default()
-        }),
-        Error::IncompleteGic
-    );
-    assert_eq!(
-        error(Virt {
-            virtualization: false,
-            gic: 2,
-            ..Virt::default()
-        }),
-        Error::IncompleteGic
-    );
-    assert_eq!(
-        error(Virt {
-            timer_parent: CLOCK,
-            ..Virt::default()
-        }),
-        Error::NoTimer
-    );
+    assert_eq!(error(Virt { cpus: 0, ..Virt::default() }), Error::NoCpus);
+    assert_eq!(error(Virt { virtualization: false, ..Virt::default() }), Error::IncompleteGic);
+    assert_eq!(error(Virt { virtualization: false, gic: 2, ..Virt::default() }), Error::IncompleteGic);
+    assert_eq!(error(Virt { timer_parent: CLOCK, ..Virt::default() }), Error::NoTimer);
     assert_eq!(Platform::discover(&[]).unwrap_err(), Error::Malformed);
     let mut empty = FdtWriter::new().unwrap();
     node(&mut empty, "", |_| {});
-    assert_eq!(
-        Platform::discover(&empty.finish().unwrap()).unwrap_err(),
-        Error::NoGic
-    );
+    assert_eq!(Platform::discover(&empty.finish().unwrap()).unwrap_err(), Error::NoGic);
 }
 
 #[test]
 fn an_only_cpu_has_no_enable_method() {
-    let blob = Virt {
-        cpus: 1,
-        ..Virt::default()
-    }
-    .build();
-    assert_eq!(
-        Platform::discover(&blob).unwrap().cpus,
-        [Cpu {
-            mpidr: 0,
-            enable: EnableMethod::None
-        }]
-    );
+    let blob = Virt { cpus: 1, ..Virt::default() }.build();
+    assert_eq!(Platform::discover(&blob).unwrap().cpus, [Cpu { mpidr: 0, enable: EnableMethod::None }]);
 }
 
 #[test]
 fn further_cpus_are_left_alone() {
-    let blob = Virt {
-        cpus: 12,
-        ..Virt::default()
-    }
-    .build();
+    let blob = Virt { cpus: 12, ..Virt::default() }.build();
     assert_eq!(Platform::discover(&blob).unwrap().cpus.len(), MAX_CPUS);
 }
 
 #[test]
 fn a_tree_with_too_many_reservations_is_refused() {
-    let entries: std::vec::Vec<_> = (0..=MAX_RESERVED as u64)
-        .map(|n| FdtReserveEntry::new(n << 20, 0x1000).unwrap())
-        .collect();
+    let entries: std::vec::Vec<_> =
+        (0..=MAX_RESERVED as u64).map(|n| FdtReserveEntry::new(n << 20, 0x1000).unwrap()).collect();
     let mut writer = FdtWriter::new_with_mem_reserv(&entries).unwrap();
     node(&mut writer, "", |_| {});
     let blob = writer.finish().unwrap();
-    assert_eq!(
-        reserved(Fdt::new(&blob).unwrap(), None),
-        Err(Error::TooManyReserved)
-    );
+    assert_eq!(reserved(Fdt::new(&blob).unwrap(), None), Err(Error::TooManyReserved));
 }
 
 #[test]
@@ -479,12 +356,8 @@ fn bytes_behind_the_tree_are_ignored_and_missing_ones_refused() {
 
 #[test]
 fn interrupt_specifiers() {
-    let encode = |cells: &[u32]| {
-        cells
-            .iter()
-            .flat_map(|cell| cell.to_be_bytes())
-            .collect::<std::vec::Vec<_>>()
-    };
+    let encode =
+        |cells: &[u32]| cells.iter().flat_map(|cell| cell.to_be_bytes()).collect::<std::vec::Vec<_>>();
     assert_eq!(interrupt(&encode(&[0, 987, 4]), 3, 0), Some(1019));
     assert_eq!(interrupt(&encode(&[0, 988, 4]), 3, 0), None);
     assert_eq!(interrupt(&encode(&[1, 15, 4]), 3, 0), Some(31));

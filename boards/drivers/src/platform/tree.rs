@@ -36,13 +36,7 @@ pub(super) fn walk<'d>(fdt: Fdt<'d>, visit: &mut impl FnMut(&Located<'_, 'd>)) {
 
 impl<'a, 'd> Located<'a, 'd> {
     fn new(node: FdtNode<'d>, parent: Option<&'a Located<'a, 'd>>) -> Self {
-        let mut at = Self {
-            node,
-            compatible: &[],
-            available: true,
-            has_ranges: false,
-            parent,
-        };
+        let mut at = Self { node, compatible: &[], available: true, has_ranges: false, parent };
         for property in node.properties() {
             match property.name() {
                 "compatible" => at.compatible = property.value_as().unwrap_or_default(),
@@ -69,12 +63,7 @@ impl<'a, 'd> Located<'a, 'd> {
         let size = range.end - range.start;
         let mut start = range.start;
         let mut bus = self.parent;
-        while let Some(Located {
-            node,
-            parent: Some(above),
-            ..
-        }) = bus
-        {
+        while let Some(Located { node, parent: Some(above), .. }) = bus {
             let mut windows = node.ranges().ok()??.peekable();
             if windows.peek().is_some() {
                 start = windows.find_map(|window| {
@@ -118,9 +107,7 @@ pub(super) fn string<'d>(node: FdtNode<'d>, name: &str) -> Option<&'d str> {
 
 /// The strings of a property that is a list of them.
 pub(super) fn strings(list: &[u8]) -> impl Iterator<Item = &str> {
-    FdtStringListIterator::from_property_value(list)
-        .into_iter()
-        .flatten()
+    FdtStringListIterator::from_property_value(list).into_iter().flatten()
 }
 
 /// A property that is one cell.
@@ -151,8 +138,7 @@ pub(super) fn ranges(node: FdtNode<'_>) -> impl Iterator<Item = Range<u64>> {
 
 /// Whether the node's device may be used (Devicetree Specification v0.4, section 2.3.4; "ok" is an old way to say "okay").
 pub(super) fn is_available(node: FdtNode<'_>) -> bool {
-    node.property("status")
-        .is_none_or(|status| is_okay(status.value_as().ok()))
+    node.property("status").is_none_or(|status| is_okay(status.value_as().ok()))
 }
 
 fn is_okay(status: Option<&str>) -> bool {

@@ -14,10 +14,7 @@ fn channel() -> impl Strategy<Value = Channel> {
 
 /// Bytes with many escapes among them.
 fn payload() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(
-        prop_oneof![Just(DLE), 0x40..0x44u8, 0x80..0x84u8, Just(SYNC), any::<u8>()],
-        0..24,
-    )
+    prop::collection::vec(prop_oneof![Just(DLE), 0x40..0x44u8, 0x80..0x84u8, Just(SYNC), any::<u8>()], 0..24)
 }
 
 fn item() -> impl Strategy<Value = Item> {
@@ -132,28 +129,16 @@ fn the_wire_format_is_the_documented_one() {
 #[test]
 fn plain_text_before_the_first_select_is_the_log() {
     let mut decoder = Decoder::new();
-    assert_eq!(
-        decoder.push(b'M'),
-        Some(Event::Byte {
-            channel: Channel::LOG,
-            byte: b'M'
-        })
-    );
+    assert_eq!(decoder.push(b'M'), Some(Event::Byte { channel: Channel::LOG, byte: b'M' }));
 }
 
 #[test]
 fn unknown_escapes_and_void_credits_are_dropped() {
     let known = |c: u8| c == DLE || (0x40..=0x7E).contains(&c) || (0x80..=0xBE).contains(&c) || c == SYNC;
     for code in (0..=255).filter(|&c| !known(c)) {
-        assert_eq!(
-            decode(&mut Decoder::new(), &[DLE, code, b'a']),
-            [(Some(Channel::LOG), 0x61, false)]
-        );
+        assert_eq!(decode(&mut Decoder::new(), &[DLE, code, b'a']), [(Some(Channel::LOG), 0x61, false)]);
     }
-    assert_eq!(
-        decode(&mut Decoder::new(), b"\x10\x81\0a"),
-        [(Some(Channel::LOG), 0x61, false)]
-    );
+    assert_eq!(decode(&mut Decoder::new(), b"\x10\x81\0a"), [(Some(Channel::LOG), 0x61, false)]);
 }
 
 #[test]

@@ -13,11 +13,7 @@ struct Flat {
 impl Flat {
     fn new(len: u64) -> Self {
         let bytes = (0..len).map(|n| (n % 251) as u8).collect();
-        Self {
-            bytes,
-            cleaned: vec![false; len as usize],
-            icache_invalidations: 0,
-        }
+        Self { bytes, cleaned: vec![false; len as usize], icache_invalidations: 0 }
     }
 }
 
@@ -57,21 +53,11 @@ const BUNDLE_LEN: u64 = 8 * PAGE;
 
 /// Extents: IPA page, PA page, pages, rights, device.
 fn extents() -> impl Strategy<Value = Vec<Extent>> {
-    let extent = (
-        0u64..12,
-        0u64..28,
-        1u64..5,
-        prop_oneof![3 => Just(7u8), 1 => 0u8..8],
-        0u8..8,
-    );
+    let extent = (0u64..12, 0u64..28, 1u64..5, prop_oneof![3 => Just(7u8), 1 => 0u8..8], 0u8..8);
     prop::collection::vec(extent, 1..6).prop_map(|list| {
         let new = |(ipa, pa, pages, rights, device)| Extent {
             rights: Rights::from_bits_truncate(rights),
-            backing: if device == 0 {
-                Backing::Device
-            } else {
-                Backing::Owned
-            },
+            backing: if device == 0 { Backing::Device } else { Backing::Owned },
             ..Extent::ram(Ipa(ipa * PAGE), Pa(pa * PAGE), pages * PAGE)
         };
         list.into_iter().map(new).collect()
@@ -104,10 +90,7 @@ fn byte(extents: &[Extent], ipa: u64, needed: Rights) -> Result<usize, Reason> {
     let inside = |e: &&Extent| (e.ipa.0..e.ipa.0 + e.len).contains(&ipa);
     let extent = extents.iter().find(inside).ok_or(Reason::Unmapped)?;
     match extent {
-        Extent {
-            backing: Backing::Device,
-            ..
-        } => Err(Reason::Device),
+        Extent { backing: Backing::Device, .. } => Err(Reason::Device),
         _ if !extent.rights.contains(needed) => Err(Reason::Forbidden),
         _ => Ok((extent.pa.0 + ipa - extent.ipa.0) as usize),
     }

@@ -70,11 +70,7 @@ pub struct Hw {
 
 impl Hw {
     pub fn new() -> Self {
-        Self {
-            next: 0x1_0000_0000,
-            budget: 10_000,
-            ..Self::default()
-        }
+        Self { next: 0x1_0000_0000, budget: 10_000, ..Self::default() }
     }
 
     /// How many tables, halves of roots included, are in use.
@@ -85,10 +81,7 @@ impl Hw {
     /// What must hold whenever an operation returns.
     pub fn check_idle(&self) {
         assert!(self.stale.is_empty(), "not invalidated: {:x?}", self.stale);
-        let unpublished = self
-            .unpublished
-            .iter()
-            .find(|table| self.live.contains_key(table));
+        let unpublished = self.unpublished.iter().find(|table| self.live.contains_key(table));
         assert_eq!(unpublished, None, "stores not published");
     }
 
@@ -112,11 +105,7 @@ impl Hw {
     }
 
     fn advance(&mut self, from: Phase, to: Option<Phase>, which: impl Fn(&Stale) -> bool) {
-        for stale in self
-            .stale
-            .iter_mut()
-            .filter(|stale| stale.phase == from && which(stale))
-        {
+        for stale in self.stale.iter_mut().filter(|stale| stale.phase == from && which(stale)) {
             stale.phase = to.unwrap_or(stale.phase);
         }
         if to.is_none() {
@@ -134,22 +123,13 @@ impl TableMem for Hw {
         let root = self.alloc(2)?;
         self.roots.insert(root.0);
         self.live.insert(root.0, Live { level: 1, ipa: 0 });
-        self.live.insert(
-            root.0 + PAGE,
-            Live {
-                level: 1,
-                ipa: 512 << 30,
-            },
-        );
+        self.live.insert(root.0 + PAGE, Live { level: 1, ipa: 512 << 30 });
         Some(root)
     }
 
     fn free_table(&mut self, table: Pa) {
         let stale = self.stale.iter().any(|stale| stale.what == What::Table(table.0));
-        assert!(
-            !stale && !self.live.contains_key(&table.0),
-            "freed a table that may be in use"
-        );
+        assert!(!stale && !self.live.contains_key(&table.0), "freed a table that may be in use");
         self.tables.remove(&table.0).expect("not a table");
         self.unpublished.remove(&table.0);
     }
@@ -183,30 +163,12 @@ impl TableMem for Hw {
 
         if old & VALID == 0 && new & VALID != 0 {
             let overlaps = |stale: &Stale| stale.ipa < ipa + size && ipa < stale.ipa + stale.size;
-            assert!(
-                !self.stale.iter().any(overlaps),
-                "made before what was there is invalidated"
-            );
+            assert!(!self.stale.iter().any(overlaps), "made before what was there is invalidated");
         }
         if leads_on(new) {
             let next = new & OUTPUT;
-            assert!(
-                !self.unpublished.contains(&next),
-                "leads to a table whose stores are not published"
-            );
-            assert!(
-                live.level < 3
-                    && self
-                        .live
-                        .insert(
-                            next,
-                            Live {
-                                level: live.level + 1,
-                                ipa
-                            }
-                        )
-                        .is_none()
-            );
+            assert!(!self.unpublished.contains(&next), "leads to a table whose stores are not published");
+            assert!(live.level < 3 && self.live.insert(next, Live { level: live.level + 1, ipa }).is_none());
         }
         if old & VALID == 0 || old == new {
             return;
@@ -220,18 +182,9 @@ impl TableMem for Hw {
             What::Leaf
         };
         if new & VALID != 0 {
-            assert_eq!(
-                (old ^ new) & !PERMISSIONS,
-                0,
-                "no break before {old:#x} became {new:#x}"
-            );
+            assert_eq!((old ^ new) & !PERMISSIONS, 0, "no break before {old:#x} became {new:#x}");
         }
-        self.stale.push(Stale {
-            what,
-            ipa,
-            size,
-            phase: Phase::Written,
-        });
+        self.stale.push(Stale { what, ipa, size, phase: Phase::Written });
     }
 
     fn publish(&mut self) {

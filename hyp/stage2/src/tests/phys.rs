@@ -4,10 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn range(block: u64, blocks: u64) -> PhysRange {
-    PhysRange {
-        start: Pa(block * BLOCK),
-        len: blocks * BLOCK,
-    }
+    PhysRange { start: Pa(block * BLOCK), len: blocks * BLOCK }
 }
 
 fn blocks(range: PhysRange) -> core::ops::Range<usize> {
@@ -72,48 +69,21 @@ proptest! {
 
 #[test]
 fn only_whole_blocks_are_used() {
-    let odd = PhysRange {
-        start: Pa(BLOCK / 2),
-        len: 2 * BLOCK,
-    };
-    let tiny = PhysRange {
-        start: Pa(9 * BLOCK + 1),
-        len: BLOCK,
-    };
-    let wild = PhysRange {
-        start: Pa(u64::MAX - 5),
-        len: u64::MAX,
-    };
+    let odd = PhysRange { start: Pa(BLOCK / 2), len: 2 * BLOCK };
+    let tiny = PhysRange { start: Pa(9 * BLOCK + 1), len: BLOCK };
+    let wild = PhysRange { start: Pa(u64::MAX - 5), len: u64::MAX };
     let mut free = FreeRanges::new([odd, tiny, wild]);
     assert_eq!(free.iter().collect::<Vec<_>>(), [range(1, 1)]);
     assert_eq!(free.alloc(0), Err(AllocError::OutOfMemory));
     assert_eq!(free.alloc(u64::MAX), Err(AllocError::OutOfMemory));
-    assert_eq!(
-        free.alloc_at(PhysRange {
-            start: Pa(BLOCK),
-            len: PAGE
-        }),
-        Err(AllocError::NotFree)
-    );
-    assert_eq!(
-        free.alloc_at(PhysRange {
-            start: Pa(BLOCK),
-            len: 0
-        }),
-        Err(AllocError::NotFree)
-    );
+    assert_eq!(free.alloc_at(PhysRange { start: Pa(BLOCK), len: PAGE }), Err(AllocError::NotFree));
+    assert_eq!(free.alloc_at(PhysRange { start: Pa(BLOCK), len: 0 }), Err(AllocError::NotFree));
 }
 
 #[test]
 fn too_many_pieces_are_none() {
     let mut free = FreeRanges::new((0..MAX_PIECES as u64 + 1).map(|i| range(2 * i, 1)));
-    assert_eq!(
-        free.alloc((MAX_PIECES as u64 + 1) * BLOCK),
-        Err(AllocError::Fragmented)
-    );
+    assert_eq!(free.alloc((MAX_PIECES as u64 + 1) * BLOCK), Err(AllocError::Fragmented));
     assert_eq!(free.total(), (MAX_PIECES as u64 + 1) * BLOCK);
-    assert_eq!(
-        free.alloc(MAX_PIECES as u64 * BLOCK).map(|pieces| pieces.len()),
-        Ok(MAX_PIECES)
-    );
+    assert_eq!(free.alloc(MAX_PIECES as u64 * BLOCK).map(|pieces| pieces.len()), Ok(MAX_PIECES));
 }

@@ -29,10 +29,7 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let mut hw = Hw::new();
-        let memory = PhysRange {
-            start: Pa(16 * BLOCK),
-            len: 8 * BLOCK,
-        };
+        let memory = PhysRange { start: Pa(16 * BLOCK), len: 8 * BLOCK };
         let free = FreeRanges::new([memory]);
         let dirty = DirtyMap::new(&free);
         let mut owners = Owners::new(free);
@@ -41,27 +38,15 @@ impl Machine {
         let mut pages = Vec::new();
         for vm in 0..VMS as u8 {
             let mut stage2 = Stage2::new(&mut hw, VmId(vm), vmids.alloc().unwrap()).unwrap();
-            let [ram] = *owners.grant(VmId(vm), RAM_PAGES * PAGE).unwrap() else {
-                panic!("not contiguous")
-            };
+            let [ram] = *owners.grant(VmId(vm), RAM_PAGES * PAGE).unwrap() else { panic!("not contiguous") };
             stage2.insert(Extent::ram(RAM, ram.start, ram.len)).unwrap();
             walk(RAM, |from| stage2.populate(&mut hw, from)).unwrap();
             pages.push(
-                (0..RAM_PAGES)
-                    .map(|n| (RAM.0 / PAGE + n, (Pa(ram.start.0 + n * PAGE), RWX)))
-                    .collect(),
+                (0..RAM_PAGES).map(|n| (RAM.0 / PAGE + n, (Pa(ram.start.0 + n * PAGE), RWX))).collect(),
             );
             vms.push(stage2);
         }
-        Self {
-            hw,
-            dirty,
-            owners,
-            vms,
-            pages,
-            logging: [false; VMS],
-            written: Default::default(),
-        }
+        Self { hw, dirty, owners, vms, pages, logging: [false; VMS], written: Default::default() }
     }
 
     fn ram(&self, vm: usize) -> PhysRange {
@@ -70,11 +55,7 @@ impl Machine {
 
     fn loans(&self) -> Vec<Loan> {
         (0..VMS)
-            .flat_map(|vm| {
-                self.owners
-                    .loans_of(VmId(vm as u8))
-                    .filter(move |l| l.lender == VmId(vm as u8))
-            })
+            .flat_map(|vm| self.owners.loans_of(VmId(vm as u8)).filter(move |l| l.lender == VmId(vm as u8)))
             .copied()
             .collect()
     }
@@ -87,10 +68,7 @@ impl Machine {
     }
 
     fn lend(&mut self, lender: usize, page: u64, pages: u64, borrower: usize, slot: u64, rights: Rights) {
-        let range = PhysRange {
-            start: Pa(self.ram(lender).start.0 + page * PAGE),
-            len: pages * PAGE,
-        };
+        let range = PhysRange { start: Pa(self.ram(lender).start.0 + page * PAGE), len: pages * PAGE };
         let ipa = loan_ipa(slot);
         let ids = ipa.0 / PAGE..ipa.0 / PAGE + pages;
         let on_loan = self.loans().iter().any(|loan| loan.range.overlaps(range));
@@ -127,17 +105,11 @@ impl Machine {
         let borrower = usize::from(loan.borrower.0);
         let first = loan.ipa.0 / PAGE;
         loop {
-            let over = self
-                .owners
-                .revoke(&mut self.hw, by, loan.id, &mut self.vms[borrower])
-                .unwrap();
+            let over = self.owners.revoke(&mut self.hw, by, loan.id, &mut self.vms[borrower]).unwrap();
             self.hw.check_idle();
             let id = loan.id;
-            let rest = self.vms[borrower]
-                .extents()
-                .iter()
-                .find(|e| e.backing == Backing::Borrowed(id))
-                .copied();
+            let rest =
+                self.vms[borrower].extents().iter().find(|e| e.backing == Backing::Borrowed(id)).copied();
             let gone = rest.map_or(loan.range.len, |rest| rest.ipa.0 - loan.ipa.0);
             self.pages[borrower].retain(|id, _| !(first..first + gone / PAGE).contains(id));
             assert_eq!(over, rest.is_none());
@@ -187,10 +159,7 @@ impl Machine {
         let mut phys = Nowhere;
         let done =
             GuestMem::new(&self.vms[vm], &self.dirty, &mut phys).write(Ipa(id * PAGE + PAGE - 1), &[7]);
-        let allowed = self.pages[vm]
-            .get(&id)
-            .copied()
-            .filter(|(_, rights)| rights.contains(Rights::WRITE));
+        let allowed = self.pages[vm].get(&id).copied().filter(|(_, rights)| rights.contains(Rights::WRITE));
         assert_eq!(done.is_ok(), allowed.is_some());
         if let Some((pa, _)) = allowed {
             self.wrote(pa);
@@ -199,12 +168,8 @@ impl Machine {
 
     /// The loans of a VM's pages, as (borrower, IPA).
     fn lent(&self, vm: usize) -> Vec<(usize, Ipa)> {
-        let lent = self
-            .loans()
-            .into_iter()
-            .filter(|loan| loan.lender == VmId(vm as u8));
-        lent.map(|loan| (usize::from(loan.borrower.0), loan.ipa))
-            .collect()
+        let lent = self.loans().into_iter().filter(|loan| loan.lender == VmId(vm as u8));
+        lent.map(|loan| (usize::from(loan.borrower.0), loan.ipa)).collect()
     }
 
     fn start_logging(&mut self, vm: usize) {
@@ -233,14 +198,9 @@ impl Machine {
         let mut next = Some(RAM);
         while let Some(from) = next {
             let mut ipas = Vec::new();
-            next = stage2
-                .collect_dirty(hw, dirty, from, |ipa| ipas.push(ipa))
-                .unwrap();
+            next = stage2.collect_dirty(hw, dirty, from, |ipa| ipas.push(ipa)).unwrap();
             hw.check_idle();
-            found.extend(
-                ipas.iter()
-                    .map(|&ipa| stage2.extent(ipa).unwrap().translate(ipa).0 / PAGE),
-            );
+            found.extend(ipas.iter().map(|&ipa| stage2.extent(ipa).unwrap().translate(ipa).0 / PAGE));
         }
         for (user, ipa) in self.lent(vm) {
             let Self { vms, hw, .. } = self;
@@ -262,26 +222,10 @@ impl Machine {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Lend {
-        lender: usize,
-        page: u64,
-        pages: u64,
-        borrower: usize,
-        slot: u64,
-        rights: Rights,
-    },
-    Revoke {
-        nth: usize,
-        by_lender: bool,
-    },
-    GuestWrite {
-        vm: usize,
-        id: u64,
-    },
-    El2Write {
-        vm: usize,
-        id: u64,
-    },
+    Lend { lender: usize, page: u64, pages: u64, borrower: usize, slot: u64, rights: Rights },
+    Revoke { nth: usize, by_lender: bool },
+    GuestWrite { vm: usize, id: u64 },
+    El2Write { vm: usize, id: u64 },
     StartLogging(usize),
     StopLogging(usize),
     Collect(usize),
@@ -299,14 +243,7 @@ fn op() -> impl Strategy<Value = Op> {
         prop_oneof![own, loaned]
     };
     let rights = || (0u8..8).prop_map(Rights::from_bits_truncate);
-    let lend = (
-        vm(),
-        page(),
-        pages,
-        vm(),
-        0u64..4,
-        prop_oneof![Just(RWX), rights()],
-    );
+    let lend = (vm(), page(), pages, vm(), 0u64..4, prop_oneof![Just(RWX), rights()]);
     prop_oneof![
         4 => lend.prop_map(|(lender, page, pages, borrower, slot, rights)| {
             Op::Lend { lender, page, pages, borrower, slot, rights }
@@ -387,23 +324,12 @@ fn one_vm() -> (Hw, Stage2, DirtyMap) {
     let mut hw = Hw::new();
     let mut stage2 = Stage2::new(&mut hw, VmId(0), vmid()).unwrap();
     stage2.insert(Extent::ram(RAM, Pa(BLOCK), BLOCK)).unwrap();
-    stage2
-        .insert(Extent::device(Ipa(0x0801_0000), Pa(0x0804_0000), 2 * PAGE))
-        .unwrap();
-    stage2
-        .insert(Extent::ram(loan_ipa(0), Pa(2 * BLOCK), BLOCK))
-        .unwrap();
+    stage2.insert(Extent::device(Ipa(0x0801_0000), Pa(0x0804_0000), 2 * PAGE)).unwrap();
+    stage2.insert(Extent::ram(loan_ipa(0), Pa(2 * BLOCK), BLOCK)).unwrap();
     for ipa in [RAM, Ipa(0x0801_0000)] {
         walk(ipa, |from| stage2.populate(&mut hw, from)).unwrap();
     }
-    (
-        hw,
-        stage2,
-        DirtyMap::new(&FreeRanges::new([PhysRange {
-            start: Pa(BLOCK),
-            len: 2 * BLOCK,
-        }])),
-    )
+    (hw, stage2, DirtyMap::new(&FreeRanges::new([PhysRange { start: Pa(BLOCK), len: 2 * BLOCK }])))
 }
 
 #[test]
@@ -424,20 +350,11 @@ fn a_first_write_marks_one_page_without_a_full_invalidation() {
     let (mut hw, mut stage2, dirty) = one_vm();
     walk(RAM, |from| stage2.start_logging(&mut hw, from)).unwrap();
     let page = Ipa(RAM.0 + 3 * PAGE);
-    assert_eq!(
-        stage2.fault(&mut hw, &dirty, page, 0, Access::Read),
-        Resolution::Retry
-    );
-    assert_eq!(
-        stage2.fault(&mut hw, &dirty, page, 0, Access::Write),
-        Resolution::Split
-    );
+    assert_eq!(stage2.fault(&mut hw, &dirty, page, 0, Access::Read), Resolution::Retry);
+    assert_eq!(stage2.fault(&mut hw, &dirty, page, 0, Access::Write), Resolution::Split);
     while !stage2.split(&mut hw, page).unwrap() {}
     hw.ipa_invalidations = 0;
-    assert_eq!(
-        stage2.fault(&mut hw, &dirty, page, 0, Access::Write),
-        Resolution::Retry
-    );
+    assert_eq!(stage2.fault(&mut hw, &dirty, page, 0, Access::Write), Resolution::Retry);
     assert_eq!((hw.ipa_invalidations, hw.full_invalidations), (1, 0));
     let marked = (0..512).filter(|n| dirty.is_marked(Pa(BLOCK + n * PAGE)));
     assert_eq!(marked.collect::<Vec<_>>(), [3]);
@@ -456,10 +373,7 @@ fn a_collected_page_is_collected_again_when_written_again() {
         stage2.fault(&mut hw, &dirty, RAM, 0, Access::Write);
         assert!(!stage2.lookup(&hw, RAM).unwrap().write_protected);
         let mut found = Vec::new();
-        walk(RAM, |from| {
-            stage2.collect_dirty(&mut hw, &dirty, from, |ipa| found.push(ipa))
-        })
-        .unwrap();
+        walk(RAM, |from| stage2.collect_dirty(&mut hw, &dirty, from, |ipa| found.push(ipa))).unwrap();
         assert_eq!(found, [RAM]);
     }
 }
@@ -469,10 +383,7 @@ fn after_logging_blocks_become_writable_whole() {
     let (mut hw, mut stage2, dirty) = one_vm();
     walk(RAM, |from| stage2.start_logging(&mut hw, from)).unwrap();
     stage2.stop_logging(RAM).unwrap();
-    assert_eq!(
-        stage2.fault(&mut hw, &dirty, RAM, 0, Access::Write),
-        Resolution::Retry
-    );
+    assert_eq!(stage2.fault(&mut hw, &dirty, RAM, 0, Access::Write), Resolution::Retry);
     let mapping = stage2.lookup(&hw, RAM).unwrap();
     assert_eq!((mapping.size, mapping.write_protected), (BLOCK, false));
     assert!(!dirty.is_marked(Pa(BLOCK)));
@@ -494,34 +405,19 @@ fn an_extent_goes_in_steps_and_only_whole() {
 #[test]
 fn extents_do_not_overlap_or_leave_the_address_space() {
     let (mut hw, mut stage2, _) = one_vm();
-    for (ipa, len) in [
-        (RAM.0, PAGE),
-        (RAM.0 - PAGE, 2 * PAGE),
-        (RAM.0 + BLOCK - PAGE, 2 * PAGE),
-        (0, 1 << 39),
-    ] {
-        assert_eq!(
-            stage2.insert(Extent::ram(Ipa(ipa), Pa(0), len)),
-            Err(Error::Mapped)
-        );
+    for (ipa, len) in
+        [(RAM.0, PAGE), (RAM.0 - PAGE, 2 * PAGE), (RAM.0 + BLOCK - PAGE, 2 * PAGE), (0, 1 << 39)]
+    {
+        assert_eq!(stage2.insert(Extent::ram(Ipa(ipa), Pa(0), len)), Err(Error::Mapped));
     }
-    assert_eq!(
-        stage2.insert(Extent::ram(Ipa(IPA_END), Pa(0), PAGE)),
-        Err(Error::OutOfRange)
-    );
-    assert_eq!(
-        stage2.insert(Extent::ram(Ipa(0), Pa(u64::MAX - PAGE + 1), PAGE)),
-        Err(Error::OutOfRange)
-    );
+    assert_eq!(stage2.insert(Extent::ram(Ipa(IPA_END), Pa(0), PAGE)), Err(Error::OutOfRange));
+    assert_eq!(stage2.insert(Extent::ram(Ipa(0), Pa(u64::MAX - PAGE + 1), PAGE)), Err(Error::OutOfRange));
     let low = Extent::ram(Ipa(0), Pa(0), 2 * BLOCK);
     assert_eq!(stage2.insert(low), Ok(()));
     // Out of tables, a rebuild leaves nothing behind.
     let before = hw.in_use();
     hw.budget = 2;
     let extents = stage2.extents().to_vec();
-    assert_eq!(
-        Stage2::rebuild(&mut hw, VmId(0), vmid(), &extents).err(),
-        Some(Error::OutOfTables)
-    );
+    assert_eq!(Stage2::rebuild(&mut hw, VmId(0), vmid(), &extents).err(), Some(Error::OutOfTables));
     assert_eq!(hw.in_use(), before);
 }

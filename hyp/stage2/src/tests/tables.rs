@@ -50,22 +50,12 @@ fn range() -> impl Strategy<Value = (u64, u64)> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let pa_page = prop_oneof![
-        (0u64..64).prop_map(|block| block * 512),
-        0u64..0x1_0000_0000 / PAGE
-    ];
+    let pa_page = prop_oneof![(0u64..64).prop_map(|block| block * 512), 0u64..0x1_0000_0000 / PAGE];
     let kind = prop_oneof![Just(Kind::Normal), Just(Kind::Device)];
     prop_oneof![
         (range(), pa_page, kind, rights(), any::<bool>()).prop_map(
             |((page, pages), pa_page, kind, rights, logging)| {
-                Op::Map {
-                    page,
-                    pages,
-                    pa_page,
-                    kind,
-                    rights,
-                    logging,
-                }
+                Op::Map { page, pages, pa_page, kind, rights, logging }
             }
         ),
         range().prop_map(|(page, pages)| Op::Unmap { page, pages }),
@@ -85,22 +75,13 @@ fn ipa(page: u64) -> Ipa {
 
 fn apply(hw: &mut Hw, tables: &mut Tables, model: &mut Model, op: Op) {
     match op {
-        Op::Map {
-            page,
-            pages,
-            pa_page,
-            kind,
-            rights,
-            logging,
-        } => {
+        Op::Map { page, pages, pa_page, kind, rights, logging } => {
             let mapped = steps(ipa(page), pages * PAGE, |at, len| {
                 let pa = Pa(pa_page * PAGE + (at.0 - ipa(page).0));
                 tables.map(hw, (at, pa, len), kind, rights, logging)
             });
             let logged = logging && rights.contains(Rights::WRITE);
-            let free = (page..page + pages)
-                .take_while(|page| !model.contains_key(page))
-                .count() as u64;
+            let free = (page..page + pages).take_while(|page| !model.contains_key(page)).count() as u64;
             assert_eq!(mapped, if free < pages { Err(Error::Mapped) } else { Ok(()) });
             let new = |n| (page + n, (Pa((pa_page + n) * PAGE), kind, rights, logged));
             model.extend((0..free).map(new));
@@ -109,16 +90,8 @@ fn apply(hw: &mut Hw, tables: &mut Tables, model: &mut Model, op: Op) {
             steps(ipa(page), pages * PAGE, |at, len| tables.unmap(hw, at, len)).unwrap();
             model.retain(|n, _| !(page..page + pages).contains(n));
         }
-        Op::Protect {
-            page,
-            pages,
-            rights,
-            logging,
-        } => {
-            steps(ipa(page), pages * PAGE, |at, len| {
-                tables.protect(hw, at, len, rights, logging)
-            })
-            .unwrap();
+        Op::Protect { page, pages, rights, logging } => {
+            steps(ipa(page), pages * PAGE, |at, len| tables.protect(hw, at, len, rights, logging)).unwrap();
             for (_, entry) in model.range_mut(page..page + pages) {
                 (entry.2, entry.3) = (rights, logging && rights.contains(Rights::WRITE));
             }
@@ -132,9 +105,7 @@ fn apply(hw: &mut Hw, tables: &mut Tables, model: &mut Model, op: Op) {
 
 fn compare(hw: &Hw, tables: &Tables, model: &Model) {
     for page in 0..PAGES {
-        let found = tables
-            .lookup(hw, ipa(page))
-            .map(|m| (m.pa, m.kind, m.rights, m.write_protected));
+        let found = tables.lookup(hw, ipa(page)).map(|m| (m.pa, m.kind, m.rights, m.write_protected));
         assert_eq!(found, model.get(&page).copied(), "page {page}");
     }
     assert_eq!(tables.lookup(hw, Ipa(BASE - PAGE)), None);
@@ -202,9 +173,7 @@ const RWX: Rights = Rights::all();
 fn a_block_becomes_pages_by_break_before_make_while_it_translates() {
     let mut hw = Hw::new();
     let mut tables = Tables::new(&mut hw, vmid()).unwrap();
-    tables
-        .map(&mut hw, (ipa(0), Pa(BLOCK), BLOCK), Kind::Normal, RWX, false)
-        .unwrap();
+    tables.map(&mut hw, (ipa(0), Pa(BLOCK), BLOCK), Kind::Normal, RWX, false).unwrap();
     assert_eq!(tables.lookup(&hw, ipa(5)).unwrap().size, BLOCK);
     let mut steps = 1;
     while !tables.split(&mut hw, ipa(5)).unwrap() {
@@ -213,23 +182,16 @@ fn a_block_becomes_pages_by_break_before_make_while_it_translates() {
     }
     assert_eq!(steps, 512 / SPLIT_STEP);
     let page = tables.lookup(&hw, ipa(5)).unwrap();
-    assert_eq!(
-        (page.pa, page.size, page.rights),
-        (Pa(BLOCK + 5 * PAGE), PAGE, RWX)
-    );
+    assert_eq!((page.pa, page.size, page.rights), (Pa(BLOCK + 5 * PAGE), PAGE, RWX));
 }
 
 #[test]
 fn a_split_begins_again_when_its_block_has_changed() {
     let mut hw = Hw::new();
     let mut tables = Tables::new(&mut hw, vmid()).unwrap();
-    tables
-        .map(&mut hw, (ipa(0), Pa(BLOCK), BLOCK), Kind::Normal, RWX, false)
-        .unwrap();
+    tables.map(&mut hw, (ipa(0), Pa(BLOCK), BLOCK), Kind::Normal, RWX, false).unwrap();
     assert_eq!(tables.split(&mut hw, ipa(0)), Ok(false));
-    tables
-        .protect(&mut hw, ipa(0), BLOCK, Rights::READ, false)
-        .unwrap();
+    tables.protect(&mut hw, ipa(0), BLOCK, Rights::READ, false).unwrap();
     while !tables.split(&mut hw, ipa(0)).unwrap() {}
     assert!((0..512).all(|page| tables.lookup(&hw, ipa(page)).unwrap().rights == Rights::READ));
     destroy(&mut hw, tables);
@@ -241,11 +203,7 @@ fn steps_are_bounded_and_full_invalidations_rare() {
     let mut tables = Tables::new(&mut hw, vmid()).unwrap();
     let len = 512 << 20;
     let bounded = |hw: &mut Hw| {
-        assert!(
-            hw.writes <= STEP.max(SPLIT_STEP) as usize + 2,
-            "{} stores in a step",
-            hw.writes
-        );
+        assert!(hw.writes <= STEP.max(SPLIT_STEP) as usize + 2, "{} stores in a step", hw.writes);
         assert!(hw.ipa_invalidations <= STEP as usize);
         (hw.writes, hw.ipa_invalidations) = (0, 0);
     };
@@ -296,9 +254,7 @@ fn descriptors_have_the_architected_bits() {
     let mut hw = Hw::new();
     let mut tables = Tables::new(&mut hw, vmid()).unwrap();
     let mut desc = |ipa, len, kind, rights, logging| {
-        tables
-            .map(&mut hw, (Ipa(ipa), Pa(0x4020_0000), len), kind, rights, logging)
-            .unwrap();
+        tables.map(&mut hw, (Ipa(ipa), Pa(0x4020_0000), len), kind, rights, logging).unwrap();
         let (at, ..) = tables.leaf(&hw, Ipa(ipa)).unwrap();
         hw.read(at)
     };
@@ -307,19 +263,9 @@ fn descriptors_have_the_architected_bits() {
     assert_eq!(desc(BLOCK, PAGE, Kind::Normal, RWX, false), 0x4020_0000 | 0x7FF);
     // Not executable, MemAttr 0b0001.
     let rw = Rights::READ | Rights::WRITE;
-    assert_eq!(
-        desc(2 * BLOCK, PAGE, Kind::Device, rw, false),
-        1 << 54 | 0x4020_0000 | 0x7C7
-    );
+    assert_eq!(desc(2 * BLOCK, PAGE, Kind::Device, rw, false), 1 << 54 | 0x4020_0000 | 0x7C7);
     // Write-protected for the log: S2AP read only, software bit 55.
-    assert_eq!(
-        desc(3 * BLOCK, PAGE, Kind::Normal, RWX, true),
-        1 << 55 | 0x4020_0000 | 0x77F
-    );
+    assert_eq!(desc(3 * BLOCK, PAGE, Kind::Normal, RWX, true), 1 << 55 | 0x4020_0000 | 0x77F);
     assert_eq!(tables.vttbr() >> 48, 1);
-    assert_eq!(
-        tables.vttbr() & 0x1FFF,
-        0,
-        "the root is two concatenated tables, aligned to both"
-    );
+    assert_eq!(tables.vttbr() & 0x1FFF, 0, "the root is two concatenated tables, aligned to both");
 }

@@ -11,9 +11,7 @@ impl Bytes<'_> {
     fn take(&mut self, count: usize) -> u64 {
         let (now, later) = self.0.split_at(count.min(self.0.len()));
         self.0 = later;
-        now.iter()
-            .rev()
-            .fold(0, |value, &byte| value << 8 | u64::from(byte))
+        now.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
     }
 
     /// An offset near the registers, or anywhere.
@@ -38,11 +36,7 @@ impl Bytes<'_> {
 /// Plays the accesses that `data` describes.
 pub fn play(data: &[u8]) {
     let mut bytes = Bytes(data);
-    let version = if bytes.take(1) % 2 == 0 {
-        Version::V2
-    } else {
-        Version::V3
-    };
+    let version = if bytes.take(1) % 2 == 0 { Version::V2 } else { Version::V3 };
     let config = Config {
         version,
         vcpus: 1 + bytes.take(1) as usize % if version == Version::V2 { 8 } else { 64 },
@@ -50,18 +44,12 @@ pub fn play(data: &[u8]) {
         list_registers: 1 + bytes.take(1) as usize % 16,
     };
     let mut vgic = Vgic::new(config).expect("a good configuration");
-    let mut cpus: Vec<Hw> = (0..config.vcpus)
-        .map(|_| Hw::new(version, config.list_registers))
-        .collect();
+    let mut cpus: Vec<Hw> = (0..config.vcpus).map(|_| Hw::new(version, config.list_registers)).collect();
     while !bytes.0.is_empty() {
         let (action, vcpu) = (bytes.take(1) % 16, bytes.take(1) as usize % config.vcpus);
         let effects = match action {
             0..=3 => vgic.gicd_write(vcpu, bytes.offset(), bytes.size(), bytes.take(8)),
-            4 => vgic.gicr_write(
-                bytes.offset() + 0x1_0000 * bytes.take(1),
-                bytes.size(),
-                bytes.take(8),
-            ),
+            4 => vgic.gicr_write(bytes.offset() + 0x1_0000 * bytes.take(1), bytes.size(), bytes.take(8)),
             5 => {
                 let registers = [SgiRegister::Sgi1r, SgiRegister::Sgi0r, SgiRegister::Asgi1r];
                 vgic.write_sgi(vcpu, registers[bytes.take(1) as usize % 3], bytes.take(8))
@@ -70,11 +58,7 @@ pub fn play(data: &[u8]) {
             7 => vgic.pulse(vcpu, bytes.take(2) as u16 % 1200),
             8 => {
                 let intid = bytes.take(2) as u16 % 1200;
-                if cpus[vcpu].dir(intid) {
-                    Effects::NONE
-                } else {
-                    vgic.dir(vcpu, intid.into())
-                }
+                if cpus[vcpu].dir(intid) { Effects::NONE } else { vgic.dir(vcpu, intid.into()) }
             }
             9 => {
                 let (offset, size) = (bytes.offset(), bytes.size());

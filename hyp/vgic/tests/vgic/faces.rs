@@ -5,23 +5,11 @@ use mobivmm_vgic::{
 };
 
 fn v2(vcpus: usize) -> Vgic {
-    Vgic::new(Config {
-        version: Version::V2,
-        vcpus,
-        spis: 96,
-        list_registers: 4,
-    })
-    .unwrap()
+    Vgic::new(Config { version: Version::V2, vcpus, spis: 96, list_registers: 4 }).unwrap()
 }
 
 fn v3(vcpus: usize) -> Vgic {
-    Vgic::new(Config {
-        version: Version::V3,
-        vcpus,
-        spis: 96,
-        list_registers: 4,
-    })
-    .unwrap()
+    Vgic::new(Config { version: Version::V3, vcpus, spis: 96, list_registers: 4 }).unwrap()
 }
 
 /// Offset of a register in the SGI frame of a vCPU.
@@ -31,39 +19,16 @@ fn sgi_frame(vcpu: u64, register: u64) -> u64 {
 
 #[test]
 fn configurations_out_of_range_are_refused() {
-    let config = Config {
-        version: Version::V2,
-        vcpus: 8,
-        spis: 988,
-        list_registers: 16,
-    };
+    let config = Config { version: Version::V2, vcpus: 8, spis: 988, list_registers: 16 };
     assert!(Vgic::new(config).is_ok());
-    assert!(
-        Vgic::new(Config {
-            version: Version::V3,
-            vcpus: 64,
-            spis: 0,
-            list_registers: 1
-        })
-        .is_ok()
-    );
+    assert!(Vgic::new(Config { version: Version::V3, vcpus: 64, spis: 0, list_registers: 1 }).is_ok());
     for bad in [
         Config { vcpus: 9, ..config },
         Config { vcpus: 0, ..config },
         Config { spis: 989, ..config },
-        Config {
-            list_registers: 0,
-            ..config
-        },
-        Config {
-            list_registers: 17,
-            ..config
-        },
-        Config {
-            version: Version::V3,
-            vcpus: 65,
-            ..config
-        },
+        Config { list_registers: 0, ..config },
+        Config { list_registers: 17, ..config },
+        Config { version: Version::V3, vcpus: 65, ..config },
     ] {
         assert_eq!(Vgic::new(bad), Err(BadConfig));
     }
@@ -73,11 +38,7 @@ fn configurations_out_of_range_are_refused() {
 fn identification() {
     let (two, three) = (v2(3), v3(3));
     assert_eq!(two.gicd_read(0, 0x004, 4), 2 << 5 | 3, "3 CPUs, 128 INTIDs");
-    assert_eq!(
-        three.gicd_read(0, 0x004, 4),
-        9 << 19 | 3,
-        "10 INTID bits, 128 INTIDs"
-    );
+    assert_eq!(three.gicd_read(0, 0x004, 4), 9 << 19 | 3, "10 INTID bits, 128 INTIDs");
     for vgic in [&two, &three] {
         assert_eq!(vgic.gicd_read(0, 0x008, 4), 0x4d00_043b);
     }
@@ -96,15 +57,8 @@ fn redistributors_tell_affinity_and_which_is_last() {
     assert_eq!(typer, 0x0101 << 32 | 17 << 8 | 1 << 4);
     assert_eq!(vgic.gicr_read(17 * GICR_STRIDE + 0x00c, 4), 0x0101);
     assert_eq!(vgic.gicr_read(17 * GICR_STRIDE + 0x008, 4), 17 << 8 | 1 << 4);
-    assert_eq!(
-        vgic.gicr_read(18 * GICR_STRIDE + 0x008, 8),
-        0,
-        "there is no vCPU 18"
-    );
-    assert_eq!(
-        (affinity(0), affinity(15), affinity(16), affinity(63)),
-        (0, 15, 0x100, 0x30f)
-    );
+    assert_eq!(vgic.gicr_read(18 * GICR_STRIDE + 0x008, 8), 0, "there is no vCPU 18");
+    assert_eq!((affinity(0), affinity(15), affinity(16), affinity(63)), (0, 15, 0x100, 0x30f));
 }
 
 #[test]
@@ -165,10 +119,7 @@ fn bit_registers_set_and_clear() {
         for (set, clear) in [(0x104, 0x184), (0x204, 0x284), (0x304, 0x384)] {
             let _ = vgic.gicd_write(0, set, 4, 0xff0);
             let _ = vgic.gicd_write(0, clear, 4, 0x0f0);
-            assert_eq!(
-                (vgic.gicd_read(0, set, 4), vgic.gicd_read(0, clear, 4)),
-                (0xf00, 0xf00)
-            );
+            assert_eq!((vgic.gicd_read(0, set, 4), vgic.gicd_read(0, clear, 4)), (0xf00, 0xf00));
         }
         let _ = vgic.gicd_write(0, 0x084, 4, 0x1234_5678);
         assert_eq!(vgic.gicd_read(0, 0x084, 4), 0x1234_5678);
@@ -201,11 +152,7 @@ fn level_lines_and_the_latch_are_apart() {
 fn configuration() {
     for mut vgic in [v2(1), v3(1)] {
         let _ = vgic.gicd_write(0, 0xc0c, 4, 0x8421_a5ff);
-        assert_eq!(
-            vgic.gicd_read(0, 0xc0c, 4),
-            0x8020_a0aa,
-            "only the upper bit of each pair exists"
-        );
+        assert_eq!(vgic.gicd_read(0, 0xc0c, 4), 0x8020_a0aa, "only the upper bit of each pair exists");
         assert_eq!(vgic.gicd_read(0, 0xc08, 4), 0);
     }
     let mut two = v2(1);
@@ -251,13 +198,8 @@ fn interrupts_that_do_not_exist_are_raz_wi() {
         let _ = vgic.gicd_write(0, offset, size, !0);
         assert_eq!(vgic.gicd_read(0, offset, size), 0);
     }
-    let mut full = Vgic::new(Config {
-        version: Version::V3,
-        vcpus: 1,
-        spis: 988,
-        list_registers: 4,
-    })
-    .unwrap();
+    let mut full =
+        Vgic::new(Config { version: Version::V3, vcpus: 1, spis: 988, list_registers: 4 }).unwrap();
     assert_eq!(full.gicd_read(0, 0x004, 4) & 0x1f, 31);
     for offset in [0x17c, 0x7fc, 0xcfc] {
         let _ = full.gicd_write(0, offset, 4, !0);
@@ -274,21 +216,13 @@ fn interrupts_that_do_not_exist_are_raz_wi() {
 #[test]
 fn gicv2_targets() {
     let mut vgic = v2(2);
-    assert_eq!(
-        vgic.gicd_read(1, 0x800, 4),
-        0x0202_0202,
-        "SGIs and PPIs: the reader"
-    );
+    assert_eq!(vgic.gicd_read(1, 0x800, 4), 0x0202_0202, "SGIs and PPIs: the reader");
     assert_eq!(vgic.gicd_read(0, 0x81f, 1), 0x01);
     let _ = vgic.gicd_write(0, 0x800, 4, 0);
     assert_eq!(vgic.gicd_read(0, 0x800, 4), 0x0101_0101);
     assert_eq!(vgic.gicd_read(0, 0x820, 4), 0);
     let _ = vgic.gicd_write(0, 0x820, 4, 0xff02_0301);
-    assert_eq!(
-        vgic.gicd_read(0, 0x820, 4),
-        0x0302_0301,
-        "only CPUs that there are"
-    );
+    assert_eq!(vgic.gicd_read(0, 0x820, 4), 0x0302_0301, "only CPUs that there are");
     let _ = vgic.gicd_write(0, 0x822, 1, 1);
     assert_eq!(vgic.gicd_read(0, 0x820, 4), 0x0301_0301);
 
@@ -297,11 +231,7 @@ fn gicv2_targets() {
     assert_eq!(single.gicd_read(0, 0x820, 4), 0);
     let _ = single.gicd_write(0, 0x000, 4, 1);
     let _ = single.gicd_write(0, 0x104, 4, 1);
-    assert_eq!(
-        single.line(0, 32, true).kick,
-        VcpuSet::one(0),
-        "a uniprocessor gets all SPIs"
-    );
+    assert_eq!(single.line(0, 32, true).kick, VcpuSet::one(0), "a uniprocessor gets all SPIs");
 }
 
 #[test]
@@ -317,11 +247,7 @@ fn gicv3_routes() {
     let _ = vgic.gicd_write(0, route(35), 8, 0xff_0001_0000);
     assert_eq!(vgic.gicd_read(0, route(35), 8), 0x0001_0000, "Aff3 is RES0");
     assert_eq!(vgic.line(0, 35, true).kick, VcpuSet::EMPTY, "no such affinity");
-    assert_eq!(
-        vgic.gicd_write(0, route(35), 8, 3).kick,
-        VcpuSet::one(3),
-        "pending still"
-    );
+    assert_eq!(vgic.gicd_write(0, route(35), 8, 3).kick, VcpuSet::one(3), "pending still");
     let _ = vgic.gicd_write(0, route(36), 4, 0x8000_0000);
     let _ = vgic.gicd_write(0, route(36) + 4, 4, 0xff);
     assert_eq!(vgic.gicd_read(0, route(36), 8), 0x8000_0000);
@@ -340,11 +266,7 @@ fn one_of_n_goes_to_a_vcpu_that_takes_part() {
         let _ = vgic.set_online(vcpu, true);
         let _ = vgic.gicr_write(vcpu as u64 * GICR_STRIDE + 0x14, 4, 0);
     }
-    assert_eq!(
-        vgic.line(0, 32, true).kick,
-        VcpuSet::one(1),
-        "vCPU 0's redistributor sleeps"
-    );
+    assert_eq!(vgic.line(0, 32, true).kick, VcpuSet::one(1), "vCPU 0's redistributor sleeps");
     assert_eq!(vgic.set_online(1, false).kick, VcpuSet::one(2));
     assert_eq!(vgic.gicr_write(0x14, 4, 0).kick, VcpuSet::one(0));
 }
@@ -354,25 +276,15 @@ fn gicv2_sgis_reach_those_meant_and_tell_the_sender() {
     let mut vgic = v2(3);
     let _ = vgic.gicd_write(0, 0x000, 4, 1);
     let sgir = |filter: u64, list: u64, sgi: u64| filter << 24 | list << 16 | sgi;
-    assert_eq!(
-        vgic.gicd_write(0, 0xf00, 4, sgir(0, 0b1110, 3)).kick,
-        VcpuSet(0b110)
-    );
+    assert_eq!(vgic.gicd_write(0, 0xf00, 4, sgir(0, 0b1110, 3)).kick, VcpuSet(0b110));
     assert_eq!(vgic.gicd_write(1, 0xf00, 4, sgir(1, 0, 4)).kick, VcpuSet(0b101));
     assert_eq!(vgic.gicd_write(2, 0xf00, 4, sgir(2, 0, 3)).kick, VcpuSet(0b100));
-    assert_eq!(
-        vgic.gicd_write(2, 0xf00, 4, sgir(3, 0xff, 5)).kick,
-        VcpuSet::EMPTY
-    );
+    assert_eq!(vgic.gicd_write(2, 0xf00, 4, sgir(3, 0xff, 5)).kick, VcpuSet::EMPTY);
     assert_eq!(vgic.gicd_read(2, 0xf20, 4), 0b101 << 24);
     assert_eq!(vgic.gicd_read(2, 0xf14, 1), 0b010);
     assert_eq!(vgic.gicd_read(2, 0x200, 4), 0b1_1000);
     let _ = vgic.gicd_write(2, 0x280, 4, !0);
-    assert_eq!(
-        vgic.gicd_read(2, 0x200, 4),
-        0b1_1000,
-        "ICPENDR0 has no say in SGIs"
-    );
+    assert_eq!(vgic.gicd_read(2, 0x200, 4), 0b1_1000, "ICPENDR0 has no say in SGIs");
     let _ = vgic.gicd_write(2, 0xf13, 1, 0b001);
     assert_eq!(vgic.gicd_read(2, 0xf10, 4), 0b100 << 24);
     let _ = vgic.gicd_write(2, 0xf10, 4, !0);
@@ -392,11 +304,7 @@ fn gicv3_sgis_reach_those_meant() {
     let mut send = |register, value| vgic.write_sgi(1, register, value).kick;
     use SgiRegister::*;
     assert_eq!(send(Sgi1r, 3 << 24 | 0b1_0010), VcpuSet(0b1_0010));
-    assert_eq!(
-        send(Sgi1r, 3 << 24 | 1 << 16 | 0xffff),
-        VcpuSet(0b11 << 16),
-        "Aff1 = 1"
-    );
+    assert_eq!(send(Sgi1r, 3 << 24 | 1 << 16 | 0xffff), VcpuSet(0b11 << 16), "Aff1 = 1");
     assert_eq!(send(Sgi1r, 3 << 24 | 1 << 40), VcpuSet(0x3_fffd), "all but self");
     for elsewhere in [1 << 32, 1 << 44, 1 << 48, 200 << 16] {
         assert_eq!(send(Sgi1r, elsewhere | 3 << 24 | 1), VcpuSet::EMPTY);

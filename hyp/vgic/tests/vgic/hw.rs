@@ -71,25 +71,16 @@ impl Hw {
 
     /// Acknowledges the most urgent pending interrupt that preempts what runs.
     pub fn ack(&mut self) -> Option<Ack> {
-        let best = (0..self.lrs.len())
-            .filter(|&n| self.state(n) == PENDING)
-            .min_by_key(|&n| self.priority(n))?;
+        let best =
+            (0..self.lrs.len()).filter(|&n| self.state(n) == PENDING).min_by_key(|&n| self.priority(n))?;
         let priority = self.priority(best);
         if self.running.last().is_some_and(|&running| running <= priority) {
             return None;
         }
         self.set_state(best, ACTIVE);
         self.running.push(priority);
-        let source = if self.is_hw(best) {
-            0
-        } else {
-            self.field(best, (10, 3), (0, 0)) as u8
-        };
-        Some(Ack {
-            intid: self.vintid(best),
-            source,
-            priority,
-        })
+        let source = if self.is_hw(best) { 0 } else { self.field(best, (10, 3), (0, 0)) as u8 };
+        Some(Ack { intid: self.vintid(best), source, priority })
     }
 
     /// A write of EOIR: priority drop, and deactivation unless EOImode = 1.
@@ -137,18 +128,12 @@ impl Hw {
     pub fn check(&self) {
         let mut listed = self.listed();
         listed.sort();
-        assert!(
-            listed.is_sorted_by(|a, b| a < b),
-            "twice in list registers: {listed:?}"
-        );
+        assert!(listed.is_sorted_by(|a, b| a < b), "twice in list registers: {listed:?}");
     }
 
     /// INTIDs in list registers.
     pub fn listed(&self) -> Vec<u16> {
-        (0..self.lrs.len())
-            .filter(|&n| self.state(n) != 0)
-            .map(|n| self.vintid(n))
-            .collect()
+        (0..self.lrs.len()).filter(|&n| self.state(n) != 0).map(|n| self.vintid(n)).collect()
     }
 }
 

@@ -48,11 +48,7 @@ fn the_timer_needs_nobody_at_its_end() {
         machine.settle();
         assert!(!machine.timers[0].active);
         machine.timers[0].line = true;
-        assert_eq!(
-            machine.ack(0).map(|ack| ack.intid),
-            Some(TIMER),
-            "and it fires again"
-        );
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(TIMER), "and it fires again");
     });
 }
 
@@ -107,10 +103,7 @@ fn a_level_line_comes_again_until_it_falls() {
         for _ in 0..3 {
             assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(33));
             machine.cpus[0].eoi(33);
-            assert!(
-                machine.cpus[0].maintenance(),
-                "an asserted line is looked at again"
-            );
+            assert!(machine.cpus[0].maintenance(), "an asserted line is looked at again");
             machine.settle();
         }
         assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(33));
@@ -159,13 +152,7 @@ fn sixty_four_spis_pass_through_four_list_registers_in_order() {
         }
         machine.settle();
         assert_eq!(machine.cpus[0].listed().len(), 4);
-        assert_eq!(
-            machine.cpus[0].control,
-            Control {
-                pending_spilled: true,
-                active_spilled: false
-            }
-        );
+        assert_eq!(machine.cpus[0].control, Control { pending_spilled: true, active_spilled: false });
         let taken = take_all(&mut machine, 0);
         let mut expected: Vec<u16> = (48..112).collect();
         expected.sort_by_key(|intid| intid % 16);
@@ -189,11 +176,7 @@ fn preemption_goes_deeper_than_the_list_registers() {
         assert!(machine.cpus[0].is_clear());
         assert_eq!(machine.cpus[0].control, Control::default());
         machine.fold();
-        assert_eq!(
-            [1, 2].map(|w| machine.read(0, 32, SET_ACTIVE + w * 4, 4)),
-            [0, 0],
-            "none is active"
-        );
+        assert_eq!([1, 2].map(|w| machine.read(0, 32, SET_ACTIVE + w * 4, 4)), [0, 0], "none is active");
     });
 }
 
@@ -241,11 +224,7 @@ fn a_retargeted_interrupt_moves_to_the_other_vcpu() {
         machine.pulse(0, 70);
         machine.settle();
         machine.set_target(70, 1);
-        assert_eq!(
-            machine.kicked,
-            VcpuSet::one(0),
-            "whoever has it must give it up first"
-        );
+        assert_eq!(machine.kicked, VcpuSet::one(0), "whoever has it must give it up first");
         machine.settle();
         assert!(machine.cpus[0].is_clear());
         assert_eq!(take_all(&mut machine, 1), [70]);
@@ -357,10 +336,7 @@ fn folding_loses_nothing() {
         machine.pulse(0, 61);
         machine.line(0, 33, true);
         machine.fold();
-        assert_eq!(
-            machine.read(0, 32, SET_PENDING + 4, 4),
-            1 << 28 | 1 << 29 | 1 << 1
-        );
+        assert_eq!(machine.read(0, 32, SET_PENDING + 4, 4), 1 << 28 | 1 << 29 | 1 << 1);
         assert_eq!(machine.read(0, 32, SET_ACTIVE + 4, 4), 1 << 28);
         machine.eoi(0, 60);
         assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(33));
@@ -376,38 +352,17 @@ fn a_waiting_vcpu_wakes_for_what_its_interface_lets_through() {
     both(|mut machine| {
         machine.set_priority(0, 60, 0x80);
         machine.unload(0);
-        let open = CpuMask {
-            pmr: 0xff,
-            groups: Groups {
-                group0: true,
-                group1: true,
-            },
-        };
+        let open = CpuMask { pmr: 0xff, groups: Groups { group0: true, group1: true } };
         assert!(!machine.vgic.deliverable(0, open));
         machine.pulse(0, 60);
         assert!(machine.vgic.deliverable(0, open));
         assert!(!machine.vgic.deliverable(1, open));
         assert!(!machine.vgic.deliverable(0, CpuMask { pmr: 0x80, ..open }));
         assert!(machine.vgic.deliverable(0, CpuMask { pmr: 0x88, ..open }));
-        let group1 = Groups {
-            group0: false,
-            group1: true,
-        };
-        assert!(!machine.vgic.deliverable(
-            0,
-            CpuMask {
-                groups: group1,
-                ..open
-            }
-        ));
+        let group1 = Groups { group0: false, group1: true };
+        assert!(!machine.vgic.deliverable(0, CpuMask { groups: group1, ..open }));
         machine.set_bit(0, GROUP, 60);
-        assert!(machine.vgic.deliverable(
-            0,
-            CpuMask {
-                groups: group1,
-                ..open
-            }
-        ));
+        assert!(machine.vgic.deliverable(0, CpuMask { groups: group1, ..open }));
         machine.set_bit(0, CLEAR_ENABLE, 60);
         assert!(!machine.vgic.deliverable(0, open));
     });

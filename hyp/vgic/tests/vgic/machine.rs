@@ -31,13 +31,7 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(version: Version, vcpus: usize, spis: usize, list_registers: usize) -> Machine {
-        let mut vgic = Vgic::new(Config {
-            version,
-            vcpus,
-            spis,
-            list_registers,
-        })
-        .unwrap();
+        let mut vgic = Vgic::new(Config { version, vcpus, spis, list_registers }).unwrap();
         for vcpu in 0..vcpus {
             vgic.map_hw(vcpu, TIMER, TIMER);
             let _ = vgic.set_online(vcpu, true);
@@ -76,11 +70,7 @@ impl Machine {
     /// What the guest's deactivations of mapped interrupts did in the hardware.
     fn follow_hardware(&mut self, vcpu: usize) {
         for pintid in std::mem::take(&mut self.cpus[vcpu].deactivated) {
-            let physical = if pintid == TIMER {
-                &mut self.timers[vcpu]
-            } else {
-                &mut self.device
-            };
+            let physical = if pintid == TIMER { &mut self.timers[vcpu] } else { &mut self.device };
             assert!(physical.active, "deactivated {pintid} twice");
             physical.active = false;
         }
@@ -111,10 +101,7 @@ impl Machine {
         let effects = self.vgic.enter(vcpu, &mut self.cpus[vcpu]);
         assert!(!self.vgic.needs_enter(vcpu));
         self.cpus[vcpu].check();
-        assert!(
-            !self.cpus[vcpu].maintenance(),
-            "maintenance that does not go away"
-        );
+        assert!(!self.cpus[vcpu].maintenance(), "maintenance that does not go away");
         self.owe(vcpu, effects);
     }
 
@@ -162,9 +149,7 @@ impl Machine {
     pub fn fold(&mut self) {
         let loaded = self.loaded.clone();
         (0..self.cpus.len()).for_each(|vcpu| self.unload(vcpu));
-        (0..self.cpus.len())
-            .filter(|&vcpu| loaded[vcpu])
-            .for_each(|vcpu| self.load(vcpu));
+        (0..self.cpus.len()).filter(|&vcpu| loaded[vcpu]).for_each(|vcpu| self.load(vcpu));
         self.settle();
     }
 
@@ -172,8 +157,7 @@ impl Machine {
     /// `owner` is whose private word it is.
     pub fn write(&mut self, vcpu: usize, owner: usize, intid: usize, offset: u64, size: usize, value: u64) {
         let effects = if self.version == Version::V3 && intid < 32 {
-            self.vgic
-                .gicr_write(owner as u64 * 0x2_0000 + 0x1_0000 + offset, size, value)
+            self.vgic.gicr_write(owner as u64 * 0x2_0000 + 0x1_0000 + offset, size, value)
         } else {
             self.vgic.gicd_write(vcpu, offset, size, value)
         };
@@ -183,8 +167,7 @@ impl Machine {
     /// As [`Machine::write`].
     pub fn read(&self, owner: usize, intid: usize, offset: u64, size: usize) -> u64 {
         if self.version == Version::V3 && intid < 32 {
-            self.vgic
-                .gicr_read(owner as u64 * 0x2_0000 + 0x1_0000 + offset, size)
+            self.vgic.gicr_read(owner as u64 * 0x2_0000 + 0x1_0000 + offset, size)
         } else {
             self.vgic.gicd_read(owner, offset, size)
         }
@@ -193,34 +176,18 @@ impl Machine {
     /// Sets one bit of a one-bit register.
     pub fn set_bit(&mut self, vcpu: usize, register: u64, intid: u16) {
         let intid = usize::from(intid);
-        self.write(
-            vcpu,
-            vcpu,
-            intid,
-            register + (intid / 32 * 4) as u64,
-            4,
-            1 << (intid % 32),
-        );
+        self.write(vcpu, vcpu, intid, register + (intid / 32 * 4) as u64, 4, 1 << (intid % 32));
     }
 
     pub fn set_priority(&mut self, vcpu: usize, intid: u16, priority: u8) {
-        self.write(
-            vcpu,
-            vcpu,
-            intid.into(),
-            0x400 + u64::from(intid),
-            1,
-            priority.into(),
-        );
+        self.write(vcpu, vcpu, intid.into(), 0x400 + u64::from(intid), 1, priority.into());
     }
 
     /// Routes an SPI to one vCPU.
     pub fn set_target(&mut self, intid: u16, vcpu: usize) {
         let effects = match self.version {
             Version::V2 => self.vgic.gicd_write(0, 0x800 + u64::from(intid), 1, 1 << vcpu),
-            Version::V3 => self
-                .vgic
-                .gicd_write(0, 0x6000 + 8 * u64::from(intid), 8, vcpu as u64),
+            Version::V3 => self.vgic.gicd_write(0, 0x6000 + 8 * u64::from(intid), 8, vcpu as u64),
         };
         self.owe(0, effects);
     }

@@ -43,42 +43,24 @@ pub struct Model {
 
 impl Model {
     pub fn new(version: Version, vcpus: usize, spis: usize) -> Model {
-        let sgi = Irq {
-            edge: true,
-            enabled: version == Version::V2,
-            ..Irq::default()
-        };
+        let sgi = Irq { edge: true, enabled: version == Version::V2, ..Irq::default() };
         let mut bank = vec![sgi; 16];
         bank.resize(32, Irq::default());
         let targets = u8::from(version == Version::V3 || vcpus == 1);
         Model {
             version,
             private: vec![bank; vcpus],
-            spis: vec![
-                Irq {
-                    targets,
-                    ..Irq::default()
-                };
-                spis
-            ],
+            spis: vec![Irq { targets, ..Irq::default() }; spis],
             groups: [false; 2],
         }
     }
 
     pub fn irq(&self, vcpu: usize, intid: usize) -> &Irq {
-        if intid < 32 {
-            &self.private[vcpu][intid]
-        } else {
-            &self.spis[intid - 32]
-        }
+        if intid < 32 { &self.private[vcpu][intid] } else { &self.spis[intid - 32] }
     }
 
     pub fn irq_mut(&mut self, vcpu: usize, intid: usize) -> &mut Irq {
-        if intid < 32 {
-            &mut self.private[vcpu][intid]
-        } else {
-            &mut self.spis[intid - 32]
-        }
+        if intid < 32 { &mut self.private[vcpu][intid] } else { &mut self.spis[intid - 32] }
     }
 
     pub fn write_bit(&mut self, vcpu: usize, register: u64, intid: usize, one: bool) {
@@ -138,16 +120,10 @@ impl Model {
     }
 
     pub fn acknowledge(&mut self, vcpu: usize, intid: usize, source: u8) {
-        assert!(
-            self.forwards(vcpu, intid),
-            "vCPU {vcpu} got {intid}, which is not to be forwarded"
-        );
+        assert!(self.forwards(vcpu, intid), "vCPU {vcpu} got {intid}, which is not to be forwarded");
         let irq = self.irq_mut(vcpu, intid);
         if irq.senders != 0 {
-            assert!(
-                irq.senders >> source & 1 != 0,
-                "SGI {intid} from {source}, who did not send it"
-            );
+            assert!(irq.senders >> source & 1 != 0, "SGI {intid} from {source}, who did not send it");
             irq.senders &= !(1 << source);
         }
         irq.latch = false;

@@ -58,10 +58,7 @@ impl Guest {
         };
         let pulses = self.outstanding.entry(ack.intid).or_default();
         assert_ne!(pulses.allowed, 0, "{} delivered twice", ack.intid);
-        *pulses = Pulses {
-            due: false,
-            allowed: (pulses.allowed - 1).min(1),
-        };
+        *pulses = Pulses { due: false, allowed: (pulses.allowed - 1).min(1) };
         assert!(
             !self.running.iter().flatten().any(|&intid| intid == ack.intid),
             "{} while active",
@@ -83,10 +80,7 @@ impl Guest {
         match *op {
             Op::Pulse(intid) => {
                 let pulses = self.outstanding.entry(intid).or_default();
-                *pulses = Pulses {
-                    due: true,
-                    allowed: (pulses.allowed + 1).min(2),
-                };
+                *pulses = Pulses { due: true, allowed: (pulses.allowed + 1).min(2) };
                 self.machine.pulse(vcpu, intid);
             }
             Op::Enable(intid, true) => {

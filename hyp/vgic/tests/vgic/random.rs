@@ -93,13 +93,7 @@ impl Run {
         let mut model = Model::new(version, vcpus, SPIS);
         machine.set_groups(3);
         model.groups = [true; 2];
-        Run {
-            machine,
-            model,
-            split_eoi,
-            running: vec![vec![]; vcpus],
-            dropped: vec![vec![]; vcpus],
-        }
+        Run { machine, model, split_eoi, running: vec![vec![]; vcpus], dropped: vec![vec![]; vcpus] }
     }
 
     fn settle(&mut self) {
@@ -125,13 +119,7 @@ impl Run {
             Op::Edge { intid, edge } if intid >= 16 && !mapped(intid) => {
                 let (offset, shift) = (0xc00 + (intid / 16 * 4) as u64, intid % 16 * 2 + 1);
                 let old = self.machine.read(vcpu, intid, offset, 4);
-                self.write(
-                    vcpu,
-                    intid,
-                    offset,
-                    4,
-                    old & !(1 << shift) | u64::from(edge) << shift,
-                );
+                self.write(vcpu, intid, offset, 4, old & !(1 << shift) | u64::from(edge) << shift);
                 self.model.irq_mut(vcpu, intid).edge = edge;
             }
             Op::Targets { intid, mask } if intid >= 32 => self.write_targets(vcpu, intid, mask),
@@ -152,11 +140,7 @@ impl Run {
                 self.write(vcpu, sgi, register + sgi as u64, 1, senders.into());
                 let present = (1 << self.machine.cpus.len()) - 1;
                 let pending = &mut self.model.private[vcpu][sgi].senders;
-                *pending = if set {
-                    *pending | senders & present
-                } else {
-                    *pending & !senders
-                };
+                *pending = if set { *pending | senders & present } else { *pending & !senders };
             }
             Op::Line { intid, level } if intid >= 16 && !mapped(intid) => {
                 self.machine.line(vcpu, intid as u16, level);
@@ -218,19 +202,14 @@ impl Run {
         let present = (1u8 << self.machine.cpus.len()) - 1;
         let mask = mask & present;
         let effects = match self.machine.version {
-            Version::V2 => self
-                .machine
-                .vgic
-                .gicd_write(vcpu, 0x800 + intid as u64, 1, mask.into()),
+            Version::V2 => self.machine.vgic.gicd_write(vcpu, 0x800 + intid as u64, 1, mask.into()),
             Version::V3 => {
                 let route = match mask {
                     _ if mask == present => 1 << 31,
                     0 => 0x0001_0203,
                     _ => mask.trailing_zeros().into(),
                 };
-                self.machine
-                    .vgic
-                    .gicd_write(vcpu, 0x6000 + 8 * intid as u64, 8, route)
+                self.machine.vgic.gicd_write(vcpu, 0x6000 + 8 * intid as u64, 8, route)
             }
         };
         self.machine.owe(vcpu, effects);
@@ -257,22 +236,11 @@ impl Run {
     }
 
     fn send_v3(&mut self, vcpu: usize, sgi: usize, group1: bool, target: u64) {
-        let register = if group1 {
-            SgiRegister::Sgi1r
-        } else {
-            SgiRegister::Sgi0r
-        };
-        let effects = self
-            .machine
-            .vgic
-            .write_sgi(vcpu, register, (sgi as u64) << 24 | target);
+        let register = if group1 { SgiRegister::Sgi1r } else { SgiRegister::Sgi0r };
+        let effects = self.machine.vgic.write_sgi(vcpu, register, (sgi as u64) << 24 | target);
         self.machine.owe(vcpu, effects);
         for to in 0..self.machine.cpus.len() {
-            let meant = if target >> 40 != 0 {
-                to != vcpu
-            } else {
-                target >> to & 1 != 0
-            };
+            let meant = if target >> 40 != 0 { to != vcpu } else { target >> to & 1 != 0 };
             if meant && self.model.private[to][sgi].group1 == group1 {
                 self.model.send_sgi(vcpu, to, sgi);
             }
@@ -286,15 +254,9 @@ impl Run {
             return false;
         }
         let running = self.machine.cpus[vcpu].running.last().copied();
-        let most_urgent = self
-            .model
-            .most_urgent(vcpu)
-            .filter(|&p| running.is_none_or(|running| p < running));
+        let most_urgent = self.model.most_urgent(vcpu).filter(|&p| running.is_none_or(|running| p < running));
         let Some(ack) = self.machine.cpus[vcpu].ack() else {
-            assert_eq!(
-                most_urgent, None,
-                "vCPU {vcpu} did not get an interrupt of this priority"
-            );
+            assert_eq!(most_urgent, None, "vCPU {vcpu} did not get an interrupt of this priority");
             return false;
         };
         assert_eq!(ack.priority, self.model.irq(vcpu, ack.intid.into()).priority);
@@ -339,17 +301,11 @@ impl Run {
     fn check_physical(&self) {
         for vcpu in 0..self.machine.cpus.len() {
             let (timer, irq) = (self.machine.timers[vcpu], self.model.irq(vcpu, TIMER.into()));
-            assert!(
-                !timer.active || irq.pending() || irq.active,
-                "timer of vCPU {vcpu} stuck"
-            );
+            assert!(!timer.active || irq.pending() || irq.active, "timer of vCPU {vcpu} stuck");
             assert!(!self.machine.loaded[vcpu] || !timer.line || timer.active);
         }
         let irq = self.model.irq(0, DEVICE.into());
-        assert!(
-            !self.machine.device.active || irq.pending() || irq.active,
-            "device stuck"
-        );
+        assert!(!self.machine.device.active || irq.pending() || irq.active, "device stuck");
     }
 
     fn compare(&mut self) {
@@ -359,15 +315,9 @@ impl Run {
         for vcpu in 0..self.machine.cpus.len() {
             for intid in 0..32 + SPIS {
                 for register in [GROUP, SET_ENABLE, SET_PENDING, SET_ACTIVE] {
-                    let word = self
-                        .machine
-                        .read(vcpu, intid, register + (intid / 32 * 4) as u64, 4);
+                    let word = self.machine.read(vcpu, intid, register + (intid / 32 * 4) as u64, 4);
                     let expected = self.model.read_bit(vcpu, register, intid);
-                    assert_eq!(
-                        word >> (intid % 32) & 1 != 0,
-                        expected,
-                        "register {register:#x} of {intid}"
-                    );
+                    assert_eq!(word >> (intid % 32) & 1 != 0, expected, "register {register:#x} of {intid}");
                 }
                 let priority = self.machine.read(vcpu, intid, 0x400 + intid as u64, 1);
                 assert_eq!(priority, u64::from(self.model.irq(vcpu, intid).priority));

@@ -8,19 +8,13 @@ use crate::testing::config;
 const A72: u64 = 0x410f_d083;
 
 fn cells(fdt: &Fdt<'_>, path: &str, name: &str) -> Vec<u32> {
-    bytes(fdt, path, name)
-        .chunks(4)
-        .map(|cell| u32::from_be_bytes(cell.try_into().unwrap()))
-        .collect()
+    bytes(fdt, path, name).chunks(4).map(|cell| u32::from_be_bytes(cell.try_into().unwrap())).collect()
 }
 
 fn bytes(fdt: &Fdt<'_>, path: &str, name: &str) -> Vec<u8> {
     let node = fdt.find_node(path).unwrap_or_else(|| panic!("{path}"));
     let property = node.properties().find(|property| property.name() == name);
-    let value: &[u8] = property
-        .unwrap_or_else(|| panic!("{path} {name}"))
-        .value_as()
-        .unwrap();
+    let value: &[u8] = property.unwrap_or_else(|| panic!("{path} {name}")).value_as().unwrap();
     value.to_vec()
 }
 
@@ -45,31 +39,19 @@ fn a_gicv3_machine() {
     assert_eq!(cells(fdt, "/chosen", "linux,initrd-end"), [0, 0x4812_3456]);
     assert_eq!(cells(fdt, "/chosen", "kaslr-seed"), [0x1122_3344, 0x5566_7788]);
     assert_eq!(bytes(fdt, "/chosen", "rng-seed"), [9; 32]);
-    assert_eq!(
-        cells(fdt, "/memory@40000000", "reg"),
-        [0, 0x4000_0000, 0, 0x100_0000]
-    );
+    assert_eq!(cells(fdt, "/memory@40000000", "reg"), [0, 0x4000_0000, 0, 0x100_0000]);
     assert_eq!(cells(fdt, "/cpus/cpu@101", "reg"), [0x101]);
-    assert_eq!(
-        text(fdt, "/cpus/cpu@101", "compatible"),
-        "arm,cortex-a72\0arm,armv8\0"
-    );
+    assert_eq!(text(fdt, "/cpus/cpu@101", "compatible"), "arm,cortex-a72\0arm,armv8\0");
     assert_eq!(text(fdt, "/cpus/cpu@0", "enable-method"), "psci\0");
     assert_eq!(text(fdt, "/psci", "method"), "hvc\0");
-    assert_eq!(
-        cells(fdt, "/timer", "interrupts"),
-        [1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]
-    );
+    assert_eq!(cells(fdt, "/timer", "interrupts"), [1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]);
     assert_eq!(text(fdt, "/intc@8000000", "compatible"), "arm,gic-v3\0");
     let reg = [0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 18 * 0x2_0000];
     assert_eq!(cells(fdt, "/intc@8000000", "reg"), reg);
     assert_eq!(cells(fdt, "/pl011@9000000", "interrupts"), [0, 1, 4]);
     assert_eq!(cells(fdt, "/pl011@9000000", "clocks"), [2, 2]);
     assert_eq!(cells(fdt, "/apb-pclk", "phandle"), [2]);
-    assert_eq!(
-        cells(fdt, "/", "interrupt-parent"),
-        cells(fdt, "/intc@8000000", "phandle")
-    );
+    assert_eq!(cells(fdt, "/", "interrupt-parent"), cells(fdt, "/intc@8000000", "phandle"));
     assert_eq!(fdt.find_node("/cpus").unwrap().children().count(), 18);
 }
 
@@ -84,10 +66,7 @@ fn a_gicv2_machine() {
     assert_eq!(text(fdt, "/cpus/cpu@1", "compatible"), "arm,armv8\0");
     let chosen = fdt.find_node("/chosen").unwrap();
     assert_eq!(
-        chosen
-            .properties()
-            .map(|property| String::from(property.name()))
-            .collect::<Vec<_>>(),
+        chosen.properties().map(|property| String::from(property.name())).collect::<Vec<_>>(),
         ["stdout-path"]
     );
 }

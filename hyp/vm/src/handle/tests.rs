@@ -10,10 +10,7 @@ fn a_skip_honours_the_length_and_uses_up_step_and_btype() {
         ..VcpuState::default()
     };
     skip(&mut state, 4);
-    assert_eq!(
-        (state.pc, state.pstate),
-        (0x1004, pstate::EL1H | pstate::DAIF | pstate::NZCV)
-    );
+    assert_eq!((state.pc, state.pstate), (0x1004, pstate::EL1H | pstate::DAIF | pstate::NZCV));
     state.pc = u64::MAX - 1;
     skip(&mut state, 4);
     assert_eq!(state.pc, 2, "the address space wraps");
@@ -23,10 +20,7 @@ fn a_skip_honours_the_length_and_uses_up_step_and_btype() {
 fn a_skip_in_t32_advances_the_it_block() {
     // ITTE EQ: IT = 0b0000_0110; then the condition's low bit and the mask shift left, until the mask is used up.
     let with_it = |it: u64| pstate::AARCH32 | pstate::T32 | (it & 3) << 25 | (it >> 2) << 10;
-    let mut state = VcpuState {
-        pstate: with_it(0b0000_0110),
-        ..VcpuState::default()
-    };
+    let mut state = VcpuState { pstate: with_it(0b0000_0110), ..VcpuState::default() };
     for (pc, it) in [(2, 0b0000_1100), (4, 0b0001_1000), (6, 0)] {
         skip(&mut state, 2);
         assert_eq!((state.pc, state.pstate), (pc, with_it(it)));
@@ -59,11 +53,7 @@ fn features_that_are_hidden_are_undefined() {
         let (mut guest, trap) = (Guest::v3(), Trap::Other { ec });
         guest.state.sys.vbar = 0x4000_1000;
         assert_eq!(guest.trap(trap), Next::Resume);
-        assert_eq!(
-            (guest.state.pc, guest.state.sys.elr),
-            (0x4000_1200, ENTRY),
-            "{trap:?}"
-        );
+        assert_eq!((guest.state.pc, guest.state.sys.elr), (0x4000_1200, ENTRY), "{trap:?}");
         assert_eq!(guest.state.sys.esr, 1 << 25);
     }
 }

@@ -11,26 +11,10 @@ fn id(crm: u8, op2: u8) -> SysReg {
 #[test]
 fn a_cortex_a72_keeps_what_a_guest_may_use() {
     let see = |crm, op2, raw| value(id(crm, op2), raw, Version::V2);
-    assert_eq!(
-        see(4, 0, 0x2222),
-        0x0012,
-        "PFR0: EL0 with AArch32, EL1, no EL2, no EL3, FP, AdvSIMD"
-    );
-    assert_eq!(
-        see(5, 0, 0x1030_5106),
-        0x0010_1006,
-        "DFR0: no PMU, two breakpoints"
-    );
-    assert_eq!(
-        see(6, 0, 0x0001_1120),
-        0x0001_1120,
-        "ISAR0: AES, SHA1, SHA2, CRC32"
-    );
-    assert_eq!(
-        see(7, 0, 0x1124),
-        0x0022,
-        "MMFR0: 40 bits, ASID 16, no big endian"
-    );
+    assert_eq!(see(4, 0, 0x2222), 0x0012, "PFR0: EL0 with AArch32, EL1, no EL2, no EL3, FP, AdvSIMD");
+    assert_eq!(see(5, 0, 0x1030_5106), 0x0010_1006, "DFR0: no PMU, two breakpoints");
+    assert_eq!(see(6, 0, 0x0001_1120), 0x0001_1120, "ISAR0: AES, SHA1, SHA2, CRC32");
+    assert_eq!(see(7, 0, 0x1124), 0x0022, "MMFR0: 40 bits, ASID 16, no big endian");
     assert_eq!(see(2, 5, 0x0001_1121), 0x0001_1121, "ID_ISAR5");
 }
 
@@ -38,14 +22,7 @@ fn a_cortex_a72_keeps_what_a_guest_may_use() {
 fn what_is_not_switched_is_hidden() {
     let all = 0xeeee_eeee_eeee_eeee;
     let field = |crm, op2, shift: u32| value(id(crm, op2), all, Version::V3) >> shift & 0xf;
-    for (shift, name) in [
-        (28, "RAS"),
-        (32, "SVE"),
-        (36, "SEL2"),
-        (40, "MPAM"),
-        (44, "AMU"),
-        (52, "RME"),
-    ] {
+    for (shift, name) in [(28, "RAS"), (32, "SVE"), (36, "SEL2"), (40, "MPAM"), (44, "AMU"), (52, "RME")] {
         assert_eq!(field(4, 0, shift), 0, "{name}");
     }
     for (shift, name) in [(8, "MTE"), (12, "RAS_frac"), (24, "SME"), (36, "NMI")] {
@@ -65,16 +42,8 @@ fn what_is_not_switched_is_hidden() {
 #[test]
 fn signed_fields_may_say_no() {
     assert_eq!(value(id(4, 0), 0x00ff_0000, Version::V3), 0x00ff_0000, "no FP");
-    assert_eq!(
-        value(id(7, 0), 0xff00_0000, Version::V3),
-        0xff00_0000,
-        "neither 4 KiB nor 64 KiB"
-    );
-    assert_eq!(
-        value(id(7, 0), 0x1000_0000, Version::V3),
-        0,
-        "52 bits with 4 KiB: only 48"
-    );
+    assert_eq!(value(id(7, 0), 0xff00_0000, Version::V3), 0xff00_0000, "neither 4 KiB nor 64 KiB");
+    assert_eq!(value(id(7, 0), 0x1000_0000, Version::V3), 0, "52 bits with 4 KiB: only 48");
 }
 
 #[test]

@@ -17,12 +17,7 @@ fn expected_pstate(from: u64, sctlr: u64) -> u64 {
 
 /// Modes that a guest can be in: AArch64 EL1h, EL1t, EL0, and AArch32 User.
 fn modes() -> impl Strategy<Value = (u64, u64)> {
-    prop_oneof![
-        Just((0b0101, 0x200)),
-        Just((0b0100, 0x000)),
-        Just((0b0000, 0x400)),
-        Just((0b1_0000, 0x600))
-    ]
+    prop_oneof![Just((0b0101, 0x200)), Just((0b0100, 0x000)), Just((0b0000, 0x400)), Just((0b1_0000, 0x600))]
 }
 
 proptest! {

@@ -13,14 +13,7 @@ fn instruction(
     extend: (bool, bool),
     writeback: Option<(u8, i64)>,
 ) -> Instruction {
-    Instruction {
-        size,
-        rt,
-        rt2,
-        sign_extend: extend.0,
-        wide: extend.1,
-        writeback,
-    }
+    Instruction { size, rt, rt2, sign_extend: extend.0, wide: extend.1, writeback }
 }
 
 /// The words are the assembler's.
@@ -34,18 +27,10 @@ fn single_registers_with_write_back() {
     // str x3, [x4, #-8]!
     assert_eq!(
         decode(0xf81f_8c83),
-        Some((
-            instruction(8, 3, None, (false, true), Some((4, -8))),
-            false,
-            4,
-            -8
-        ))
+        Some((instruction(8, 3, None, (false, true), Some((4, -8))), false, 4, -8))
     );
     // ldrsh w5, [x6], #2
-    assert_eq!(
-        decode(0x78c0_24c5),
-        Some((instruction(2, 5, None, (true, false), Some((6, 2))), true, 6, 0))
-    );
+    assert_eq!(decode(0x78c0_24c5), Some((instruction(2, 5, None, (true, false), Some((6, 2))), true, 6, 0)));
     // ldrsb x5, [x6, #-1]!
     assert_eq!(
         decode(0x389f_fcc5),
@@ -54,31 +39,18 @@ fn single_registers_with_write_back() {
     // strb wzr, [x9], #1
     assert_eq!(
         decode(0x3800_153f),
-        Some((
-            instruction(1, 31, None, (false, false), Some((9, 1))),
-            false,
-            9,
-            0
-        ))
+        Some((instruction(1, 31, None, (false, false), Some((9, 1))), false, 9, 0))
     );
 }
 
 #[test]
 fn pairs() {
     // ldp w1, w2, [x3]
-    assert_eq!(
-        decode(0x2940_0861),
-        Some((instruction(4, 1, Some(2), (false, false), None), true, 3, 0))
-    );
+    assert_eq!(decode(0x2940_0861), Some((instruction(4, 1, Some(2), (false, false), None), true, 3, 0)));
     // stp x1, x2, [x3, #16]!
     assert_eq!(
         decode(0xa981_0861),
-        Some((
-            instruction(8, 1, Some(2), (false, true), Some((3, 16))),
-            false,
-            3,
-            16
-        ))
+        Some((instruction(8, 1, Some(2), (false, true), Some((3, 16))), false, 3, 16))
     );
     // ldpsw x1, x2, [x3], #8
     assert_eq!(
@@ -86,10 +58,7 @@ fn pairs() {
         Some((instruction(4, 1, Some(2), (true, true), Some((3, 8))), true, 3, 0))
     );
     // stnp w1, w2, [x3, #-8]
-    assert_eq!(
-        decode(0x283f_0861),
-        Some((instruction(4, 1, Some(2), (false, false), None), false, 3, -8))
-    );
+    assert_eq!(decode(0x283f_0861), Some((instruction(4, 1, Some(2), (false, false), None), false, 3, -8)));
 }
 
 #[test]

@@ -13,11 +13,7 @@ struct Wire {
 
 impl Wire {
     fn new() -> Self {
-        Self {
-            out: RefCell::default(),
-            room: Cell::new(usize::MAX / 2),
-            taken: Cell::new(0),
-        }
+        Self { out: RefCell::default(), room: Cell::new(usize::MAX / 2), taken: Cell::new(0) }
     }
 }
 
@@ -48,21 +44,10 @@ fn uart(wire: &Wire) -> Pl011 {
 #[test]
 fn a_driver_finds_the_primecell() {
     let (mut uart, wire) = (Pl011::new(), Wire::new());
-    let id = (0..8)
-        .map(|n| uart.read(PERIPH_ID + 4 * n, &wire))
-        .collect::<Vec<_>>();
-    assert_eq!(
-        id[..4].iter().rev().fold(0, |id, byte| id << 8 | byte),
-        0x0014_1011
-    );
-    assert_eq!(
-        id[4..].iter().rev().fold(0, |id, byte| id << 8 | byte),
-        0xb105_f00d
-    );
-    assert_eq!(
-        (uart.read(FR, &wire), uart.read(CR, &wire), uart.read(IFLS, &wire)),
-        (0x90, 0x300, 0x12)
-    );
+    let id = (0..8).map(|n| uart.read(PERIPH_ID + 4 * n, &wire)).collect::<Vec<_>>();
+    assert_eq!(id[..4].iter().rev().fold(0, |id, byte| id << 8 | byte), 0x0014_1011);
+    assert_eq!(id[4..].iter().rev().fold(0, |id, byte| id << 8 | byte), 0xb105_f00d);
+    assert_eq!((uart.read(FR, &wire), uart.read(CR, &wire), uart.read(IFLS, &wire)), (0x90, 0x300, 0x12));
 }
 
 #[test]
@@ -98,27 +83,17 @@ fn reception_interrupts_by_level_and_by_timeout() {
     assert_eq!(uart.input(b"1234567"), 7);
     assert_eq!(uart.read(MIS, &wire), INT_RT);
     uart.write(ICR, 0x7ff, &wire);
-    assert!(
-        uart.interrupt(&wire),
-        "clearing does not lose what is still there"
-    );
+    assert!(uart.interrupt(&wire), "clearing does not lose what is still there");
     uart.input(b"8");
     assert_eq!(uart.read(MIS, &wire), INT_RX, "half full");
     uart.write(LCR_H, 0x60, &wire);
-    assert_eq!(
-        (uart.read(RIS, &wire), uart.read(FR, &wire) & FR_RXFF),
-        (INT_RX, FR_RXFF),
-        "one entry"
-    );
+    assert_eq!((uart.read(RIS, &wire), uart.read(FR, &wire) & FR_RXFF), (INT_RX, FR_RXFF), "one entry");
     for byte in *b"12345678" {
         assert!(uart.interrupt(&wire));
         assert_eq!(uart.read(DR, &wire), byte.into());
     }
     assert!(!uart.interrupt(&wire));
-    assert_eq!(
-        (uart.read(FR, &wire) & FR_RXFE, uart.read(DR, &wire)),
-        (FR_RXFE, 0)
-    );
+    assert_eq!((uart.read(FR, &wire) & FR_RXFE, uart.read(DR, &wire)), (FR_RXFE, 0));
     assert_eq!(wire.taken.get(), 8);
 }
 
@@ -133,10 +108,7 @@ fn transmission_interrupts_when_the_fifo_has_drained() {
         uart.write(DR, u32::from(*byte), &wire);
     }
     assert_eq!(*wire.out.borrow(), b"ab");
-    assert_eq!(
-        uart.read(FR, &wire) & (FR_TXFF | FR_BUSY | FR_TXFE),
-        FR_TXFF | FR_BUSY
-    );
+    assert_eq!(uart.read(FR, &wire) & (FR_TXFF | FR_BUSY | FR_TXFE), FR_TXFF | FR_BUSY);
     assert!(!uart.interrupt(&wire));
     wire.room.set(7);
     uart.ready(&wire);

@@ -19,27 +19,11 @@ fn both_conduits_say_version_1_1() {
 fn features_tell_what_there_is() {
     let mut guest = Guest::v3();
     let mut features = |function: u32| guest.hvc(&[FEATURES.into(), function.into()]);
-    for there in [
-        VERSION,
-        CPU_SUSPEND_64,
-        CPU_OFF,
-        CPU_ON,
-        AFFINITY_INFO_64,
-        SYSTEM_RESET2,
-        SMCCC_VERSION,
-    ] {
+    for there in [VERSION, CPU_SUSPEND_64, CPU_OFF, CPU_ON, AFFINITY_INFO_64, SYSTEM_RESET2, SMCCC_VERSION] {
         assert_eq!(features(there), 0, "{there:#x}");
     }
     // CPU_OFF in 64 bits, MIGRATE, MIGRATE_INFO_UP_CPU, CPU_FREEZE, CPU_DEFAULT_SUSPEND, NODE_HW_STATE, SYSTEM_SUSPEND.
-    for not in [
-        0xc400_0002,
-        0x8400_0005,
-        0x8400_0007,
-        0x8400_000b,
-        0x8400_000c,
-        0x8400_000d,
-        0x8400_000e,
-    ] {
+    for not in [0xc400_0002, 0x8400_0005, 0x8400_0007, 0x8400_000b, 0x8400_000c, 0x8400_000d, 0x8400_000e] {
         assert_eq!(features(not), NOT_SUPPORTED, "{not:#x}");
         assert_eq!(guest_call(not), NOT_SUPPORTED, "{not:#x}");
     }
@@ -63,10 +47,7 @@ fn a_vcpu_is_started_once() {
     let mut second = guest.vm.vcpus[1].state.lock().clone();
     second.gprs.fill(7);
     assert!(guest.vm.prepare(1, &mut second, &guest.host));
-    assert_eq!(
-        (second.pc, second.gprs[0], second.gprs[1]),
-        (ENTRY + 0x100, 0x1234_5678_9abc_def0, 0)
-    );
+    assert_eq!((second.pc, second.gprs[0], second.gprs[1]), (ENTRY + 0x100, 0x1234_5678_9abc_def0, 0));
     assert_eq!(second.sys.mpidr, 1 << 31 | 1);
     assert_eq!(guest.hvc(&on), ALREADY_ON);
     assert_eq!(guest.hvc(&[AFFINITY_INFO.into(), 1, 0]), AFFINITY_ON);
@@ -78,35 +59,18 @@ fn a_vcpu_is_started_once() {
 fn the_32_bit_call_looks_at_32_bits() {
     let mut guest = Guest::v3();
     let junk = 0xdead_beef << 32;
-    assert_eq!(
-        guest.hvc(&[junk | u64::from(CPU_ON), junk | 1, junk | ENTRY, junk | 5]),
-        SUCCESS
-    );
-    assert_eq!(
-        guest.vm.power(1),
-        Some(VcpuPower::OnPending(Entry {
-            pc: ENTRY,
-            context: 5
-        }))
-    );
+    assert_eq!(guest.hvc(&[junk | u64::from(CPU_ON), junk | 1, junk | ENTRY, junk | 5]), SUCCESS);
+    assert_eq!(guest.vm.power(1), Some(VcpuPower::OnPending(Entry { pc: ENTRY, context: 5 })));
 }
 
 #[test]
 fn who_and_where_must_exist() {
     let mut guest = Guest::new(4, Version::V3);
     for target in [4, 0x100, 1 << 31 | 1, 1 << 32 | 1, u64::MAX] {
-        assert_eq!(
-            guest.hvc(&[CPU_ON_64.into(), target, ENTRY, 0]),
-            INVALID_PARAMETERS,
-            "{target:#x}"
-        );
+        assert_eq!(guest.hvc(&[CPU_ON_64.into(), target, ENTRY, 0]), INVALID_PARAMETERS, "{target:#x}");
     }
     for entry in [0x0900_0000, RAM - 4, RAM + RAM_SIZE, ENTRY + 1, u64::MAX] {
-        assert_eq!(
-            guest.hvc(&[CPU_ON_64.into(), 1, entry, 0]),
-            INVALID_ADDRESS,
-            "{entry:#x}"
-        );
+        assert_eq!(guest.hvc(&[CPU_ON_64.into(), 1, entry, 0]), INVALID_ADDRESS, "{entry:#x}");
     }
     assert_eq!(guest.vm.power(1), Some(VcpuPower::Off));
 }
@@ -122,15 +86,7 @@ fn two_at_once_start_a_vcpu_once() {
                 scope.spawn(move || {
                     let mut state = VcpuState::default();
                     state.gprs[..4].copy_from_slice(&[CPU_ON_64.into(), 3, ENTRY, caller as u64]);
-                    call(
-                        &Context {
-                            vm: &guest.vm,
-                            vcpu: caller,
-                            host: &guest.host,
-                        },
-                        &mut state,
-                        CPU_ON_64,
-                    );
+                    call(&Context { vm: &guest.vm, vcpu: caller, host: &guest.host }, &mut state, CPU_ON_64);
                     match state.gprs[0] as i64 {
                         SUCCESS => started.fetch_add(1, Ordering::Relaxed),
                         ON_PENDING => pending.fetch_add(1, Ordering::Relaxed),
@@ -151,15 +107,7 @@ fn off_and_on_again() {
     assert!(guest.vm.prepare(1, &mut second, &guest.host));
     second.gprs[0] = CPU_OFF.into();
     assert_eq!(
-        call(
-            &Context {
-                vm: &guest.vm,
-                vcpu: 1,
-                host: &guest.host
-            },
-            &mut second,
-            CPU_OFF
-        ),
+        call(&Context { vm: &guest.vm, vcpu: 1, host: &guest.host }, &mut second, CPU_OFF),
         Next::Stop
     );
     assert!(!guest.vm.prepare(1, &mut second, &guest.host));
@@ -184,38 +132,18 @@ fn without_any_vcpu_the_vm_is_off() {
 fn system_off_ends_this_vm_alone_and_once() {
     let (mut guest, other) = (Guest::v3(), Guest::v3());
     assert_eq!(guest.hvc_on(1, &[SYSTEM_OFF.into()]).1, Next::Power(Power::Off));
-    assert_eq!(
-        guest.hvc_on(0, &[SYSTEM_RESET.into()]).1,
-        Next::Stop,
-        "the first one decided"
-    );
+    assert_eq!(guest.hvc_on(0, &[SYSTEM_RESET.into()]).1, Next::Stop, "the first one decided");
     assert_eq!(guest.vm.phase(), Phase::Stopping(Power::Off));
     assert_eq!(other.vm.phase(), Phase::Running);
-    assert_eq!(
-        guest.hvc(&[CPU_ON.into(), 1, ENTRY, 0]),
-        DENIED,
-        "nobody starts while it stops"
-    );
-    guest.vm.boot(
-        Entry {
-            pc: ENTRY,
-            context: DTB,
-        },
-        &guest.host,
-    );
+    assert_eq!(guest.hvc(&[CPU_ON.into(), 1, ENTRY, 0]), DENIED, "nobody starts while it stops");
+    guest.vm.boot(Entry { pc: ENTRY, context: DTB }, &guest.host);
     assert_eq!(guest.vm.phase(), Phase::Running);
 }
 
 #[test]
 fn resets() {
-    assert_eq!(
-        Guest::v3().hvc_on(0, &[SYSTEM_RESET.into()]).1,
-        Next::Power(Power::Reset)
-    );
-    assert_eq!(
-        Guest::v3().hvc_on(0, &[SYSTEM_RESET2_64.into(), 0, 0]).1,
-        Next::Power(Power::Reset)
-    );
+    assert_eq!(Guest::v3().hvc_on(0, &[SYSTEM_RESET.into()]).1, Next::Power(Power::Reset));
+    assert_eq!(Guest::v3().hvc_on(0, &[SYSTEM_RESET2_64.into(), 0, 0]).1, Next::Power(Power::Reset));
     assert_eq!(Guest::v3().hvc(&[SYSTEM_RESET2.into(), 1]), INVALID_PARAMETERS);
     assert_eq!(Guest::v3().hvc(&[SYSTEM_RESET2.into(), 1 << 31]), NOT_SUPPORTED);
 }
@@ -226,31 +154,18 @@ fn suspend_is_a_wait() {
         let (result, next) = Guest::v3().hvc_on(0, &[CPU_SUSPEND_64.into(), power_state, ENTRY, 0]);
         assert_eq!((result, next), (SUCCESS, Next::Wait));
     }
-    assert_eq!(
-        Guest::v3().hvc(&[CPU_SUSPEND.into(), 1 << 26]),
-        INVALID_PARAMETERS
-    );
+    assert_eq!(Guest::v3().hvc(&[CPU_SUSPEND.into(), 1 << 26]), INVALID_PARAMETERS);
 }
 
 #[test]
 fn affinity_levels_are_nodes() {
     let mut guest = Guest::new(18, Version::V3);
-    assert_eq!(
-        guest.hvc(&[AFFINITY_INFO_64.into(), 0x01, 1]),
-        AFFINITY_ON,
-        "vCPU 0 is in that cluster"
-    );
+    assert_eq!(guest.hvc(&[AFFINITY_INFO_64.into(), 0x01, 1]), AFFINITY_ON, "vCPU 0 is in that cluster");
     assert_eq!(guest.hvc(&[AFFINITY_INFO_64.into(), 0x100, 1]), AFFINITY_OFF);
     assert_eq!(guest.hvc(&[CPU_ON_64.into(), 0x101, ENTRY, 0]), SUCCESS);
-    assert_eq!(
-        guest.hvc(&[AFFINITY_INFO_64.into(), 0x100, 1]),
-        AFFINITY_ON_PENDING
-    );
+    assert_eq!(guest.hvc(&[AFFINITY_INFO_64.into(), 0x100, 1]), AFFINITY_ON_PENDING);
     assert_eq!(guest.hvc(&[AFFINITY_INFO_64.into(), 0, 3]), AFFINITY_ON);
     for (target, level) in [(0x200, 0), (0x200, 1), (0, 4), (1 << 31, 0)] {
-        assert_eq!(
-            guest.hvc(&[AFFINITY_INFO_64.into(), target, level]),
-            INVALID_PARAMETERS
-        );
+        assert_eq!(guest.hvc(&[AFFINITY_INFO_64.into(), target, level]), INVALID_PARAMETERS);
     }
 }

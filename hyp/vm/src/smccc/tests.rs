@@ -13,12 +13,7 @@ fn registers_beyond_the_results_are_preserved() {
         *register = 0x1000 + n as u64;
     }
     let before = guest.state.clone();
-    for function in [
-        VERSION.into(),
-        ARCH_FEATURES.into(),
-        PV_TIME_ST.into(),
-        FUNCTION_OF_NOBODY,
-    ] {
+    for function in [VERSION.into(), ARCH_FEATURES.into(), PV_TIME_ST.into(), FUNCTION_OF_NOBODY] {
         guest.hvc(&[function]);
         assert_eq!(guest.state.gprs[1..], before.gprs[1..], "{function:#x}");
     }
@@ -44,10 +39,7 @@ fn the_unknown_is_not_supported() {
 fn versions_and_features() {
     let mut guest = Guest::v3();
     assert_eq!(guest.hvc(&[VERSION.into()]), 0x1_0002);
-    assert_eq!(
-        guest.hvc(&[vendor::CALL_REVISION.into()]),
-        vendor::REVISION_MAJOR.into()
-    );
+    assert_eq!(guest.hvc(&[vendor::CALL_REVISION.into()]), vendor::REVISION_MAJOR.into());
     assert_eq!(guest.state.gprs[1], vendor::REVISION_MINOR.into());
     for workaround in [ARCH_WORKAROUND_1, ARCH_WORKAROUND_2, ARCH_WORKAROUND_3] {
         for (known, feature, call) in [(-1, -1, -1), (0, 0, 0), (1, 1, 0)] {
@@ -65,10 +57,7 @@ fn stolen_time_has_a_record_for_each_vcpu() {
     let mut guest = Guest::v3();
     assert_eq!(guest.hvc(&[PV_TIME_FEATURES.into(), PV_TIME_ST.into()]), -1);
     assert_eq!(guest.hvc(&[PV_TIME_ST.into()]), -1);
-    let mut guest = Guest::with(Config {
-        stolen_time: Some(0x4100_0000),
-        ..config(2, Version::V3)
-    });
+    let mut guest = Guest::with(Config { stolen_time: Some(0x4100_0000), ..config(2, Version::V3) });
     assert_eq!(guest.hvc(&[ARCH_FEATURES.into(), PV_TIME_FEATURES.into()]), 0);
     assert_eq!(guest.hvc(&[PV_TIME_FEATURES.into(), PV_TIME_ST.into()]), 0);
     assert_eq!(guest.hvc(&[PV_TIME_FEATURES.into(), VERSION.into()]), -1);
@@ -82,11 +71,7 @@ fn write(guest: &mut Guest, text: &[u8]) -> i64 {
     let mut bytes = [0; 48];
     bytes[..text.len()].copy_from_slice(text);
     let mut args = vec![u64::from(vendor::CONSOLE_WRITE), text.len() as u64];
-    args.extend(
-        bytes
-            .chunks(8)
-            .map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())),
-    );
+    args.extend(bytes.chunks(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())));
     guest.hvc(&args)
 }
 
@@ -110,20 +95,12 @@ fn console_writes_take_what_there_is_room_for() {
 fn console_reads_return_and_give_credit() {
     let mut guest = Guest::v3();
     assert_eq!(guest.hvc(&[vendor::CONSOLE_READ.into()]), 0);
-    guest
-        .vm
-        .console_input(b"0123456789abcdefghijklmnopq", &guest.host);
+    guest.vm.console_input(b"0123456789abcdefghijklmnopq", &guest.host);
     assert_eq!(guest.hvc(&[vendor::CONSOLE_READ.into()]), 24);
-    let bytes: Vec<u8> = guest.state.gprs[1..4]
-        .iter()
-        .flat_map(|register| register.to_le_bytes())
-        .collect();
+    let bytes: Vec<u8> = guest.state.gprs[1..4].iter().flat_map(|register| register.to_le_bytes()).collect();
     assert_eq!(bytes, b"0123456789abcdefghijklmn");
     assert_eq!(guest.hvc(&[vendor::CONSOLE_READ.into()]), 3);
-    assert_eq!(
-        guest.state.gprs[1..4],
-        [u64::from_le_bytes(*b"opq\0\0\0\0\0"), 0, 0]
-    );
+    assert_eq!(guest.state.gprs[1..4], [u64::from_le_bytes(*b"opq\0\0\0\0\0"), 0, 0]);
     assert_eq!(guest.host.set(|m| m.taken), 27);
 }
 
@@ -133,10 +110,7 @@ fn console_events_hold_the_line_while_they_last() {
     assert_eq!(guest.hvc(&[vendor::CONSOLE_EVENTS.into(), 4]), -3);
     guest.vm.console_input(b"x", &guest.host);
     assert!(!guest.pending(33), "nobody asked");
-    assert_eq!(
-        guest.hvc(&[vendor::CONSOLE_EVENTS.into(), vendor::CONSOLE_EVENT_RX]),
-        0
-    );
+    assert_eq!(guest.hvc(&[vendor::CONSOLE_EVENTS.into(), vendor::CONSOLE_EVENT_RX]), 0);
     assert!(guest.pending(33));
     guest.hvc(&[vendor::CONSOLE_READ.into()]);
     assert!(!guest.pending(33));

@@ -33,10 +33,7 @@ fn what_is_not_there_is_undefined() {
         let mut guest = Guest::v3();
         guest.state.sys.vbar = RAM;
         assert_eq!(guest.mrs(reg), None);
-        assert_eq!(
-            (guest.state.pc, guest.state.sys.elr, guest.state.sys.esr),
-            (RAM + 0x200, ENTRY, 1 << 25)
-        );
+        assert_eq!((guest.state.pc, guest.state.sys.elr, guest.state.sys.esr), (RAM + 0x200, ENTRY, 1 << 25));
         assert_eq!(guest.msr(reg, 1), None);
     }
 }
@@ -128,11 +125,7 @@ fn set_way_maintenance_cleans_at_the_first_one_and_when_caches_switch() {
     assert_eq!(guest.msr(CISW, 1 << 6), RESUME, "the other sets are done");
     assert_eq!(guest.msr(TTBR0, 0x4123_4000), RESUME);
     assert_eq!(guest.state.sys.ttbr0, 0x4123_4000);
-    assert_eq!(
-        guest.msr(SCTLR_EL1, 0x30d0_0801),
-        RESUME,
-        "the MMU without caches"
-    );
+    assert_eq!(guest.msr(SCTLR_EL1, 0x30d0_0801), RESUME, "the MMU without caches");
     assert_eq!(guest.msr(SCTLR_EL1, ON), clean);
     assert_eq!((guest.state.sys.sctlr, guest.state.hcr), (ON, 0), "no more traps");
 

@@ -19,11 +19,7 @@ fn the_counter_is_the_vms() {
     guest.vm.set_cntvoff(400);
     assert_eq!(guest.mrs(CNTPCT), Some(600));
     guest.vm.set_cntvoff(0u64.wrapping_sub(400));
-    assert_eq!(
-        guest.mrs(CNTPCT),
-        Some(1400),
-        "a VM that came from elsewhere may be ahead"
-    );
+    assert_eq!(guest.mrs(CNTPCT), Some(1400), "a VM that came from elsewhere may be ahead");
 }
 
 #[test]
@@ -80,19 +76,11 @@ fn control_keeps_two_bits() {
 fn the_virtual_timer_wakes_a_vcpu_that_waits() {
     let guest = at(0);
     guest.vm.set_cntvoff(100);
-    let timer = |cntv_ctl, cntv_cval| VTimer {
-        cntv_ctl,
-        cntv_cval,
-        ..VTimer::default()
-    };
+    let timer = |cntv_ctl, cntv_cval| VTimer { cntv_ctl, cntv_cval, ..VTimer::default() };
     assert_eq!(virtual_deadline(&guest.vm, &timer(ENABLE, 5)), Some(105));
     assert_eq!(virtual_deadline(&guest.vm, &timer(ENABLE | IMASK, 5)), None);
     assert_eq!(virtual_deadline(&guest.vm, &timer(0, 5)), None);
-    assert_eq!(
-        virtual_deadline(&guest.vm, &timer(ENABLE, u64::MAX)),
-        Some(u64::MAX),
-        "no wrap"
-    );
+    assert_eq!(virtual_deadline(&guest.vm, &timer(ENABLE, u64::MAX)), Some(u64::MAX), "no wrap");
     guest.vm.set_cntvoff(0u64.wrapping_sub(100));
     assert_eq!(virtual_deadline(&guest.vm, &timer(ENABLE, 5)), Some(0), "no wrap");
 }
@@ -102,13 +90,7 @@ fn a_reset_disarms() {
     let mut guest = at(1000);
     guest.msr(CVAL, 5000);
     guest.msr(CTL, ENABLE);
-    guest.vm.boot(
-        crate::Entry {
-            pc: crate::testing::ENTRY,
-            context: 0,
-        },
-        &guest.host,
-    );
+    guest.vm.boot(crate::Entry { pc: crate::testing::ENTRY, context: 0 }, &guest.host);
     assert!(guest.vm.prepare(0, &mut guest.state, &guest.host));
     assert_eq!(guest.host.set(|m| m.timer), None);
     guest.host.set(|m| m.counter = 6000);

@@ -36,13 +36,7 @@ fn only_what_is_on_runs() {
     let mut state = VcpuState::default();
     assert_eq!(vm.phase(), Phase::Created);
     assert!(!vm.prepare(0, &mut state, &host));
-    vm.boot(
-        Entry {
-            pc: ENTRY,
-            context: DTB,
-        },
-        &host,
-    );
+    vm.boot(Entry { pc: ENTRY, context: DTB }, &host);
     assert!(vm.prepare(0, &mut state, &host));
     assert!(!vm.prepare(1, &mut state, &host));
     assert!(!vm.prepare(7, &mut state, &host));
@@ -60,31 +54,18 @@ fn a_reboot_starts_again_with_reset_devices() {
     guest.store(0x0800_0000, 3);
     guest.vm.console_input(b"typed early", &guest.host);
     guest.vm.stop(Power::Reset);
-    guest.vm.boot(
-        Entry {
-            pc: ENTRY + 4,
-            context: 7,
-        },
-        &guest.host,
-    );
+    guest.vm.boot(Entry { pc: ENTRY + 4, context: 7 }, &guest.host);
     assert!(guest.vm.prepare(0, &mut guest.state, &guest.host));
     assert_eq!((guest.state.pc, guest.state.gprs[0]), (ENTRY + 4, 7));
     assert_eq!(guest.load(0x0900_0030), 0x300);
     assert_eq!(guest.load(0x0800_0000) & 3, 0);
-    assert_eq!(
-        guest.load(0x0900_0000),
-        u64::from(b't'),
-        "its sender holds the credit for what was typed"
-    );
+    assert_eq!(guest.load(0x0900_0000), u64::from(b't'), "its sender holds the credit for what was typed");
 }
 
 #[test]
 fn bad_configurations_are_refused() {
     assert_eq!(Vm::new(config(9, Version::V2)).err(), Some(BadVm::Gic));
     let overlap = RAM + 0x1000..RAM + 0x2000;
-    let bad = Config {
-        mapped: vec![overlap.clone()],
-        ..config(1, Version::V3)
-    };
+    let bad = Config { mapped: vec![overlap.clone()], ..config(1, Version::V3) };
     assert_eq!(Vm::new(bad).err(), Some(BadVm::Map(BadMap { region: overlap })));
 }

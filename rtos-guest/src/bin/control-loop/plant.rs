@@ -21,22 +21,13 @@ impl Pid {
 
     /// With these gains.
     pub const fn new(proportional: i32, integral: i32, derivative: i32) -> Self {
-        Self {
-            proportional,
-            integral,
-            derivative,
-            sum: 0,
-            last: 0,
-        }
+        Self { proportional, integral, derivative, sum: 0, last: 0 }
     }
 
     /// The actuator's value for this measurement.
     pub fn step(&mut self, setpoint: i32, measured: i32) -> i32 {
         let error = setpoint.saturating_sub(measured);
-        self.sum = self
-            .sum
-            .saturating_add(multiply(self.integral, error))
-            .clamp(-Self::LIMIT, Self::LIMIT);
+        self.sum = self.sum.saturating_add(multiply(self.integral, error)).clamp(-Self::LIMIT, Self::LIMIT);
         let change = measured.wrapping_sub(self.last);
         self.last = measured;
         multiply(self.proportional, error)

@@ -25,12 +25,7 @@ struct Record {
 
 impl Record {
     const fn new(period: Duration) -> Self {
-        Self {
-            period,
-            lateness: Histogram::new(),
-            misses: 0,
-            output: 0,
-        }
+        Self { period, lateness: Histogram::new(), misses: 0, output: 0 }
     }
 }
 
@@ -68,20 +63,10 @@ struct Summary<'a>(&'a Record);
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Record {
-            period,
-            lateness,
-            misses,
-            ..
-        } = self.0;
+        let Record { period, lateness, misses, .. } = self.0;
         let [min, p50] = [lateness.min(), lateness.quantile(500)].map(|d| d.as_nanos());
         let [p99, max] = [lateness.quantile(990), lateness.max()].map(|d| d.as_nanos());
-        write!(
-            f,
-            "period={}us n={} min={min}ns p50={p50}ns ",
-            period.as_micros(),
-            lateness.count()
-        )?;
+        write!(f, "period={}us n={} min={min}ns p50={p50}ns ", period.as_micros(), lateness.count())?;
         write!(f, "p99={p99}ns max={max}ns misses={misses}")?;
         match time::stolen() {
             Some(stolen) => write!(f, " stolen={}us", stolen.as_micros()),
@@ -94,8 +79,6 @@ struct Buckets<'a>(&'a Histogram);
 
 impl fmt::Display for Buckets<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .buckets()
-            .try_for_each(|(end, count)| write!(f, " <={}ns:{count}", end.as_nanos()))
+        self.0.buckets().try_for_each(|(end, count)| write!(f, " <={}ns:{count}", end.as_nanos()))
     }
 }

@@ -91,12 +91,7 @@ pub fn wfi() {
     everywhere(|index| {
         for round in 0..SLEEPS {
             let before = fired(index);
-            let due = time::ticks()
-                + if round < 2 {
-                    0
-                } else {
-                    time::micros(1_000 * round as u64)
-                };
+            let due = time::ticks() + if round < 2 { 0 } else { time::micros(1_000 * round as u64) };
             time::arm(round % 2 == 1, Some(due));
             cpu::wait(|| fired(index) != before);
             if time::ticks() < due {
@@ -143,10 +138,7 @@ pub fn spis() {
         }
         let share = if spread { SPIS / vcpus } else { SPIS };
         check.equal("SPIs of vCPU 0", taken[0], share);
-        check.holds(
-            "every vCPU has its share",
-            !spread || taken[..vcpus].iter().all(|&n| n == share),
-        );
+        check.holds("every vCPU has its share", !spread || taken[..vcpus].iter().all(|&n| n == share));
         check.equal("different SPIs", seen.count_ones() as usize, SPIS);
     }
     check.verdict();
@@ -162,30 +154,17 @@ pub fn split() {
         check.equal("SPIs", ORDERED.load(Ordering::Acquire), expected);
     };
     ORDERED.store(0, Ordering::Release);
-    range
-        .clone()
-        .for_each(|intid| gic::enable_spi(intid, 0, 0x80, true));
+    range.clone().for_each(|intid| gic::enable_spi(intid, 0, 0x80, true));
     gic::set_split(true);
     range.clone().for_each(gic::set_pending);
     count(&mut check, ACTIVE);
-    check.equal(
-        "active SPIs",
-        range.clone().filter(|&intid| gic::is_active(intid)).count(),
-        ACTIVE,
-    );
+    check.equal("active SPIs", range.clone().filter(|&intid| gic::is_active(intid)).count(), ACTIVE);
     range.clone().for_each(gic::set_pending);
     count(&mut check, ACTIVE);
-    range
-        .clone()
-        .rev()
-        .for_each(|intid| gic::deactivate(intid as u32));
+    range.clone().rev().for_each(|intid| gic::deactivate(intid as u32));
     count(&mut check, 2 * ACTIVE);
     range.clone().for_each(|intid| gic::deactivate(intid as u32));
-    check.equal(
-        "still active",
-        range.clone().filter(|&intid| gic::is_active(intid)).count(),
-        0,
-    );
+    check.equal("still active", range.clone().filter(|&intid| gic::is_active(intid)).count(), 0);
     gic::set_split(false);
     check.verdict();
 }
@@ -218,19 +197,13 @@ fn odd_targets(check: &mut Check) {
     const SGI: u32 = 14;
     let [nobody, all, others]: [&[u64]; 3] = if gic::v3() {
         // An empty list; vCPUs beyond the last; another Aff1; another Aff3 and Aff2.
-        [
-            &[0, 0xff00, 1 << 16 | 0xffff, 1 << 48 | 1 << 32 | 0xffff],
-            &[0xffff],
-            &[1 << 40],
-        ]
+        [&[0, 0xff00, 1 << 16 | 0xffff, 1 << 48 | 1 << 32 | 0xffff], &[0xffff], &[1 << 40]]
     } else {
         [&[0, 0xf0 << 16], &[0xff << 16], &[1 << 24]]
     };
     let shift = if gic::v3() { 24 } else { 0 };
     for (targets, here, elsewhere) in [(nobody, 0, 0), (all, 1, 1), (others, 1, 2)] {
-        targets
-            .iter()
-            .for_each(|target| gic::send_sgi_raw(target | u64::from(SGI) << shift));
+        targets.iter().for_each(|target| gic::send_sgi_raw(target | u64::from(SGI) << shift));
         for index in 0..cpu::online() {
             let expected = if index == 0 { here } else { elsewhere };
             time::spin(PATIENCE, || received(index, SGI) >= expected);

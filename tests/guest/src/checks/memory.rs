@@ -20,10 +20,7 @@ pub fn memory() {
     let words = || SPARE.step_by(8).map(|at| at as *mut u64);
     if !DIRTY.swap(true, Ordering::AcqRel) {
         // SAFETY: aligned words of RAM that nothing else uses.
-        check.holds(
-            "RAM is zero at first",
-            words().all(|word| unsafe { word.read_volatile() } == 0),
-        );
+        check.holds("RAM is zero at first", words().all(|word| unsafe { word.read_volatile() } == 0));
     }
     for word in words() {
         // SAFETY: as above.

@@ -15,33 +15,14 @@ pub fn psci() {
     let entry = 0x4008_0000;
     for conduit in [Conduit::Hvc, Conduit::Smc] {
         let mut answers = |what: &str, function, arguments, expected| {
-            check.equal(
-                what,
-                (conduit, call(conduit, function, arguments)),
-                (conduit, expected),
-            );
+            check.equal(what, (conduit, call(conduit, function, arguments)), (conduit, expected));
         };
         answers("version", psci::VERSION, [0; 3], 0x1_0001);
-        answers(
-            "features of CPU_ON",
-            psci::FEATURES,
-            [psci::CPU_ON.into(), 0, 0],
-            psci::SUCCESS,
-        );
-        answers(
-            "features of nothing",
-            psci::FEATURES,
-            [0x8400_001f, 0, 0],
-            psci::NOT_SUPPORTED,
-        );
+        answers("features of CPU_ON", psci::FEATURES, [psci::CPU_ON.into(), 0, 0], psci::SUCCESS);
+        answers("features of nothing", psci::FEATURES, [0x8400_001f, 0, 0], psci::NOT_SUPPORTED);
         answers("an unknown function", 0x8400_dead, [0; 3], psci::NOT_SUPPORTED);
         answers("migration", psci::MIGRATE_INFO_TYPE, [0; 3], 2);
-        answers(
-            "an unknown vCPU",
-            psci::CPU_ON,
-            [0x1234_5600, entry, 0],
-            psci::INVALID_PARAMETERS,
-        );
+        answers("an unknown vCPU", psci::CPU_ON, [0x1234_5600, entry, 0], psci::INVALID_PARAMETERS);
         answers(
             "a vCPU beyond the last",
             psci::CPU_ON,
@@ -50,12 +31,7 @@ pub fn psci() {
         );
         answers("this vCPU", psci::CPU_ON, [0, entry, 0], psci::ALREADY_ON);
         answers("what is on", psci::AFFINITY_INFO, [0; 3], psci::SUCCESS);
-        answers(
-            "what there is not",
-            psci::AFFINITY_INFO,
-            [0xff00, 0, 0],
-            psci::INVALID_PARAMETERS,
-        );
+        answers("what there is not", psci::AFFINITY_INFO, [0xff00, 0, 0], psci::INVALID_PARAMETERS);
     }
     smc_is_skipped_once(&mut check);
     check.verdict();
@@ -104,11 +80,7 @@ pub fn power() {
     let due = time::ticks() + time::micros(1_000);
     time::arm(false, Some(due));
     while time::ticks() < due {
-        check.equal(
-            "CPU_SUSPEND to a standby",
-            hvc(psci::CPU_SUSPEND, [0; 3]),
-            psci::SUCCESS,
-        );
+        check.equal("CPU_SUSPEND to a standby", hvc(psci::CPU_SUSPEND, [0; 3]), psci::SUCCESS);
     }
     time::arm(false, None);
     cpu::set_masked(false);

@@ -18,25 +18,15 @@ const TYPER: usize = 0x4;
 pub fn faults() {
     let mut check = Check::new("faults");
     for at in [HOLE, BELOW_RAM, ABOVE_RAM] {
-        let fault = Some(Fault {
-            class: DATA_ABORT,
-            address: at as u64,
-        });
+        let fault = Some(Fault { class: DATA_ABORT, address: at as u64 });
         check.equal("a load from nowhere", probe(|| read(at)), fault);
         check.equal("a store to nowhere", probe(|| write(at, 1)), fault);
     }
     for at in [HOLE, BELOW_RAM] {
-        let fault = Some(Fault {
-            class: INSTRUCTION_ABORT,
-            address: at as u64,
-        });
+        let fault = Some(Fault { class: INSTRUCTION_ABORT, address: at as u64 });
         check.equal("a jump to nowhere", probe(|| jump(at)), fault);
     }
-    check.equal(
-        "a jump to a device",
-        class_of(|| jump(UART)),
-        Some(INSTRUCTION_ABORT),
-    );
+    check.equal("a jump to a device", class_of(|| jump(UART)), Some(INSTRUCTION_ABORT));
     check.equal(
         "a misaligned load from a device",
         class_of(|| read(distributor(TYPER + 1))),
@@ -48,11 +38,7 @@ pub fn faults() {
     base = distributor(TYPER);
     // SAFETY: reads GICD_TYPER.
     unsafe { asm!("ldr {:w}, [{}], #4", out(reg) loaded, inout(reg) base, options(nostack)) };
-    check.equal(
-        "a load with write-back",
-        (loaded, base),
-        (typer, distributor(TYPER + 4)),
-    );
+    check.equal("a load with write-back", (loaded, base), (typer, distributor(TYPER + 4)));
     let (first, second): (u32, u32);
     // SAFETY: reads GICD_TYPER and GICD_IIDR.
     unsafe {
@@ -63,19 +49,13 @@ pub fn faults() {
     // SAFETY: a load from a device, which at the worst faults.
     let exclusive =
         class_of(|| unsafe { asm!("ldxr {:w}, [{}]", out(reg) _, in(reg) base, options(nostack)) });
-    check.holds(
-        "an exclusive load works or faults",
-        matches!(exclusive, None | Some(DATA_ABORT)),
-    );
+    check.holds("an exclusive load works or faults", matches!(exclusive, None | Some(DATA_ABORT)));
     // SAFETY: HCR_EL2 is not this exception level's.
     let el2 = class_of(|| unsafe { asm!("mrs {}, hcr_el2", out(reg) _, options(nostack)) });
     check.equal("a register of EL2", el2, Some(UNDEFINED));
     // SAFETY: a register of the implementation's: nothing, or undefined.
     let implementation = class_of(|| unsafe { asm!("msr s3_1_c15_c2_0, xzr", options(nostack)) });
-    check.holds(
-        "an implementation's register",
-        matches!(implementation, None | Some(UNDEFINED)),
-    );
+    check.holds("an implementation's register", matches!(implementation, None | Some(UNDEFINED)));
     check.verdict();
 }
 
@@ -99,19 +79,11 @@ pub fn ids() {
     let mut check = Check::new("ids");
     let hidden: [(&str, u64, &[u32]); 4] = [
         // EL2, EL3, RAS, SVE, MPAM, AMU.
-        (
-            "ID_AA64PFR0_EL1",
-            id_register!("id_aa64pfr0_el1"),
-            &[8, 12, 28, 32, 40, 44],
-        ),
+        ("ID_AA64PFR0_EL1", id_register!("id_aa64pfr0_el1"), &[8, 12, 28, 32, 40, 44]),
         // MTE, SME.
         ("ID_AA64PFR1_EL1", id_register!("id_aa64pfr1_el1"), &[8, 24]),
         // The PMU, trace, SPE, TRBE.
-        (
-            "ID_AA64DFR0_EL1",
-            id_register!("id_aa64dfr0_el1"),
-            &[4, 8, 32, 44],
-        ),
+        ("ID_AA64DFR0_EL1", id_register!("id_aa64dfr0_el1"), &[4, 8, 32, 44]),
         // Unallocated.
         (
             "S3_0_C0_C7_7",
@@ -124,10 +96,7 @@ pub fn ids() {
             check.equal(name, (shift, value >> shift & 0xf), (shift, 0));
         }
     }
-    check.holds(
-        "at most 40 bits of physical address",
-        id_register!("id_aa64mmfr0_el1") & 0xf <= 2,
-    );
+    check.holds("at most 40 bits of physical address", id_register!("id_aa64mmfr0_el1") & 0xf <= 2);
 
     // SAFETY: reads a register.
     let pmu = class_of(|| unsafe { asm!("mrs {}, pmcr_el0", out(reg) _, options(nostack)) });
@@ -167,10 +136,7 @@ pub fn registers() {
             check.equal("GICR", (offset, reads(redistributor(0, offset))), (offset, None));
         }
         let beyond = class_of(|| read(redistributor(8, 8)));
-        check.holds(
-            "beyond the last redistributor",
-            matches!(beyond, None | Some(DATA_ABORT)),
-        );
+        check.holds("beyond the last redistributor", matches!(beyond, None | Some(DATA_ABORT)));
     }
     check.verdict();
 }
