@@ -13,7 +13,7 @@ use qemu::{Board, Config, Ending, Gic, HYPERVISOR, Observer, Outcome, Run, Step,
 use sha2::{Digest, Sha256};
 
 /// How long a run may take on the host's clock: several times what it takes on two cores.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// What the tests work with, found or built beforehand.
 pub struct Lab<'a> {
