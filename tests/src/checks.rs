@@ -15,13 +15,14 @@ const CHECKS: [&str; 11] =
     ["faults", "ids", "registers", "psci", "power", "memory", "wfi", "spis", "split", "sgis", "fp"];
 
 pub fn tests() -> Vec<Test> {
-    let bodies: [(&str, Body); 6] = [
+    let bodies: [(&str, Body); 7] = [
         ("platform", platform),
         ("timer", timer),
         ("sgis_and_fp_on_two_cpus", overcommitted),
         ("input", input),
         ("reset", reset),
         ("off", off),
+        ("crash", crash),
     ];
     let mut tests = Vec::new();
     for (what, body) in bodies {
@@ -137,5 +138,16 @@ fn off(setup: Setup) -> Result<()> {
         script.extend(check("other", command)?);
     }
     script.extend([send("other", "off"), until(HYPERVISOR, "^all VMs have stopped$")?]);
+    setup.run_to_status(script, 0).map(drop)
+}
+
+/// A VM that cannot go on, because the very vector of its fault faults, is stopped alone, with a line that says where.
+fn crash(setup: Setup) -> Result<()> {
+    let mut script = vec![ready("checks")?, ready("other")?, send("checks", "crash")];
+    script.push(until(HYPERVISOR, "^vm checks: vCPU 0 at 0xb000200 cannot go on .*: stopped$")?);
+    for command in ["sgis", "wfi"] {
+        script.extend(check("other", command)?);
+    }
+    script.push(send("other", "off"));
     setup.run_to_status(script, 0).map(drop)
 }

@@ -21,7 +21,7 @@ fn run(lab: &Lab<'_>, _: &str) -> Result<()> {
     let output = lab.xtask(&[
         "run",
         "--timeout",
-        "240",
+        "120",
         "--until",
         "linux:~ #",
         "--send",

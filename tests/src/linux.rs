@@ -9,7 +9,7 @@ use crate::Test;
 use crate::lab::{Lab, Setup, send, until};
 
 /// Seconds for a run in which Linux boots.
-const TIMEOUT: u64 = 240;
+const TIMEOUT: u64 = 120;
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();

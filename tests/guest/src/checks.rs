@@ -46,6 +46,7 @@ pub fn main() -> ! {
             "psci" => power::psci(),
             "power" => power::power(),
             "spin" => set_busy(),
+            "crash" => traps::crash(),
             "off" => _ = psci::call(Conduit::Hvc, psci::SYSTEM_OFF, [0; 3]),
             "reset" => _ = psci::call(Conduit::Smc, psci::SYSTEM_RESET, [0; 3]),
             "" => {}

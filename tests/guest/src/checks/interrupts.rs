@@ -26,7 +26,7 @@ const SPIS: usize = 64;
 const ACTIVE: usize = 20;
 const TIMER_ROUNDS: usize = 20;
 const SLEEPS: usize = 10;
-const SGI_ROUNDS: u32 = 20;
+const SGI_ROUNDS: u32 = 10;
 /// The longest that something may take that is to happen at once, µs: vCPUs may have to wait for a CPU.
 const PATIENCE: u64 = 10_000_000;
 /// How long it takes to believe that something does not happen, µs.

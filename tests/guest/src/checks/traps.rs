@@ -59,6 +59,13 @@ pub fn faults() {
     check.verdict();
 }
 
+/// Loses the vectors, then needs them: no guest can go on from there.
+pub fn crash() {
+    // SAFETY: there is nothing left to be unsafe for.
+    unsafe { asm!("msr vbar_el1, {}", "isb", in(reg) HOLE, options(nostack)) };
+    jump(HOLE);
+}
+
 /// Calls what is no code: the fault returns here.
 fn jump(at: usize) {
     // SAFETY: the fetch faults, and the handler goes on at the return address.
