@@ -144,7 +144,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         ram: Ram { regions: ram, bundle: bundle_bytes },
         dirty,
         power: TicketMutex::new(board.and_then(|board| devices.power(board.power))),
-        semihosting: platform.bootargs.split_ascii_whitespace().any(|word| word == "semihosting"),
+        semihosting: platform.bootargs.split_ascii_whitespace().any(|word| matches!(word, "semihosting" | "console=mux" | "console=lockstep")),
         gic,
     });
     init_cpu(machine, 0);
@@ -343,7 +343,6 @@ impl Builder<'_> {
             stolen_time: None,
         })
         .map_err(VmError::Vm)?;
-        let work = Work::new(slot).ok_or(VmError::NoWork)?;
         let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
         let mut mmu = Mmu::new(self.tables);
         let mut stage2 = Stage2::new(&mut mmu, VmId(slot as u8), vmid).map_err(VmError::Stage2)?;
@@ -364,6 +363,8 @@ impl Builder<'_> {
                 .add(VcpuId(first + vcpu), class(&config.schedule), affinity)
                 .map_err(VmError::Scheduler)?;
         }
+        // Last, since it is not given back: the next VM has the same slot if this one is refused.
+        let work = Work::new(slot).ok_or(VmError::NoWork)?;
         Ok(Guest::new(slot, vm, config, first, stage2, work))
     }
 
