@@ -26,16 +26,28 @@ fn cargo_test(filter: &str) -> Result<Counts> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start cargo")?;
-    let mut counts = Counts::default();
+    let (mut counts, mut unfinished) = (Counts::default(), 0);
     for line in BufReader::new(child.stdout.take().context("no pipe")?).lines() {
         let line = line.context("cannot read what cargo says")?;
         println!("{line}");
-        counts += summary(&line).unwrap_or_default();
+        unfinished += u32::from(begins(&line));
+        if let Some(result) = summary(&line) {
+            counts += result;
+            unfinished = u32::saturating_sub(unfinished, 1);
+        }
     }
+    // A test program that died has not counted its failure.
+    counts.failed += unfinished;
     if !child.wait().context("cannot wait for cargo")?.success() && counts.failed == 0 {
         counts.failed = 1;
     }
     Ok(counts)
+}
+
+/// Whether this is a test program's first line, such as `running 3 tests`.
+fn begins(line: &str) -> bool {
+    let count = line.strip_prefix("running ").and_then(|rest| rest.split_once(" test"));
+    count.is_some_and(|(count, rest)| count.parse::<u32>().is_ok() && matches!(rest, "" | "s"))
 }
 
 /// The numbers in a test program's last line.
@@ -51,6 +63,12 @@ fn summary(line: &str) -> Option<Counts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_line_is_known() {
+        assert!(begins("running 1 test") && begins("running 12 tests"));
+        assert!(!begins("running out of tests") && !begins("test running 1 test"));
+    }
 
     #[test]
     fn a_summary_is_counted_and_nothing_else() {
