@@ -79,10 +79,8 @@ impl Map {
         let guards = (0..MAX_CPUS).map(|i| STACKS.guard(i)).chain(WORK_STACKS.guards());
         // Both sets lie behind all data, in ascending order each; the linker script decides which comes first.
         let mut sorted = [0usize; MAX_CPUS + crate::work::MAX_WORK];
-        let mut n = 0;
-        for guard in guards {
-            sorted[n] = guard;
-            n += 1;
+        for (slot, guard) in sorted.iter_mut().zip(guards) {
+            *slot = guard;
         }
         sorted.sort_unstable();
         for guard in sorted {

@@ -144,7 +144,10 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         ram: Ram { regions: ram, bundle: bundle_bytes },
         dirty,
         power: TicketMutex::new(board.and_then(|board| devices.power(board.power))),
-        semihosting: platform.bootargs.split_ascii_whitespace().any(|word| matches!(word, "semihosting" | "console=mux" | "console=lockstep")),
+        semihosting: platform
+            .bootargs
+            .split_ascii_whitespace()
+            .any(|word| matches!(word, "semihosting" | "console=mux" | "console=lockstep")),
         gic,
     });
     init_cpu(machine, 0);
