@@ -94,7 +94,14 @@ pub(crate) fn read(buffer: &mut [u8]) -> usize {
                     .take((result[0] as i64).clamp(0, CONSOLE_READ_MAX as i64) as usize);
                 input.extend(bytes);
             }
-            buffer.iter_mut().map_while(|place| Some(*place = input.pop_front()?)).count()
+            let mut read = 0;
+            while read < buffer.len()
+                && let Some(byte) = input.pop_front()
+            {
+                buffer[read] = byte;
+                read += 1;
+            }
+            read
         }
         Device::Pl011(uart) => {
             let mut read = 0;
