@@ -65,10 +65,7 @@ pub fn wait_for_interrupt() {
     aarch64_cpu::asm::wfi();
 }
 
-/// A hint in a loop that waits for another CPU.
-pub fn relax() {
-    core::hint::spin_loop();
-}
+pub use lock::relax;
 
 /// Sleeps for ever with interrupts masked.
 pub fn park() -> ! {

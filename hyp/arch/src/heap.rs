@@ -7,7 +7,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use linked_list_allocator::Heap;
-use spin::mutex::TicketMutex;
+use lock::TicketMutex;
 
 use crate::cpu;
 

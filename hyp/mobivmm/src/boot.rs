@@ -15,8 +15,8 @@ use drivers::board::{self, Board};
 use drivers::devices::Devices;
 use drivers::gic::Gic;
 use drivers::platform::{self, Platform};
+use lock::TicketMutex;
 use sched::{AddError, Class, CpuId, CpuSet, Scheduler, VcpuId};
-use spin::mutex::TicketMutex;
 use stage2::{
     AllocError, BLOCK, DirtyMap, Extent, FreeRanges, Ipa, PAGE, Pa, PhysRange, Stage2, VmId, VmidAllocator,
 };

@@ -18,8 +18,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use abi::mux::{Channel, Decoder, Encoder, Event, RX_WINDOW};
 use arch::cpu;
 use drivers::pl011::Pl011;
+use lock::TicketMutex;
 use spin::Once;
-use spin::mutex::TicketMutex;
 
 use lockstep::Lockstep;
 use plain::Plain;

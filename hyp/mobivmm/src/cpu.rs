@@ -7,8 +7,8 @@ use arch::enter::{Exit, enter};
 use arch::work::Ran;
 use arch::{context, cpu, time};
 use drivers::gic::Gic;
+use lock::TicketMutexGuard;
 use sched::{CpuId, VcpuId};
-use spin::mutex::TicketMutexGuard;
 use vgic::{Control, CpuMask, ListRegisters};
 use vm::{Exit as VmExit, Next, Power, StageTwo, VcpuPower, VcpuState, handle, inject, timer};
 

@@ -9,8 +9,8 @@ use arch::context::VmRegisters;
 use arch::work::Work;
 use bundle::VmConfig;
 use drivers::gic::ActivePriorities;
+use lock::TicketMutex;
 use sched::VcpuId;
-use spin::mutex::TicketMutex;
 use stage2::Stage2;
 use vm::Vm;
 

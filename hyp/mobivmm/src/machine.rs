@@ -6,9 +6,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use drivers::devices::Power;
 use drivers::gic::Gic;
 use drivers::semihosting;
+use lock::TicketMutex;
 use sched::{CpuId, CpuSet, Scheduler, VcpuId, Wake};
 use spin::Once;
-use spin::mutex::TicketMutex;
 use stage2::DirtyMap;
 
 use crate::guest::Guest;

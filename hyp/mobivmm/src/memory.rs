@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use arch::phys::{Region, TABLE_MEMORY};
 use arch::{PAGE, cache, cpu, tlb};
-use spin::mutex::TicketMutex;
+use lock::TicketMutex;
 use stage2::{Access, Extent, Fault, GuestMem, Ipa, Pa, PhysMem, Resolution, Stage2, TableMem, Tlb};
 use vm::{StageTwo, StageTwoAccess};
 

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use spin::mutex::TicketMutex;
+use lock::TicketMutex;
 use vgic::{Effects, Vgic};
 
 use crate::bus::{AddressMap, BadMap};
