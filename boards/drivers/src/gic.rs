@@ -174,7 +174,8 @@ impl Gic {
     }
 }
 
-/// Makes what this CPU has written to memory visible to CPUs that take an interrupt sent from here on (Arm ARM B2.3.12).
+/// Makes what this CPU has written to memory visible to CPUs that take an interrupt sent from here on (Arm ARM,
+/// "Data Synchronization Barrier").
 pub(crate) fn publish_memory() {
     // SAFETY: a barrier.
     unsafe { core::arch::asm!("dsb ishst", options(nostack, preserves_flags)) };

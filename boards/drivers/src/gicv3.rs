@@ -192,7 +192,8 @@ impl GicV3 {
 
     pub(crate) fn acknowledge(&self) -> Option<Acknowledged> {
         let interrupt = Acknowledged(read!("icc_iar1_el1") as u32);
-        // What the handler does to the device must not overtake the acknowledgement (section 4.1.1: DSB after ICC_IAR1_EL1).
+        // What the handler does to the device must not overtake the acknowledgement ("Observability
+        // of the effects of accesses to the GIC registers").
         dsb_sy();
         // 1,020 to 1,023: nothing, or nothing for us (section 2.2.1).
         (interrupt.intid() < 1020).then_some(interrupt)

@@ -6,7 +6,7 @@ macro_rules! id {
     ($crm:literal, $op2:literal) => {{
         let value: u64;
         // SAFETY: op0 = 3, op1 = 0, CRn = 0, CRm 0 to 7 is the ID space: every encoding reads, unallocated ones as zero
-        // (Arm ARM D18.3.1, table of op0 = 3 ID registers).
+        // (Arm ARM, "Principles of the ID scheme for fields in ID registers").
         unsafe {
             asm!(concat!("mrs {}, s3_0_c0_c", $crm, "_", $op2), out(reg) value, options(nomem, nostack, preserves_flags));
         }
@@ -52,7 +52,7 @@ pub(crate) fn hcrx() -> bool {
     field(7, 1, 40) != 0
 }
 
-/// Width of physical addresses, bits (ID_AA64MMFR0_EL1.PARange, Arm ARM D19.2.64), 48 at the most: larger needs FEAT_LPA2.
+/// Width of physical addresses, bits (ID_AA64MMFR0_EL1.PARange), 48 at the most: larger needs FEAT_LPA2.
 pub fn physical_address_bits() -> u32 {
     match id!(7, 0) & 0xf {
         0 => 32,

@@ -1,7 +1,8 @@
-//! AArch64 at EL2: boot, vectors, world switch, EL2 translation, caches, time. The only crate of `hyp/` with `unsafe`,
-//! and the only one that names a register.
+//! AArch64 at EL2: boot, vectors, world switch, EL2 translation, caches, time. The only crate of `hyp/` that names a
+//! register, and, but for a hint in `hyp/lock`, the only one with `unsafe`.
 //!
-//! References are to the Arm Architecture Reference Manual for A-profile (Arm DDI 0487J.a), "Arm ARM" below.
+//! "Arm ARM" is the Arm Architecture Reference Manual for A-profile, DDI 0487. Its sections are named by title, since every issue
+//! numbers them anew; a register's description is found by its name.
 //! Everything runs nVHE (HCR_EL2.E2H = 0): the Cortex-A72 has nothing else, and one way is simpler than two.
 #![no_std]
 #![cfg(target_os = "none")]

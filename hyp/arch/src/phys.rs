@@ -117,7 +117,7 @@ impl Region {
         let block = cache::zero_block_size().unwrap_or(usize::MAX);
         while to < end {
             if to.is_multiple_of(block) && end - to >= block {
-                // SAFETY: as in `read`; clears one naturally aligned block of `block` bytes (Arm ARM C6.2 "DC ZVA").
+                // SAFETY: as in `read`; clears one naturally aligned block of `block` bytes (Arm ARM, DC ZVA).
                 unsafe { core::arch::asm!("dc zva, {}", in(reg) to, options(nostack, preserves_flags)) };
                 to += block;
             } else {

@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use crate::{cpu, features};
 
-/// HCR_EL2 for every guest (Arm ARM D19.2.48): stage 2; interrupts and SErrors to EL2; broadcast maintenance, inner shareable
+/// HCR_EL2 for every guest: stage 2; interrupts and SErrors to EL2; broadcast maintenance, inner shareable
 /// barriers; traps of WFI, WFE, SMC, ID group 3, implementation-defined registers, ACTLR, set/way maintenance; AArch64 at EL1.
 const HCR: u64 =
     VM | PTW | FMO | IMO | AMO | FB | BSU_INNER | TWI | TWE | TID3 | TSC | TIDCP | TACR | TSW | RW;
@@ -27,14 +27,13 @@ const RW: u64 = 1 << 31;
 const APK: u64 = 1 << 40;
 const API: u64 = 1 << 41;
 
-/// CPTR_EL2 (nVHE, Arm ARM D19.2.33): trace, SVE and SME trap; FP/SIMD does not.
+/// CPTR_EL2 (as without VHE): trace, SVE and SME trap; FP/SIMD does not.
 const CPTR: u64 = 0x33ff | (1 << 20);
 
-/// MDCR_EL2 (Arm ARM D19.2.100): debug ROM, OS lock, debug and PMU registers trap; HPMN keeps the counters for EL2.
+/// MDCR_EL2: debug ROM, OS lock, debug and PMU registers trap; HPMN keeps the counters for EL2.
 const MDCR: u64 = (1 << 11) | (1 << 10) | (1 << 9) | (1 << 6) | (1 << 5);
 
-/// VTCR_EL2 without PS: 40-bit IPA from level 1, 4 KiB granule, walks write-back inner shareable, RES1 bit 31
-/// (Arm ARM D19.2.169).
+/// VTCR_EL2 without PS: 40-bit IPA from level 1, 4 KiB granule, walks write-back inner shareable, RES1 bit 31.
 const VTCR: u64 = (1 << 31) | (3 << 12) | (1 << 10) | (1 << 8) | (1 << 6) | (64 - 40);
 
 macro_rules! write {

@@ -31,7 +31,7 @@ use node::Reader;
 pub const COMPATIBLE: &str = "mobivmm,machine-v1";
 /// The most virtual machines in one bundle.
 pub const MAX_VMS: usize = 16;
-/// The most vCPUs of one VM: GICv2 has eight CPU interfaces (GICv2 architecture specification, IHI 0048B, 1.2.2).
+/// The most vCPUs of one VM: GICv2 has eight CPU interfaces (Arm IHI 0048B).
 pub const MAX_VCPUS: u32 = 8;
 /// The longest name of a VM, in bytes: a device-tree node name (Devicetree Specification 0.4, 2.2.1).
 pub const MAX_NAME: usize = 31;

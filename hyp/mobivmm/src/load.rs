@@ -119,8 +119,8 @@ fn load(machine: &Machine, guest: &Guest) -> Result<Entry, LoadError> {
         memory.write(ipa, &tree[(ipa.0 - config.dtb_load) as usize..])
     })
     .map_err(fault("device tree"))?;
-    // The guest starts with its caches off: it must find in memory what was written here (Arm ARM D7.5.9), and no instruction of
-    // whoever had the memory before.
+    // The guest starts with its caches off: it must find in memory what was written here (Arm ARM, "Mismatched memory
+    // attributes"), and no instruction of whoever had the memory before.
     memory::each_piece(machine, guest, config.memory.base, config.memory.size, |memory, ipa, len| {
         memory.clean_to_poc(ipa, len)
     })

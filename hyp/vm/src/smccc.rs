@@ -1,7 +1,7 @@
 //! Calls by HVC and SMC: the SMC Calling Convention 1.2 (Arm DEN 0028E).
 //!
 //! Both conduits offer the same calls. Results go to x0 to x3 as each call says; every other register is preserved. An
-//! unknown function, and any function by an HVC or SMC with an immediate other than 0 (which section 2.9 reserves),
+//! unknown function, and any function by an HVC or SMC with an immediate other than 0 (which are reserved),
 //! returns NOT_SUPPORTED.
 
 use abi::smccc as vendor;
@@ -20,7 +20,7 @@ const ARCH_FEATURES: u32 = 0x8000_0001;
 const ARCH_WORKAROUND_1: u32 = 0x8000_8000;
 const ARCH_WORKAROUND_2: u32 = 0x8000_7fff;
 const ARCH_WORKAROUND_3: u32 = 0x8000_3fff;
-/// Paravirtualised time (Arm DEN 0057A, section 3).
+/// Paravirtualised time (Arm DEN 0057A).
 const PV_TIME_FEATURES: u32 = 0xc500_0020;
 const PV_TIME_ST: u32 = 0xc500_0021;
 

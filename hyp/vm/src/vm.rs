@@ -30,7 +30,7 @@ pub struct Config {
     pub stolen_time: Option<u64>,
 }
 
-/// Bytes from one vCPU's stolen-time record to the next (Arm DEN 0057A, section 3.2.2: aligned to 64).
+/// Bytes from one vCPU's stolen-time record to the next (Arm DEN 0057A: aligned to 64).
 pub const STOLEN_TIME_STRIDE: u64 = 64;
 
 /// Why a VM cannot be made.
@@ -51,7 +51,7 @@ pub struct Entry {
     pub context: u64,
 }
 
-/// A vCPU's power state, as PSCI's AFFINITY_INFO tells it (Arm DEN 0022E, section 5.7).
+/// A vCPU's power state, as PSCI's AFFINITY_INFO tells it (Arm DEN 0022E).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VcpuPower {
     /// Does not run.
@@ -237,7 +237,7 @@ fn new_gic(config: vgic::Config) -> Option<Vgic> {
     Some(gic)
 }
 
-/// MPIDR_EL1 of a vCPU (Arm ARM D19.2.101): bit 31 is RES1, the affinity as the vGIC has it.
+/// MPIDR_EL1 of a vCPU: bit 31 is RES1, the affinity as the vGIC has it.
 fn mpidr(vcpu: usize) -> u64 {
     1 << 31 | u64::from(vgic::affinity(vcpu))
 }

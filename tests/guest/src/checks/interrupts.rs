@@ -191,7 +191,7 @@ pub fn sgis() {
     check.verdict();
 }
 
-/// Lists with vCPUs that there are not, and SGIs to all and to all others: ICC_SGI1R_EL1 (Arm IHI 0069H, 12.2.20) and GICD_SGIR
+/// Lists with vCPUs that there are not, and SGIs to all and to all others: ICC_SGI1R_EL1 (Arm IHI 0069H, 12.2) and GICD_SGIR
 /// (Arm IHI 0048B, 4.3.15).
 fn odd_targets(check: &mut Check) {
     const SGI: u32 = 14;
