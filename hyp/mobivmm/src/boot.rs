@@ -18,13 +18,14 @@ use drivers::platform::{self, Platform};
 use lock::TicketMutex;
 use sched::{AddError, Class, CpuId, CpuSet, Scheduler, VcpuId};
 use stage2::{
-    AllocError, BLOCK, DirtyMap, Extent, FreeRanges, Ipa, PAGE, Pa, PhysRange, Stage2, VmId, VmidAllocator,
+    AllocError, BLOCK, DirtyMap, Extent, FreeRanges, GrantError, Ipa, MAX_PIECES, Owners, PAGE, Pa,
+    PhysRange, Stage2, VmId, VmidAllocator,
 };
 use vm::{Config, Vm, bus};
 
 use crate::guest::Guest;
 use crate::machine::{self, Machine};
-use crate::memory::{self, Mmu, Ram, TablePool};
+use crate::memory::{Mmu, Ram, TablePool};
 use crate::ranges::Ranges;
 use crate::{console, log};
 
@@ -102,8 +103,9 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     };
     let uart_intid = platform.uart.as_ref().and_then(|uart| uart.intid);
     let bundle_bytes = platform.initrd.clone().and_then(phys::boot_bytes).unwrap_or(&[]);
-    let (ram, mut free) = guest_ram(&platform, board, dtb, tree.len());
+    let (ram, free) = guest_ram(&platform, board, dtb, tree.len());
     let dirty = DirtyMap::new(&free);
+    let mut owners = Owners::new(free);
 
     let online = start_secondaries(&platform, &devices);
     let mut scheduler = Scheduler::new(online, SLICE);
@@ -113,12 +115,12 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         online.iter().count(),
         hz / 1_000_000,
         GicName(&gic),
-        free.total() >> 20
+        owners.free().total() >> 20
     );
 
     let mut builder = Builder {
         gic: &gic,
-        free: &mut free,
+        owners: &mut owners,
         scheduler: &mut scheduler,
         tables: &tables,
         vmids: VmidAllocator::new(),
@@ -141,6 +143,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         places,
         scheduler: TicketMutex::new(scheduler),
         tables,
+        owners: TicketMutex::new(owners),
         ram: Ram { regions: ram, bundle: bundle_bytes },
         dirty,
         power: TicketMutex::new(board.and_then(|board| devices.power(board.power))),
@@ -249,7 +252,7 @@ fn start_secondaries(platform: &Platform<'_>, devices: &Devices<'_>) -> CpuSet {
 
 /// Why a VM is not made.
 enum VmError {
-    Memory(AllocError),
+    Memory(GrantError),
     Stage2(stage2::Error),
     NoVmid,
     NoWork,
@@ -260,9 +263,15 @@ enum VmError {
 impl fmt::Display for VmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Memory(AllocError::OutOfMemory) => write!(f, "memory: there is not that much left"),
-            Self::Memory(AllocError::Fragmented) => write!(f, "memory: what is left is in too many pieces"),
-            Self::Memory(AllocError::NotFree) => write!(f, "memory: the identity range is not free RAM"),
+            Self::Memory(GrantError::Alloc(AllocError::OutOfMemory)) => {
+                write!(f, "memory: there is not that much left")
+            }
+            Self::Memory(GrantError::Alloc(AllocError::Fragmented) | GrantError::TooManyRanges) => {
+                write!(f, "memory: what is left is in too many pieces")
+            }
+            Self::Memory(GrantError::Alloc(AllocError::NotFree)) => {
+                write!(f, "memory: the identity range is not free RAM")
+            }
             Self::Stage2(error) => write!(f, "stage 2: {error:?}"),
             Self::NoVmid => write!(f, "no VMID is left"),
             Self::NoWork => write!(f, "more than {MAX_WORK} VMs"),
@@ -276,7 +285,7 @@ impl fmt::Display for VmError {
 /// Makes guests out of a bundle.
 struct Builder<'a> {
     gic: &'a Gic,
-    free: &'a mut FreeRanges,
+    owners: &'a mut Owners,
     scheduler: &'a mut Scheduler,
     tables: &'a TicketMutex<TablePool>,
     vmids: VmidAllocator,
@@ -313,7 +322,10 @@ impl Builder<'_> {
                     log!("{guest}: {} vCPUs, {} MiB", config.vcpus, config.memory.size >> 20);
                     guests.push(guest);
                 }
-                Err(error) => log!("vm {}: refused: {error}", config.name),
+                Err(error) => {
+                    self.undo(VmId(index as u8), first, config.vcpus as u16);
+                    log!("vm {}: refused: {error}", config.name);
+                }
             }
         }
         guests
@@ -326,14 +338,14 @@ impl Builder<'_> {
         config: VmConfig<'static>,
         first: u16,
     ) -> Result<Guest, VmError> {
-        let ram = config.memory.base..config.memory.base + config.memory.size;
+        let id = VmId(index as u8);
+        let work = Work::new(slot).ok_or(VmError::NoWork)?;
         let version = match self.gic {
             Gic::V2(_) => vgic::Version::V2,
             Gic::V3(_) => vgic::Version::V3,
         };
-        let gicv = self.gic.gicv().map(|gicv| (bus::GICC.start, gicv.start));
         let vm = Vm::new(Config {
-            id: index as u8,
+            id: id.0,
             name: config.name.to_owned(),
             gic: vgic::Config {
                 version,
@@ -341,46 +353,57 @@ impl Builder<'_> {
                 spis: SPIS,
                 list_registers: self.gic.list_registers(),
             },
-            ram,
+            ram: config.memory.base..config.memory.base + config.memory.size,
             mapped: Vec::new(),
             stolen_time: None,
         })
         .map_err(VmError::Vm)?;
-        let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
-        let mut mmu = Mmu::new(self.tables);
-        let mut stage2 = Stage2::new(&mut mmu, VmId(slot as u8), vmid).map_err(VmError::Stage2)?;
-        let mut at = config.memory.base;
-        for piece in self.memory(&config).map_err(VmError::Memory)? {
-            memory::add(&mut stage2, &mut mmu, Extent::ram(Ipa(at), piece.start, piece.len))
-                .map_err(VmError::Stage2)?;
-            at += piece.len;
-        }
-        if let Some((ipa, pa)) = gicv {
-            // The first page alone: the second has the deactivation register, whose writes EL2 must see.
-            memory::add(&mut stage2, &mut mmu, Extent::device(Ipa(ipa), Pa(pa), PAGE))
-                .map_err(VmError::Stage2)?;
-        }
         for vcpu in 0..config.vcpus as u16 {
             let affinity = CpuSet(config.affinity);
             self.scheduler
                 .add(VcpuId(first + vcpu), class(&config.schedule), affinity)
                 .map_err(VmError::Scheduler)?;
         }
-        // Last, since it is not given back: the next VM has the same slot if this one is refused.
-        let work = Work::new(slot).ok_or(VmError::NoWork)?;
+        let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
+        let extents = self.extents(id, &config).map_err(VmError::Memory)?;
+        let stage2 = Stage2::rebuild(&mut Mmu::new(self.tables), id, vmid, &extents).map_err(|error| {
+            self.vmids.free(vmid);
+            VmError::Stage2(error)
+        })?;
         Ok(Guest::new(slot, vm, config, first, stage2, work))
     }
 
-    fn memory(
+    /// What a VM sees: its RAM, which it gets here, and the virtual CPU interface.
+    fn extents(
         &mut self,
+        id: VmId,
         config: &VmConfig<'_>,
-    ) -> Result<heapless::Vec<PhysRange, { stage2::MAX_PIECES }>, AllocError> {
-        if !config.memory.identity {
-            return self.free.alloc(config.memory.size);
+    ) -> Result<heapless::Vec<Extent, { MAX_PIECES + 1 }>, GrantError> {
+        let memory = &config.memory;
+        let mut extents = heapless::Vec::new();
+        if memory.identity {
+            self.owners.grant_at(id, PhysRange { start: Pa(memory.base), len: memory.size })?;
+        } else {
+            self.owners.grant(id, memory.size)?;
         }
-        let range = PhysRange { start: Pa(config.memory.base), len: config.memory.size };
-        self.free.alloc_at(range)?;
-        Ok([range].into_iter().collect())
+        let mut at = memory.base;
+        for piece in self.owners.owned(id) {
+            extents.extend([Extent::ram(Ipa(at), piece.start, piece.len)]);
+            at += piece.len;
+        }
+        // The first page alone: the second has the deactivation register, whose writes EL2 must see.
+        let gicv = self.gic.gicv();
+        extents.extend(gicv.map(|gicv| Extent::device(Ipa(bus::GICC.start), Pa(gicv.start), PAGE)));
+        Ok(extents)
+    }
+
+    /// Takes back what a VM got that is refused after all.
+    fn undo(&mut self, id: VmId, first: u16, vcpus: u16) {
+        // It never ran, so it has no loans, and no CPU has its registers: nothing is refused.
+        let _ = self.owners.reclaim(id);
+        for vcpu in 0..vcpus {
+            let _ = self.scheduler.remove(VcpuId(first + vcpu));
+        }
     }
 }
 

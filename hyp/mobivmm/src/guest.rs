@@ -11,7 +11,7 @@ use bundle::VmConfig;
 use drivers::gic::ActivePriorities;
 use lock::TicketMutex;
 use sched::VcpuId;
-use stage2::Stage2;
+use stage2::{Stage2, VmId};
 use vm::Vm;
 
 /// Where a VM is in its life. The pure [`vm::Phase`] says what its guest asked for, this what EL2 is doing about it.
@@ -93,6 +93,11 @@ impl Guest {
             places: (0..vcpus).map(|_| AtomicU16::new(NOWHERE)).collect(),
             moves: AtomicU64::new(0),
         }
+    }
+
+    /// Its number in the machine file, by which memory is owned.
+    pub fn vm_id(&self) -> VmId {
+        VmId(self.vm.config.id)
     }
 
     /// The scheduler's number of a vCPU.

@@ -67,6 +67,10 @@ pub extern "C" fn work(index: usize) {
     let Some(guest) = machine.guests.get(index) else { return };
     if guest.stage() == Stage::Stopping {
         wait_for_vcpus(guest);
+        if let Err(error) = memory::end_loans(machine, guest) {
+            log!("{guest}: a loan of memory does not end: {error:?}");
+            return retire(machine, guest);
+        }
         if guest.vm.phase() != Phase::Stopping(Power::Reset) {
             log!("{guest}: stopped; {} vCPU moves between CPUs", guest.moves());
             return retire(machine, guest);
@@ -89,6 +93,9 @@ pub extern "C" fn work(index: usize) {
 }
 
 fn retire(machine: &'static Machine, guest: &Guest) {
+    if let Err(error) = memory::reclaim(machine, guest) {
+        log!("{guest}: its memory stays in use: {error:?}");
+    }
     guest.set_stage(Stage::Stopped);
     machine.retire();
 }

@@ -9,7 +9,7 @@ use drivers::semihosting;
 use lock::TicketMutex;
 use sched::{CpuId, CpuSet, Scheduler, VcpuId, Wake};
 use spin::Once;
-use stage2::DirtyMap;
+use stage2::{DirtyMap, Owners};
 
 use crate::guest::Guest;
 use crate::memory::{Ram, TablePool};
@@ -32,6 +32,7 @@ pub struct Machine {
     pub vcpus: Vec<(usize, usize)>,
     pub scheduler: TicketMutex<Scheduler>,
     pub tables: TicketMutex<TablePool>,
+    pub owners: TicketMutex<Owners>,
     pub ram: Ram,
     pub dirty: DirtyMap,
     pub power: TicketMutex<Option<Power>>,

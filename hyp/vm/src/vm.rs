@@ -98,7 +98,7 @@ pub struct Vm {
     pub vcpus: Box<[Vcpu]>,
     /// What lies where in its address space.
     pub map: AddressMap,
-    /// Its interrupt controller. Fifth in the order of locks.
+    /// Its interrupt controller. Its place in the order of locks: docs/architecture.md.
     pub gic: TicketMutex<Vgic>,
     pub(crate) uart: TicketMutex<Pl011>,
     pub(crate) lifecycle: TicketMutex<Lifecycle>,
