@@ -8,6 +8,7 @@ mod bad_input;
 mod checks;
 mod command_line;
 mod lab;
+mod lifecycle;
 mod linux;
 mod rpi4;
 mod rules;
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Test> {
         command_line::tests(),
         checks::tests(),
         bad_input::tests(),
+        lifecycle::tests(),
         rpi4::tests(),
         linux::tests(),
     ]
