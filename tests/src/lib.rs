@@ -12,6 +12,7 @@ mod lifecycle;
 mod linux;
 mod rpi4;
 mod rules;
+mod terminal;
 
 use anyhow::Result;
 
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Test> {
     [
         rules::tests(),
         command_line::tests(),
+        terminal::tests(),
         checks::tests(),
         bad_input::tests(),
         lifecycle::tests(),

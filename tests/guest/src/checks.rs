@@ -34,6 +34,7 @@ pub fn main() -> ! {
         match name {
             "timer" => interrupts::timer(),
             "wfi" => interrupts::wfi(),
+            "sleep" => interrupts::sleep(argument),
             "spis" => interrupts::spis(),
             "split" => interrupts::split(),
             "sgis" => interrupts::sgis(),
