@@ -7,6 +7,7 @@
 mod bad_input;
 mod checks;
 mod command_line;
+mod fuzz;
 mod lab;
 mod lifecycle;
 mod linux;
@@ -42,6 +43,7 @@ impl Test {
 pub fn all() -> Vec<Test> {
     [
         rules::tests(),
+        fuzz::tests(),
         command_line::tests(),
         terminal::tests(),
         checks::tests(),
