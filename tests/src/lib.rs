@@ -7,12 +7,14 @@
 mod bad_input;
 mod checks;
 mod command_line;
+mod footprint;
 mod fuzz;
 mod lab;
 mod lifecycle;
 mod linux;
 mod rpi4;
 mod rules;
+mod stolen;
 mod terminal;
 
 use anyhow::Result;
@@ -49,6 +51,8 @@ pub fn all() -> Vec<Test> {
         checks::tests(),
         bad_input::tests(),
         lifecycle::tests(),
+        footprint::tests(),
+        stolen::tests(),
         rpi4::tests(),
         linux::tests(),
     ]
