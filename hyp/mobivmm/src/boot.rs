@@ -332,11 +332,11 @@ impl Builder<'_> {
         };
         log!("machine: {}", bundle.name());
         let mut first = 0;
-        for (index, config) in bundle.vms().enumerate() {
+        for ((index, config), name) in bundle.vms().enumerate().zip(bundle.vm_names()) {
             let config = match config {
                 Ok(config) => config,
                 Err(error) => {
-                    log!("bundle: VM {index} refused: {error}");
+                    log!("vm {name}: refused: {error}");
                     continue;
                 }
             };
@@ -348,7 +348,7 @@ impl Builder<'_> {
                 }
                 Err(error) => {
                     self.undo(VmId(index as u8), first, config.vcpus as u16);
-                    log!("vm {}: refused: {error}", config.name);
+                    log!("vm {name}: refused: {error}");
                 }
             }
         }
