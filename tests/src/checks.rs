@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use qemu::{Gic, HYPERVISOR, Step};
-use regex::Regex;
+use regex::RegexBuilder;
 
 use crate::Test;
 use crate::lab::{Lab, Report, Setup, send, until};
@@ -67,22 +67,33 @@ pub fn platform(setup: Setup) -> Result<()> {
     setup.run(script).map(drop)
 }
 
+/// The longest that a timer interrupt may have to wait, ms: every CPU has three busy vCPUs, with time slices of 5 ms.
+const TIMER_LATENESS: u64 = 50;
+
 /// Timer interrupts whose handlers are pre-empted, and end on another CPU than they began on.
 fn timer(setup: Setup) -> Result<()> {
+    let icount = setup.is_icount();
     let mut script = vec![ready("checks")?, ready("other")?, send("other", "spin")];
     script.extend(check("checks", "timer")?);
     script.push(send("checks", "off"));
     script.push(until(HYPERVISOR, "^vm checks: stopped; .*$")?);
     let report = setup.cpus("cortex-a72", 2).run(script)?;
     ensure!(moves(&report, "checks")? > 0, "no vCPU ever moved to another CPU");
+    let late = number(r"^timer: ([0-9]+) ms late", report.outcome.console("checks"))?;
+    ensure!(!icount || late <= TIMER_LATENESS, "a timer interrupt came {late} ms late");
     Ok(())
 }
 
 /// How often a VM's vCPUs moved between CPUs.
 fn moves(report: &Report, vm: &str) -> Result<u64> {
-    let regex = Regex::new(&format!("(?m)^vm {vm}: stopped; ([0-9]+) vCPU moves between CPUs"))?;
-    let found =
-        regex.captures(report.outcome.console(HYPERVISOR)).context("no line about the vCPU's moves")?;
+    let regex = format!("^vm {vm}: stopped; ([0-9]+) vCPU moves between CPUs");
+    number(&regex, report.outcome.console(HYPERVISOR))
+}
+
+/// The number that a line has where `regex` has its group.
+fn number(regex: &str, console: &str) -> Result<u64> {
+    let regex = RegexBuilder::new(regex).multi_line(true).build()?;
+    let found = regex.captures(console).with_context(|| format!("no line matches {regex}"))?;
     Ok(found[1].parse()?)
 }
 

@@ -128,6 +128,11 @@ impl Setup {
         self
     }
 
+    /// Whether virtual time is deterministic, so that times mean something.
+    pub fn is_icount(&self) -> bool {
+        self.config.icount
+    }
+
     /// Writes the log elsewhere, for a second run of one test.
     pub fn log(mut self, suffix: &str) -> Self {
         self.log = self.log.with_extension(suffix);

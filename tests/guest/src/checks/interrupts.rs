@@ -11,6 +11,9 @@ use crate::{gic, println, time, uart};
 static FIRED: [AtomicUsize; MAX_CPUS] = [const { AtomicUsize::new(0) }; MAX_CPUS];
 /// How long the timer handler spins before it turns the timer off, and again before it ends the interrupt, ticks.
 static LINGER: AtomicU64 = AtomicU64::new(0);
+/// When each vCPU's timer is due, and how long after that a handler began at the most, ticks.
+static DUE: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+static LATEST: AtomicU64 = AtomicU64::new(0);
 /// Timers that fired early, or never.
 static WRONG: AtomicUsize = AtomicUsize::new(0);
 /// How often each SGI came, by receiver and number.
@@ -37,6 +40,8 @@ pub fn interrupt(index: usize, intid: u32) {
     match intid {
         0..16 => _ = SGI[index][intid as usize].fetch_add(1, Ordering::AcqRel),
         _ if time::TIMERS.contains(&intid) => {
+            let late = time::ticks().saturating_sub(DUE[index].load(Ordering::Relaxed));
+            LATEST.fetch_max(late, Ordering::Relaxed);
             linger();
             time::arm(intid == time::TIMERS[1], None);
             linger();
@@ -69,9 +74,11 @@ fn received(index: usize, sgi: u32) -> u32 {
 pub fn timer() {
     let mut check = Check::new("timer");
     LINGER.store(time::micros(8_000), Ordering::Relaxed);
+    LATEST.store(0, Ordering::Relaxed);
     let before: [usize; MAX_CPUS] = core::array::from_fn(fired);
     everywhere(|index| (0..TIMER_ROUNDS).for_each(|round| one_shot(index, round % 2 == 1)));
     LINGER.store(0, Ordering::Relaxed);
+    println!("timer: {} ms late at the most", LATEST.load(Ordering::Relaxed) / time::micros(1_000));
     for index in 0..cpu::online() {
         check.equal("interrupts", fired(index) - before[index], TIMER_ROUNDS);
     }
@@ -83,6 +90,7 @@ pub fn timer() {
 fn one_shot(index: usize, physical: bool) {
     let before = fired(index);
     let due = time::ticks() + time::micros(500);
+    DUE[index].store(due, Ordering::Relaxed);
     time::arm(physical, Some(due));
     let came = time::spin(PATIENCE, || fired(index) != before);
     if !came || time::ticks() < due {
