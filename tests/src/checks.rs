@@ -43,6 +43,10 @@ pub fn tests() -> Vec<Test> {
             idle(lab.setup(name, CHECKS_TOML)?.gic(gic).icount(true))
         }));
     }
+    tests.push(Test::new("checks_semihosting", |lab: &Lab<'_>, name: &str| {
+        let [send, verdict] = check("checks", "semihosting")?;
+        lab.setup(name, CHECKS_TOML)?.run(vec![ready("checks")?, send, verdict]).map(drop)
+    }));
     tests.push(Test::new("checks_platform_gic3_max", |lab: &Lab<'_>, name: &str| {
         platform(lab.setup(name, CHECKS_TOML)?.cpus("max", 4))
     }));

@@ -181,7 +181,7 @@ impl Setup {
     /// QEMU's command for the same machine with a plain text console, which nobody has to decode, on its standard input and output.
     pub fn plain_command(self) -> Command {
         let mut config = self.config;
-        config.extra.extend(["-append".into(), "semihosting".into()]);
+        config.extra.extend(["-append".into(), "".into()]);
         Run::new(config, self.vms).command()
     }
 

@@ -149,7 +149,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         semihosting: platform
             .bootargs
             .split_ascii_whitespace()
-            .any(|word| matches!(word, "semihosting" | "console=mux" | "console=lockstep")),
+            .any(|word| matches!(word, "semihosting" | "console=lockstep")),
         gic,
     });
     init_cpu(machine, 0);

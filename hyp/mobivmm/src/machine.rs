@@ -103,7 +103,7 @@ impl Machine {
 
     /// Turns the machine off; `status` is the emulator's exit status, where there is one.
     pub fn end(&self, status: u32) -> ! {
-        console::flush();
+        console::end(status == 0);
         if self.semihosting {
             semihosting::exit(status);
         }

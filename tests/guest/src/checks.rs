@@ -49,6 +49,7 @@ pub fn main() -> ! {
             "power" => power::power(),
             "stolen" => stolen::stolen(),
             "spin" => set_busy(),
+            "semihosting" => traps::semihosting(),
             "crash" => traps::crash(),
             "off" => _ = psci::call(Conduit::Hvc, psci::SYSTEM_OFF, [0; 3]),
             "reset" => _ = psci::call(Conduit::Smc, psci::SYSTEM_RESET, [0; 3]),
