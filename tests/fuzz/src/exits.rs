@@ -100,7 +100,6 @@ impl Guest {
             gic: GicConfig { version, vcpus, spis: 96, list_registers: 4 },
             ram: bus::RAM_BASE..bus::RAM_BASE + (16 << 20),
             mapped: Vec::new(),
-            stolen_time: machine.maybe(4),
         })
         .expect("a good configuration");
         assert!(vm.boot(Entry { pc: bus::RAM_BASE, context: 0 }, machine));
