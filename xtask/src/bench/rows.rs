@@ -1,0 +1,201 @@
+//! What is measured, what is promised of it, and in which scenarios: the one place for that.
+
+use qemu::Gic;
+
+use super::measure::{self, Measure};
+use super::scenario::Scenario;
+
+/// A row of the promises.
+pub struct Row {
+    /// What it is called, on the command line and in reports.
+    pub name: &'static str,
+    /// What is counted.
+    pub unit: Unit,
+    /// What it must not exceed.
+    pub promise: u64,
+    /// What is measured, in words.
+    pub path: &'static str,
+    /// What is done to measure it, so many times.
+    pub scenarios: fn(u64) -> Vec<Scenario>,
+    /// Events in a scenario: few enough for every change, and all of them.
+    pub n: [u64; 2],
+    /// What is taken from the recordings.
+    pub measure: Measure,
+    /// The measure needs to know each instruction.
+    pub steps: bool,
+}
+
+/// What a figure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Instructions executed at EL2.
+    El2,
+    /// Virtual time, in ns; an instruction takes 1 ns.
+    Elapsed,
+}
+
+impl Unit {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::El2 => "el2 instructions",
+            Self::Elapsed => "virtual ns",
+        }
+    }
+}
+
+/// A reservation for a task of little work that comes every 100 us.
+const RESERVATION: &str = "{ budget = \"30us\", period = \"100us\" }";
+
+/// A scenario on both interrupt controllers.
+fn both(v3: &'static str, v2: &'static str, role: &str, n: u64) -> Vec<Scenario> {
+    [(v3, Gic::V3), (v2, Gic::V2)]
+        .map(|(name, gic)| Scenario { gic, ..Scenario::alone(name, role, n) })
+        .into()
+}
+
+/// A vCPU with a reservation that shares its only CPU with loads.
+fn reserved(name: &'static str, n: u64, loads: &[(&str, u32)]) -> Scenario {
+    let mut scenario = Scenario::alone(name, "latency period=100000", n);
+    scenario.vms[0].2 = RESERVATION;
+    scenario.marks_only = true;
+    loads.iter().fold(scenario, |scenario, (role, vcpus)| scenario.beside(role, *vcpus))
+}
+
+fn storms(n: u64) -> Vec<Scenario> {
+    vec![
+        reserved("rt-burner", n, &[("burn", 2)]),
+        reserved("rt-timers", n, &[("timers", 2)]),
+        reserved("rt-hypercalls", n, &[("hypercalls", 2)]),
+        reserved("rt-sgis", n, &[("sgis", 2)]),
+        reserved("rt-everything", n, &[("everything", 2), ("everything", 2), ("everything", 2)]),
+    ]
+}
+
+/// All rows.
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "null_hypercall",
+        unit: Unit::El2,
+        promise: 60,
+        path: "HVC (PSCI_VERSION) to the guest's next instruction",
+        scenarios: |n| both("hypercall", "hypercall-gicv2", "hypercall", n),
+        n: [1_000, 10_000],
+        measure: measure::to_end,
+        steps: false,
+    },
+    Row {
+        name: "timer_tick",
+        unit: Unit::El2,
+        promise: 150,
+        path: "a running guest's timer is due, to its vector",
+        scenarios: |n| both("tick", "tick-gicv2", "tick", n),
+        n: [1_000, 10_000],
+        measure: measure::to_interrupt,
+        steps: false,
+    },
+    Row {
+        name: "mmio_gicd_read",
+        unit: Unit::El2,
+        promise: 150,
+        path: "a trapped read of GICD_TYPER",
+        scenarios: |n| both("gicd", "gicd-gicv2", "gicd", n),
+        n: [1_000, 10_000],
+        measure: measure::to_end,
+        steps: false,
+    },
+    Row {
+        name: "mmio_worst",
+        unit: Unit::El2,
+        promise: 1_000,
+        path: "the worst access to an emulated register",
+        scenarios: |n| both("mmio", "mmio-gicv2", "mmio", n),
+        n: [1, 1],
+        measure: measure::to_end,
+        steps: false,
+    },
+    Row {
+        name: "vipi",
+        unit: Unit::El2,
+        promise: 300,
+        path: "SGI to a vCPU that runs on another CPU, to its vector; both CPUs",
+        scenarios: |n| {
+            let mut scenarios = both("ipi", "ipi-gicv2", "ipi", n);
+            for scenario in &mut scenarios {
+                (scenario.cpus, scenario.vms[0].1) = (2, 2);
+            }
+            scenarios
+        },
+        n: [1_000, 10_000],
+        measure: measure::to_interrupt,
+        steps: false,
+    },
+    Row {
+        name: "wfi_wake",
+        unit: Unit::El2,
+        promise: 350,
+        path: "the timer of a vCPU in WFI is due, to its vector; still loaded",
+        scenarios: |n| both("wfi", "wfi-gicv2", "wfi", n),
+        n: [1_000, 10_000],
+        measure: measure::from_wait_to_interrupt,
+        steps: false,
+    },
+    Row {
+        name: "wfi_wake_switched",
+        unit: Unit::El2,
+        promise: 600,
+        path: "the same, another VM's registers are loaded",
+        scenarios: |n| vec![Scenario::alone("wfi-switched", "wfi", n).beside("timers", 1)],
+        n: [1_000, 10_000],
+        measure: measure::from_wait_to_interrupt,
+        steps: false,
+    },
+    Row {
+        name: "vm_switch",
+        unit: Unit::El2,
+        promise: 550,
+        path: "from one VM to another, by WFE; without the decision",
+        scenarios: |n| vec![Scenario::alone("switch", "yield", n).beside("yields", 1)],
+        n: [300, 3_000],
+        measure: measure::switch,
+        steps: true,
+    },
+    Row {
+        name: "pick_next",
+        unit: Unit::El2,
+        promise: 250,
+        path: "the scheduler's part of a switch with 64 vCPUs queued",
+        scenarios: |n| {
+            let queue =
+                (0..7).fold(Scenario::alone("pick", "yield", n), |scenario, _| scenario.beside("yields", 8));
+            vec![queue.beside("yields", 7)]
+        },
+        n: [20, 200],
+        measure: measure::decision,
+        steps: true,
+    },
+    Row {
+        name: "irq_off_max",
+        unit: Unit::El2,
+        promise: 1_000,
+        path: "the longest section with interrupts masked",
+        scenarios: |n| {
+            let mixed = Scenario::alone("mixed", "latency period=100000", n);
+            let mixed = mixed.beside("everything", 2).beside("everything", 2).beside("everything", 2);
+            [vec![mixed], both("mmio", "mmio-gicv2", "mmio", 1)].concat()
+        },
+        n: [200, 2_000],
+        measure: measure::masked,
+        steps: false,
+    },
+    Row {
+        name: "rt_latency",
+        unit: Unit::Elapsed,
+        promise: 2_300,
+        path: "a reserved vCPU's timer is due, to its vector; one CPU shared with storms",
+        scenarios: storms,
+        n: [10_000, 1_000_000],
+        measure: measure::latency,
+        steps: false,
+    },
+];
