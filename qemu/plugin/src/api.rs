@@ -7,6 +7,17 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 /// The version of the interface that this is.
 pub const VERSION: c_int = 4;
 
+/// `qemu_info_t` of a system emulation.
+#[repr(C)]
+pub struct Information {
+    pub target: *const c_char,
+    pub version_min: c_int,
+    pub version_cur: c_int,
+    pub system_emulation: bool,
+    pub cpus: c_int,
+    pub max_cpus: c_int,
+}
+
 /// What the plugin is called by.
 pub type Id = u64;
 
@@ -69,7 +80,6 @@ unsafe extern "C" {
     pub fn qemu_plugin_insn_data(instruction: *const Instruction, to: *mut c_void, len: usize) -> usize;
     pub fn qemu_plugin_insn_vaddr(instruction: *const Instruction) -> u64;
     pub fn qemu_plugin_scoreboard_new(element_size: usize) -> *mut Scoreboard;
-    pub fn qemu_plugin_u64_get(counter: Counter, cpu: c_uint) -> u64;
     pub fn qemu_plugin_u64_sum(counter: Counter) -> u64;
     pub fn qemu_plugin_get_registers() -> *mut Array<Descriptor>;
     pub fn qemu_plugin_read_register(register: *mut Register, to: *mut Array<u8>) -> c_int;

@@ -12,9 +12,14 @@
 //! | `watch` | record each execution of the instruction at this virtual address at EL1 or EL0 |
 //!
 //! # How it counts
-//! QEMU adds to counters of each CPU inline, without a call. Instructions are counted in runs, which end with the first one that may fault
-//! or branch, so that no instruction is counted that does not execute. The exception level belongs to what a block was translated for, and
-//! is read when it is.
+//! Instructions are counted in runs, which end with the first one that may fault or branch, so that none is counted that does not execute.
+//! The exception level belongs to what a block was translated for, and is read when it is.
+//!
+//! On a machine of one CPU QEMU adds to the counters inline, without a call. With more there is a call for each run: when QEMU emulates all CPUs
+//! in one thread, as under `-icount`, they share blocks, but what a block hands to a plugin as the CPU's index is that of the
+//! CPU that it was translated for, and the inline addition computes with it in a temporary that is a constant (QEMU 10.0,
+//! `gen_cpu_index` in accel/tcg/plugin-gen.c). So CPUs are told apart by TPIDR_EL2, which a hypervisor points to what is the CPU's own; they are numbered as
+//! their values appear.
 
 mod api;
 mod decode;
@@ -22,9 +27,10 @@ mod recorder;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use api::{Block, Counter, Id, Instruction};
+use api::{Block, Id, Information, Instruction};
 use recorder::{Options, Recorder, Site};
 
 /// The version of the interface that QEMU checks.
@@ -43,11 +49,11 @@ fn recorder() -> Option<MutexGuard<'static, Recorder>> {
 /// Called by QEMU when it loads the plugin. Returns 0 if all is well.
 ///
 /// # Safety
-/// QEMU's contract: `argv` points to `argc` strings.
+/// QEMU's contract: `information` is there, and `argv` points to `argc` strings.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_plugin_install(
     id: Id,
-    _info: *const c_void,
+    information: *const Information,
     argc: c_int,
     argv: *const *const c_char,
 ) -> c_int {
@@ -55,7 +61,9 @@ pub unsafe extern "C" fn qemu_plugin_install(
         // SAFETY: `argv` has `argc` strings.
         unsafe { CStr::from_ptr(*argv.add(n)) }.to_string_lossy().into_owned()
     });
-    let recorder = Options::parse(arguments).and_then(Recorder::new);
+    // SAFETY: it is there during the call.
+    let cpus = unsafe { (*information).max_cpus };
+    let recorder = Options::parse(arguments).and_then(|options| Recorder::new(options, cpus > 1));
     match recorder {
         Ok(recorder) => _ = RECORDER.set(Mutex::new(recorder)),
         Err(error) => {
@@ -96,10 +104,15 @@ extern "C" fn on_cpu(_id: Id, _cpu: c_uint) {
     recorder.set_registers(&handles);
 }
 
-extern "C" fn on_execution(cpu: c_uint, datum: *mut c_void) {
+extern "C" fn on_execution(_cpu: c_uint, datum: *mut c_void) {
     if let Some(mut recorder) = recorder() {
-        recorder.record(cpu, Site::unpack(datum.expose_provenance() as u64));
+        recorder.execute(Site::unpack(datum.addr() as u64));
     }
+}
+
+/// Counts a run below EL2.
+extern "C" fn on_run_below(_cpu: c_uint, datum: *mut c_void) {
+    recorder::BELOW.fetch_add(datum.addr() as u64, Ordering::Relaxed);
 }
 
 /// Registers what is to be counted and recorded in a block that QEMU is about to translate.
@@ -138,19 +151,25 @@ fn fetch(block: *mut Block, n: usize) -> (*mut Instruction, u64, u32) {
 /// Ends a run: it is counted where it begins, after what is to be recorded there.
 fn finish(recorder: &Recorder, el2: bool, run: Option<(*mut Instruction, u64, u32)>) {
     let Some((first, pc, count)) = run else { return };
-    if el2 && recorder.wants_steps() {
-        call(first, Site::Steps { pc, count });
+    if el2 && (recorder.wants_steps() || recorder.counter(el2).is_none()) {
+        call(first, Site::Run { pc, count });
     }
-    let counter: Counter = recorder.counter(el2);
-    // SAFETY: the instruction is one of the block that is being translated; the counter is never freed.
+    // SAFETY: the instruction is one of the block that is being translated; the counter is never freed; a count is no pointer.
     unsafe {
-        api::qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(first, api::ADD_U64, counter, count.into());
+        if let Some(counter) = recorder.counter(el2) {
+            let count = count.into();
+            api::qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(first, api::ADD_U64, counter, count);
+        } else if !el2 {
+            let datum = std::ptr::without_provenance_mut(count as usize);
+            api::qemu_plugin_register_vcpu_insn_exec_cb(first, on_run_below, api::NO_REGISTERS, datum);
+        }
     }
 }
 
 fn call(instruction: *mut Instruction, site: Site) {
-    let flags = if site.reads_registers() { api::READ_REGISTERS } else { api::NO_REGISTERS };
-    let datum = std::ptr::with_exposed_provenance_mut(site.pack() as usize);
+    let datum = std::ptr::without_provenance_mut(site.pack() as usize);
     // SAFETY: as `finish`; the datum is a number and never followed.
-    unsafe { api::qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_execution, flags, datum) };
+    unsafe {
+        api::qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_execution, api::READ_REGISTERS, datum)
+    };
 }

@@ -1,9 +1,9 @@
 //! What is recorded, where, and how it gets into the file.
 
 use std::collections::HashMap;
-use std::ffi::c_uint;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use events::{Event, FLUSH, Guest, Kind};
 
@@ -13,6 +13,9 @@ use crate::decode::{Special, special};
 /// Marks between which steps are recorded.
 const STEPS_ON: u16 = 0xfff0;
 const STEPS_OFF: u16 = 0xfff1;
+
+/// Instructions below EL2, on a machine of several CPUs.
+pub static BELOW: AtomicU64 = AtomicU64::new(0);
 
 /// The plugin's arguments.
 pub struct Options {
@@ -49,7 +52,9 @@ impl Options {
 /// An instruction with a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {
-    Entry { vector: u16 },
+    Entry {
+        vector: u16,
+    },
     Return,
     Mask(bool),
     SetDaif(u8),
@@ -57,7 +62,11 @@ pub enum Site {
     Clock(u8),
     Mark(u16),
     Watch(u16),
-    Steps { pc: u64, count: u32 },
+    /// A run of instructions at EL2.
+    Run {
+        pc: u64,
+        count: u32,
+    },
 }
 
 /// Bits of a packed [`Site`] that hold its number; those above hold what it is.
@@ -78,7 +87,7 @@ impl Site {
             Self::Mark(id) => (6, id.into()),
             Self::Watch(index) => (7, index.into()),
             // A block has at most 512 instructions.
-            Self::Steps { pc, count } => (8, pc & ((1 << PC_BITS) - 1) | u64::from(count) << PC_BITS),
+            Self::Run { pc, count } => (8, pc & ((1 << PC_BITS) - 1) | u64::from(count) << PC_BITS),
         };
         kind << KIND | value
     }
@@ -99,14 +108,9 @@ impl Site {
                 // Addresses are sign-extended.
                 let unused = u64::BITS - PC_BITS;
                 let pc = ((value << unused) as i64 >> unused) as u64;
-                Self::Steps { pc, count: (value >> PC_BITS) as u32 }
+                Self::Run { pc, count: (value >> PC_BITS) as u32 }
             }
         }
-    }
-
-    /// Whether [`Recorder::record`] reads registers for it.
-    pub fn reads_registers(self) -> bool {
-        !matches!(self, Self::Mask(_) | Self::Wait | Self::Steps { .. })
     }
 }
 
@@ -117,7 +121,7 @@ struct Registers {
     general: Vec<usize>,
 }
 
-const REGISTERS: [&str; 11] = [
+const REGISTERS: [&str; 12] = [
     "cpsr",
     "VBAR_EL2",
     "ESR_EL2",
@@ -126,10 +130,19 @@ const REGISTERS: [&str; 11] = [
     "SPSR_EL2",
     "ELR_EL2",
     "VTTBR_EL2",
+    "TPIDR_EL2",
     "CNTV_CVAL_EL0",
     "CNTVOFF_EL2",
     "x0",
 ];
+
+/// Where instructions are counted.
+enum Counts {
+    /// In QEMU's scoreboard, at this address: below EL2, then at EL2 or above. There is one CPU.
+    Inline(usize),
+    /// At EL2 or above, by CPU, with the CPU's TPIDR_EL2.
+    ByCpu(Vec<(u64, u64)>),
+}
 
 /// The plugin's state.
 pub struct Recorder {
@@ -138,8 +151,7 @@ pub struct Recorder {
     registers: Registers,
     /// A byte array that takes register values: its address.
     buffer: usize,
-    /// Instructions below EL2 and at EL2 or above, by CPU. The scoreboard's address.
-    score: usize,
+    counts: Counts,
     /// Where CNTPCT_EL0 has just been read to a register.
     clocks: HashMap<u64, u8>,
     /// By how much CNTPCT_EL0 was ahead of the instructions when it was read last.
@@ -149,17 +161,23 @@ pub struct Recorder {
 
 impl Recorder {
     /// Opens the file. A FIFO must have its reader.
-    pub fn new(options: Options) -> Result<Self, String> {
+    pub fn new(options: Options, several_cpus: bool) -> Result<Self, String> {
         let out = File::create(&options.out).map_err(|error| format!("{}: {error}", options.out))?;
-        // SAFETY: two counters for each CPU; neither this nor the array is ever freed.
-        let (score, buffer) =
-            unsafe { (api::qemu_plugin_scoreboard_new(2 * size_of::<u64>()), api::g_byte_array_new()) };
+        // SAFETY: it is never freed.
+        let buffer = unsafe { api::g_byte_array_new() };
+        let counts = if several_cpus {
+            Counts::ByCpu(Vec::new())
+        } else {
+            // SAFETY: two counters for each CPU; it is never freed.
+            let score = unsafe { api::qemu_plugin_scoreboard_new(2 * size_of::<u64>()) };
+            Counts::Inline(score.expose_provenance())
+        };
         Ok(Self {
             options,
             out: BufWriter::with_capacity(1 << 16, out),
             registers: Registers::default(),
             buffer: buffer.expose_provenance(),
-            score: score.expose_provenance(),
+            counts,
             clocks: HashMap::new(),
             idle: None,
             stepping: false,
@@ -194,10 +212,38 @@ impl Recorder {
         self.options.steps
     }
 
-    /// The counter of instructions at EL2 and above, or of those below.
-    pub fn counter(&self, el2: bool) -> Counter {
+    /// The inline counter of instructions at EL2 and above, or of those below; `None` if they are counted by calls.
+    pub fn counter(&self, el2: bool) -> Option<Counter> {
+        let Counts::Inline(score) = self.counts else { return None };
         let offset = usize::from(el2) * size_of::<u64>();
-        Counter { score: std::ptr::with_exposed_provenance_mut(self.score), offset }
+        Some(Counter { score: std::ptr::with_exposed_provenance_mut(score), offset })
+    }
+
+    /// The index of the CPU that runs this thread.
+    fn cpu(&mut self) -> usize {
+        let own = self.register("TPIDR_EL2");
+        let Counts::ByCpu(cpus) = &mut self.counts else { return 0 };
+        cpus.iter().position(|(at, _)| *at == own).unwrap_or_else(|| {
+            cpus.push((own, 0));
+            cpus.len() - 1
+        })
+    }
+
+    /// Instructions so far: below EL2, at EL2 or above, and those of a CPU there.
+    fn counts(&self, cpu: usize) -> [u64; 3] {
+        match &self.counts {
+            Counts::ByCpu(cpus) => {
+                let el2 = cpus.iter().map(|(_, count)| count).sum();
+                [BELOW.load(Ordering::Relaxed), el2, cpus.get(cpu).map_or(0, |(_, count)| *count)]
+            }
+            Counts::Inline(_) => {
+                // SAFETY: the scoreboard is never freed.
+                let [below, el2] = [false, true].map(|el2| {
+                    self.counter(el2).map_or(0, |counter| unsafe { api::qemu_plugin_u64_sum(counter) })
+                });
+                [below, el2, el2]
+            }
+        }
     }
 
     /// What is to be recorded at an instruction.
@@ -237,8 +283,9 @@ impl Recorder {
         sites
     }
 
-    /// Records that the CPU is about to execute the instruction of `site`.
-    pub fn record(&mut self, cpu: c_uint, site: Site) {
+    /// A CPU is about to execute the instruction of `site`: records it, or counts the run that it begins.
+    pub fn execute(&mut self, site: Site) {
+        let cpu = self.cpu();
         let kind = match site {
             Site::Entry { vector } => Kind::Entry {
                 vector,
@@ -258,18 +305,21 @@ impl Recorder {
             Site::Clock(register) => Kind::Clock { ticks: self.general(register) },
             Site::Mark(id) => Kind::Mark { id, guest: self.guest() },
             Site::Watch(index) => Kind::Watch { index, guest: self.guest() },
-            Site::Steps { .. } if !self.stepping => return,
-            Site::Steps { pc, count } => Kind::Steps { pc, count },
+            Site::Run { pc, count } => {
+                if self.stepping {
+                    self.record(cpu, Kind::Steps { pc, count });
+                }
+                if let Counts::ByCpu(cpus) = &mut self.counts {
+                    cpus[cpu].1 += u64::from(count);
+                }
+                return;
+            }
         };
-        let (below, el2) = (self.counter(false), self.counter(true));
-        // SAFETY: the scoreboard is never freed; QEMU has `cpu`.
-        let (below, el2, own) = unsafe {
-            (
-                api::qemu_plugin_u64_sum(below),
-                api::qemu_plugin_u64_sum(el2),
-                api::qemu_plugin_u64_get(el2, cpu),
-            )
-        };
+        self.record(cpu, kind);
+    }
+
+    fn record(&mut self, cpu: usize, kind: Kind) {
+        let [below, el2, own] = self.counts(cpu);
         let total = below + el2;
         if let Kind::Clock { ticks } = kind {
             let ahead = Some(ticks.wrapping_sub(total));

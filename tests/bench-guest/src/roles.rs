@@ -10,11 +10,9 @@
 //! | `wfi` | the same, asleep |
 //! | `sgi` | from sending an SGI to oneself to its interrupt |
 //! | `ipi` | from sending an SGI to another CPU, which spins, to its interrupt |
-//! | `yield` | WFE |
 //! | `latency` | an interrupt every `period=` ns; the mark's value is how late it came |
 //!
-//! and the loads, which mark nothing and never end: `burn`, `idle`, and the storms `timers`, `hypercalls`, `sgis`, `yields` and
-//! `everything`.
+//! and the loads, which mark nothing and never end: `burn`, `idle`, and the storms `timers`, `hypercalls`, `sgis` and `everything`.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -63,10 +61,6 @@ pub fn primary(platform: &Platform) -> ! {
             spin_until(1);
             interrupts(n, || platform.gic.send_sgi(platform.cpus[1], 1));
         }
-        "yield" => repeat(n, |i| {
-            yield_now();
-            i
-        }),
         "latency" => latency(n, platform.argument("period").unwrap_or(100_000)),
         load => {
             (1..platform.cpu_count).for_each(|index| _ = boot::start(index));
@@ -221,9 +215,6 @@ fn run_load(platform: &Platform, role: &str) -> ! {
         "sgis" => loop {
             sgi();
         },
-        "yields" => loop {
-            yield_now();
-        },
         "timers" => loop {
             sleep_until(tick() + 1);
         },
@@ -247,10 +238,4 @@ fn run_load(platform: &Platform, role: &str) -> ! {
 /// About a thousand instructions.
 fn work() {
     (0..WORK).for_each(|i| _ = core::hint::black_box(i));
-}
-
-#[inline(always)]
-fn yield_now() {
-    // SAFETY: a hint. The event register is empty: nobody here executes SEV, and hypervisors trap WFE.
-    unsafe { core::arch::asm!("wfe", options(nomem, nostack, preserves_flags)) };
 }

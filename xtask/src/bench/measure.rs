@@ -80,9 +80,9 @@ pub fn switch(events: Events, code: &mut Code) -> Result<Figure> {
     visits(events, code, |visit| visit.switched.then_some(visit.total - visit.decision))
 }
 
-/// The scheduler's instructions in a switch from one VM to another.
+/// The scheduler's instructions in each visit to EL2 that asks it.
 pub fn decision(events: Events, code: &mut Code) -> Result<Figure> {
-    visits(events, code, |visit| visit.switched.then_some(visit.decision))
+    visits(events, code, |visit| (visit.decision > 0).then_some(visit.decision))
 }
 
 /// What happened at EL2 between leaving a guest and entering one.
@@ -102,7 +102,7 @@ struct Cpu {
     decision: u64,
 }
 
-/// The visits to EL2 between the first and the last mark, if none of their steps is missing.
+/// A value of each visit to EL2 that begins while something is measured.
 fn visits(events: Events, code: &mut Code, value: impl Fn(&Visit) -> Option<u64>) -> Result<Figure> {
     let (mut figure, mut cpus, mut begun) = (Figure::default(), [Cpu::default(); 256], false);
     for event in events {

@@ -154,9 +154,9 @@ pub const ROWS: &[Row] = &[
         name: "vm_switch",
         unit: Unit::El2,
         promise: 550,
-        path: "from one VM to another, by WFE; without the decision",
-        scenarios: |n| vec![Scenario::alone("switch", "yield", n).beside("yields", 1)],
-        n: [300, 3_000],
+        path: "from one VM to another; without the decision",
+        scenarios: |n| vec![Scenario::alone("switch", "wfi", n).beside("burn", 1)],
+        n: [100, 1_000],
         measure: measure::switch,
         steps: true,
     },
@@ -164,13 +164,13 @@ pub const ROWS: &[Row] = &[
         name: "pick_next",
         unit: Unit::El2,
         promise: 250,
-        path: "the scheduler's part of a switch with 64 vCPUs queued",
+        path: "what the scheduler does at one exit, with 64 vCPUs queued",
         scenarios: |n| {
             let queue =
-                (0..7).fold(Scenario::alone("pick", "yield", n), |scenario, _| scenario.beside("yields", 8));
-            vec![queue.beside("yields", 7)]
+                (0..7).fold(Scenario::alone("pick", "wfi", n), |scenario, _| scenario.beside("burn", 8));
+            vec![queue.beside("burn", 7)]
         },
-        n: [20, 200],
+        n: [2, 20],
         measure: measure::decision,
         steps: true,
     },
