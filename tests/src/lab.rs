@@ -25,6 +25,8 @@ pub struct Lab<'a> {
     pub elf: PathBuf,
     /// The EL2 program's arm64 `Image`.
     pub image: PathBuf,
+    /// The QEMU plugin.
+    pub plugin: PathBuf,
     /// The Raspberry Pi 4's device tree.
     pub dtb_rpi4: Option<PathBuf>,
     /// Finds and builds the guests.

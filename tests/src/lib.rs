@@ -9,6 +9,7 @@ mod checks;
 mod command_line;
 mod lab;
 mod linux;
+mod plugin;
 mod rpi4;
 mod rules;
 
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Test> {
     [
         rules::tests(),
         command_line::tests(),
+        plugin::tests(),
         checks::tests(),
         bad_input::tests(),
         rpi4::tests(),
