@@ -1,5 +1,6 @@
 //! A run of one machine: starts QEMU, and carries bytes between it, the [`Session`] and the terminal.
 
+use std::process::Command;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,12 @@ impl<'o> Run<'o> {
 
     /// QEMU's command line, quoted for a shell.
     pub fn command_line(&self) -> String {
-        shell_line(&self.config.command(self.transport()))
+        shell_line(&self.command())
+    }
+
+    /// QEMU's command, for who carries its bytes himself.
+    pub fn command(&self) -> Command {
+        self.config.command(self.transport())
     }
 
     /// Lockstep answers at once, which a person does not.

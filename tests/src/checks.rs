@@ -10,6 +10,9 @@ use crate::lab::{Lab, Report, Setup, send, until};
 /// A test of this file: what is run on which machine.
 type Body = fn(Setup) -> Result<()>;
 
+/// The test guest twice: `checks` with four vCPUs, `other` with two.
+pub const CHECKS_TOML: &str = "tests/machines/checks.toml";
+
 /// The guest's checks that need nothing but an answer, by machine: where CPUs are enough, and where vCPUs wait for them.
 const CHECKS: [&str; 11] =
     ["faults", "ids", "registers", "psci", "power", "memory", "wfi", "spis", "split", "sgis", "fp"];
@@ -30,13 +33,18 @@ pub fn tests() -> Vec<Test> {
             for icount in [false, true] {
                 let name = format!("checks_{what}_gic{gic}{}", if icount { "_icount" } else { "" });
                 tests.push(Test::new(name, move |lab, name| {
-                    body(lab.setup(name, "tests/machines/checks.toml")?.gic(gic).icount(icount))
+                    body(lab.setup(name, CHECKS_TOML)?.gic(gic).icount(icount))
                 }));
             }
         }
     }
+    for gic in [Gic::V3, Gic::V2] {
+        tests.push(Test::new(format!("checks_idle_gic{gic}_icount"), move |lab, name| {
+            idle(lab.setup(name, CHECKS_TOML)?.gic(gic).icount(true))
+        }));
+    }
     tests.push(Test::new("checks_platform_gic3_max", |lab: &Lab<'_>, name: &str| {
-        platform(lab.setup(name, "tests/machines/checks.toml")?.cpus("max", 4))
+        platform(lab.setup(name, CHECKS_TOML)?.cpus("max", 4))
     }));
     tests
 }
@@ -51,7 +59,7 @@ fn ready(vm: &str) -> Result<Step> {
 }
 
 /// Every check, with a CPU for each vCPU.
-fn platform(setup: Setup) -> Result<()> {
+pub fn platform(setup: Setup) -> Result<()> {
     let mut script = vec![ready("checks")?];
     for command in CHECKS {
         script.extend(check("checks", command)?);
@@ -89,8 +97,20 @@ fn overcommitted(setup: Setup) -> Result<()> {
     setup.cpus("cortex-a72", 2).run(script).map(drop)
 }
 
+/// Nothing spins and nothing ticks while all vCPUs sleep: half an hour of virtual time, in which idle CPUs cost the emulator nothing
+/// and busy ones would take it longer than that.
+fn idle(setup: Setup) -> Result<()> {
+    let script = vec![
+        ready("checks")?,
+        ready("other")?,
+        send("checks", "sleep 1800"),
+        until("checks", "^slept 1800$")?,
+    ];
+    setup.timeout(60).run(script).map(drop)
+}
+
 /// Console input, each byte value and faster than it is read, to two busy VMs at once: none is lost, none is doubled.
-fn input(setup: Setup) -> Result<()> {
+pub fn input(setup: Setup) -> Result<()> {
     let mut state = 1u32;
     let random = std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

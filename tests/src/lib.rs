@@ -7,11 +7,14 @@
 mod bad_input;
 mod checks;
 mod command_line;
+mod fuzz;
 mod lab;
+mod lifecycle;
 mod linux;
 mod plugin;
 mod rpi4;
 mod rules;
+mod terminal;
 
 use anyhow::Result;
 
@@ -41,10 +44,13 @@ impl Test {
 pub fn all() -> Vec<Test> {
     [
         rules::tests(),
+        fuzz::tests(),
         command_line::tests(),
         plugin::tests(),
+        terminal::tests(),
         checks::tests(),
         bad_input::tests(),
+        lifecycle::tests(),
         rpi4::tests(),
         linux::tests(),
     ]

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use core::fmt;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use arch::MAX_CPUS;
 use arch::context::VmRegisters;
@@ -13,20 +13,6 @@ use lock::TicketMutex;
 use sched::VcpuId;
 use stage2::{Stage2, VmId};
 use vm::Vm;
-
-/// Where a VM is in its life. The pure [`vm::Phase`] says what its guest asked for, this what EL2 is doing about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Stage {
-    /// Its images are being loaded, by the work item of vCPU 0.
-    Loading,
-    /// Its vCPUs run.
-    Running,
-    /// It asked to stop, or crashed: its vCPUs leave their CPUs, then vCPU 0's work item ends or reloads it.
-    Stopping,
-    /// It stopped for good.
-    Stopped,
-}
 
 /// A virtual CPU interface while its vCPU is not loaded.
 #[derive(Default)]
@@ -48,7 +34,6 @@ pub struct Guest {
     pub interfaces: Box<[TicketMutex<Interface>]>,
     /// The work item's place: vCPU 0's CPU holds it while it is loaded.
     pub work: TicketMutex<Work>,
-    stage: AtomicU8,
     /// vCPUs whose list registers no longer say all there is.
     attention: AtomicU64,
     /// By vCPU: when its emulated timer is due, on the physical counter; [`u64::MAX`] = never.
@@ -85,7 +70,6 @@ impl Guest {
             stage2: TicketMutex::new(stage2),
             interfaces: (0..vcpus).map(|_| TicketMutex::default()).collect(),
             work: TicketMutex::new(work),
-            stage: AtomicU8::new(Stage::Loading as u8),
             attention: AtomicU64::new(0),
             deadlines: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
             flushes: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
@@ -103,21 +87,6 @@ impl Guest {
     /// The scheduler's number of a vCPU.
     pub fn id(&self, vcpu: usize) -> VcpuId {
         VcpuId(self.first + vcpu as u16)
-    }
-
-    /// What EL2 is doing with it.
-    pub fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Acquire) {
-            0 => Stage::Loading,
-            1 => Stage::Running,
-            2 => Stage::Stopping,
-            _ => Stage::Stopped,
-        }
-    }
-
-    /// Goes to another stage.
-    pub fn set_stage(&self, stage: Stage) {
-        self.stage.store(stage as u8, Ordering::Release);
     }
 
     /// Marks vCPUs whose list registers have to be brought up to date before they run on.

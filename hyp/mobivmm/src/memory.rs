@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use arch::phys::{Region, TABLE_MEMORY};
 use arch::{PAGE, cache, cpu, tlb};
 use lock::TicketMutex;
-use stage2::{Access, Error, Fault, GuestMem, Ipa, Pa, PhysMem, Resolution, RevokeError, TableMem, Tlb};
+use stage2::{Access, Error, GuestMem, Ipa, Pa, PhysMem, Resolution, RevokeError, TableMem, Tlb};
 use vm::{StageTwo, StageTwoAccess};
 
 use crate::guest::Guest;
@@ -158,23 +158,6 @@ pub fn with<R>(machine: &Machine, guest: &Guest, f: impl FnOnce(&mut GuestMem<'_
         let stage2 = guest.stage2.lock();
         f(&mut GuestMem::new(&stage2, &machine.dirty, &mut &machine.ram))
     })
-}
-
-/// Does something piece by piece to `len` bytes at `ipa`: `piece` gets the address and what is left and returns how far it came.
-/// Interrupts are open between two pieces.
-pub fn each_piece(
-    machine: &Machine,
-    guest: &Guest,
-    ipa: u64,
-    len: u64,
-    mut piece: impl FnMut(&mut GuestMem<'_, &Ram>, Ipa, usize) -> Result<usize, Fault>,
-) -> Result<(), Fault> {
-    let mut done = 0;
-    while done < len {
-        let left = usize::try_from(len - done).unwrap_or(usize::MAX);
-        done += with(machine, guest, |memory| piece(memory, Ipa(ipa + done), left))? as u64;
-    }
-    Ok(())
 }
 
 /// Reads guest RAM; false if not all of it is RAM.

@@ -60,9 +60,9 @@ pub enum Next {
     CacheMaintenance,
     /// The vCPU is off: it runs again when [`Host::start`] says so (which may already have happened).
     Stop,
-    /// The whole VM stops: all its vCPUs, and no other VM.
-    Power(Power),
-    /// The VM cannot go on: stop it, and say why.
+    /// The guest has stopped its VM ([`Vm::stop`]): all its vCPUs leave their CPUs.
+    Power,
+    /// The VM cannot go on: stop it ([`Vm::stop`]), and say why.
     Crash(Crash),
 }
 

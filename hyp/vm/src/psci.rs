@@ -108,14 +108,9 @@ fn cpu_off(cx: &Context<'_, impl Host>) -> Next {
     Next::Stop
 }
 
-/// The first vCPU that asks decides; one that asks meanwhile just stops.
+/// One vCPU takes all others along; one that asks meanwhile just stops.
 fn system(vm: &Vm, power: Power) -> Next {
-    let mut lifecycle = vm.lifecycle.lock();
-    if matches!(lifecycle.phase, Phase::Stopping(_)) {
-        return Next::Stop;
-    }
-    lifecycle.phase = Phase::Stopping(power);
-    Next::Power(power)
+    if vm.stop(power) { Next::Power } else { Next::Stop }
 }
 
 fn cpu_on(vm: &Vm, target: u64, entry: Entry, host: &impl Host) -> i64 {
@@ -126,7 +121,7 @@ fn cpu_on(vm: &Vm, target: u64, entry: Entry, host: &impl Host) -> i64 {
         return INVALID_ADDRESS;
     }
     let mut lifecycle = vm.lifecycle.lock();
-    if lifecycle.phase != Phase::Running {
+    if vm.phase() != Phase::Running {
         return DENIED;
     }
     let Some(power) = lifecycle.power.get_mut(target) else {

@@ -34,6 +34,7 @@ pub fn main() -> ! {
         match name {
             "timer" => interrupts::timer(),
             "wfi" => interrupts::wfi(),
+            "sleep" => interrupts::sleep(argument),
             "spis" => interrupts::spis(),
             "split" => interrupts::split(),
             "sgis" => interrupts::sgis(),
@@ -49,6 +50,8 @@ pub fn main() -> ! {
             "crash" => traps::crash(),
             "off" => _ = psci::call(Conduit::Hvc, psci::SYSTEM_OFF, [0; 3]),
             "reset" => _ = psci::call(Conduit::Smc, psci::SYSTEM_RESET, [0; 3]),
+            "off-all" => power::all_at_once(psci::SYSTEM_OFF),
+            "reset-all" => power::all_at_once(psci::SYSTEM_RESET),
             "" => {}
             other => println!("unknown command {other}"),
         }
