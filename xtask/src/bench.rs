@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use qemu::{Code, Recording};
+use qemu::Code;
 use serde_json::{Value, json};
 
 use crate::build::Builder;
@@ -100,12 +100,13 @@ fn measure(stage: &Stage, row: &'static Row, full: bool) -> Result<Measured> {
     let mut code = Code::load(&stage.hypervisor().elf, &stage.hypervisor().image)?;
     let mut measured = Measured { row, scenarios: Vec::new(), total: Figure::default() };
     for scenario in (row.scenarios)(n) {
-        let recording: Recording = stage.run_twice(&scenario, row.steps)?;
-        let figure = (row.measure)(recording.read()?, &mut code)?;
+        let taken = stage.run_twice(&scenario, row.steps)?;
+        let figure = (row.measure)(&taken, &mut code)?;
         ensure!(figure.n() > 0, "{}: nothing was measured in {}", row.name, scenario.name);
         measured.total.merge(&figure);
         measured.scenarios.push((scenario.name, figure));
-        fs::remove_file(&recording.file).with_context(|| recording.file.display().to_string())?;
+        let file = &taken.recording.file;
+        fs::remove_file(file).with_context(|| file.display().to_string())?;
     }
     Ok(measured)
 }

@@ -10,6 +10,7 @@
 //! | `wfi` | the same, asleep |
 //! | `sgi` | from sending an SGI to oneself to its interrupt |
 //! | `ipi` | from sending an SGI to another CPU, which spins, to its interrupt |
+//! | `pause` | ten seconds of sleep |
 //! | `latency` | an interrupt every `period=` ns; the mark's value is how late it came |
 //!
 //! and the loads, which mark nothing and never end: `burn`, `idle`, and the storms `timers`, `hypercalls`, `sgis` and `everything`.
@@ -61,6 +62,11 @@ pub fn primary(platform: &Platform) -> ! {
             spin_until(1);
             interrupts(n, || platform.gic.send_sgi(platform.cpus[1], 1));
         }
+        "pause" => repeat(n, |_| {
+            let before = HANDLED.load(Ordering::Acquire);
+            timer::arm(timer::now() + nanos(10_000_000_000));
+            sleep_until(before + 1)
+        }),
         "latency" => latency(n, platform.argument("period").unwrap_or(100_000)),
         load => {
             (1..platform.cpu_count).for_each(|index| _ = boot::start(index));

@@ -1,29 +1,31 @@
 //! From a recording to figures.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use qemu::{Clock, Code, Event, Events, Kind};
 
 use super::figure::Figure;
+use super::scenario::Taken;
 
 /// The bench guest's marks (`tests/bench-guest/src/mark.rs`).
 pub const BEGIN: u16 = 1;
 pub const END: u16 = 2;
 pub const INTERRUPT: u16 = 3;
+pub const DONE: u16 = 0xffff;
 
 /// Where functions of the scheduler begin.
 const SCHEDULER: &str = "mobivmm_sched::";
 
 /// What is taken from a recording.
-pub type Measure = fn(Events, &mut Code) -> Result<Figure>;
+pub type Measure = fn(&Taken, &mut Code) -> Result<Figure>;
 
 /// EL2's instructions, on all CPUs, from each beginning to its end.
-pub fn to_end(events: Events, _: &mut Code) -> Result<Figure> {
-    between(events, END)
+pub fn to_end(taken: &Taken, _: &mut Code) -> Result<Figure> {
+    between(taken.events()?, END)
 }
 
 /// EL2's instructions, on all CPUs, from each beginning to the interrupt.
-pub fn to_interrupt(events: Events, _: &mut Code) -> Result<Figure> {
-    between(events, INTERRUPT)
+pub fn to_interrupt(taken: &Taken, _: &mut Code) -> Result<Figure> {
+    between(taken.events()?, INTERRUPT)
 }
 
 fn between(events: Events, to: u16) -> Result<Figure> {
@@ -40,9 +42,9 @@ fn between(events: Events, to: u16) -> Result<Figure> {
 }
 
 /// A CPU's instructions from the WFI that an interrupt ended to the guest's vector.
-pub fn from_wait_to_interrupt(events: Events, _: &mut Code) -> Result<Figure> {
+pub fn from_wait_to_interrupt(taken: &Taken, _: &mut Code) -> Result<Figure> {
     let (mut figure, mut begun, mut waits) = (Figure::default(), false, [None; 256]);
-    for event in events {
+    for event in taken.events()? {
         let event = event?;
         let wait = &mut waits[usize::from(event.cpu)];
         match event.kind {
@@ -59,9 +61,9 @@ pub fn from_wait_to_interrupt(events: Events, _: &mut Code) -> Result<Figure> {
 }
 
 /// From when the virtual timer was due to its vector, in virtual ns.
-pub fn latency(events: Events, _: &mut Code) -> Result<Figure> {
+pub fn latency(taken: &Taken, _: &mut Code) -> Result<Figure> {
     let (mut figure, mut begun, mut clock) = (Figure::default(), false, Clock::default());
-    for event in events {
+    for event in taken.events()? {
         let event = event?;
         clock.observe(&event);
         match event.kind {
@@ -76,13 +78,13 @@ pub fn latency(events: Events, _: &mut Code) -> Result<Figure> {
 }
 
 /// EL2's instructions from leaving one VM to entering another, without those of the scheduler.
-pub fn switch(events: Events, code: &mut Code) -> Result<Figure> {
-    visits(events, code, |visit| visit.switched.then_some(visit.total - visit.decision))
+pub fn switch(taken: &Taken, code: &mut Code) -> Result<Figure> {
+    visits(taken.events()?, code, |visit| visit.switched.then_some(visit.total - visit.decision))
 }
 
 /// The scheduler's instructions in each visit to EL2 that asks it.
-pub fn decision(events: Events, code: &mut Code) -> Result<Figure> {
-    visits(events, code, |visit| (visit.decision > 0).then_some(visit.decision))
+pub fn decision(taken: &Taken, code: &mut Code) -> Result<Figure> {
+    visits(taken.events()?, code, |visit| (visit.decision > 0).then_some(visit.decision))
 }
 
 /// What happened at EL2 between leaving a guest and entering one.
@@ -145,10 +147,10 @@ fn to_guest(spsr: u64) -> bool {
 
 /// Sections of EL2 in which interrupts are masked, in instructions: from an exception, or from masking, to the return, to unmasking or to
 /// waiting. Before its first return to a guest a CPU boots.
-pub fn masked(events: Events, _: &mut Code) -> Result<Figure> {
+pub fn masked(taken: &Taken, _: &mut Code) -> Result<Figure> {
     let mut figure = Figure::default();
     let (mut since, mut booted) = ([None; 256], [false; 256]);
-    for event in events {
+    for event in taken.events()? {
         let Event { own, kind, cpu, .. } = event?;
         let (since, booted) = (&mut since[usize::from(cpu)], &mut booted[usize::from(cpu)]);
         let end = match kind {
@@ -174,4 +176,40 @@ pub fn masked(events: Events, _: &mut Code) -> Result<Figure> {
         }
     }
     Ok(figure)
+}
+
+/// How often a CPU went to sleep again while nothing happened but that the measured guest slept once.
+pub fn wake_ups(taken: &Taken, _: &mut Code) -> Result<Figure> {
+    let (mut figure, mut waits) = (Figure::default(), None);
+    for event in taken.events()? {
+        match (event?.kind, &mut waits) {
+            (Kind::Mark { id: BEGIN, .. }, _) => waits = Some(0u64),
+            (Kind::Mark { id: END, .. }, _) => {
+                figure.extend(waits.take().map(|waits| waits.saturating_sub(1)))
+            }
+            (Kind::Wait, Some(waits)) => *waits += 1,
+            _ => {}
+        }
+    }
+    Ok(figure)
+}
+
+/// Virtual time from reset to a guest's first instruction.
+pub fn first_instruction(taken: &Taken, _: &mut Code) -> Result<Figure> {
+    let mut clock = Clock::default();
+    for event in taken.events()? {
+        let event = event?;
+        clock.observe(&event);
+        if matches!(event.kind, Kind::Return { spsr, .. } if to_guest(spsr)) {
+            return Ok([clock.time(&event) + 1].into_iter().collect());
+        }
+    }
+    Ok(Figure::default())
+}
+
+/// What EL2 occupies: what it says itself, in KiB.
+pub fn footprint(taken: &Taken, _: &mut Code) -> Result<Figure> {
+    let line = taken.log.lines().find_map(|line| line.strip_prefix("EL2: image "));
+    let kib = line.and_then(|line| line.split(' ').next()?.parse().ok());
+    Ok([kib.context("the log does not say how large EL2 is")?].into_iter().collect())
 }

@@ -15,10 +15,10 @@ const SHOWN: usize = 60;
 /// Prints what one event of a row's first scenario costs at EL2 on average, by function and kind of instruction.
 pub fn print(stage: &Stage, row: &Row) -> Result<()> {
     let Some(scenario) = (row.scenarios)(row.n[0].min(100)).into_iter().next() else { return Ok(()) };
-    let recording = stage.run(&scenario, true)?;
+    let taken = stage.run(&scenario, true)?;
     let mut code = Code::load(&stage.hypervisor().elf, &stage.hypervisor().image)?;
     let (mut profile, mut events, mut begun) = (Profile::default(), 0u64, false);
-    for event in recording.read()? {
+    for event in taken.events()? {
         match event?.kind {
             Kind::Mark { id: BEGIN, .. } => (begun, events) = (true, events + 1),
             Kind::Mark { id: END | INTERRUPT, .. } => begun = false,

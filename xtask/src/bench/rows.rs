@@ -32,6 +32,10 @@ pub enum Unit {
     El2,
     /// Virtual time, in ns; an instruction takes 1 ns.
     Elapsed,
+    /// How often a sleeping CPU woke up.
+    WakeUps,
+    /// Memory.
+    KiB,
 }
 
 impl Unit {
@@ -40,6 +44,8 @@ impl Unit {
         match self {
             Self::El2 => "el2 instructions",
             Self::Elapsed => "virtual ns",
+            Self::WakeUps => "wake-ups",
+            Self::KiB => "KiB",
         }
     }
 }
@@ -60,6 +66,12 @@ fn reserved(name: &'static str, n: u64, loads: &[(&str, u32)]) -> Scenario {
     scenario.vms[0].2 = RESERVATION;
     scenario.marks_only = true;
     loads.iter().fold(scenario, |scenario, (role, vcpus)| scenario.beside(role, *vcpus))
+}
+
+/// Four VMs on four CPUs, of which one does something.
+fn four_vms(name: &'static str, role: &str) -> Scenario {
+    let scenario = Scenario { cpus: 4, ..Scenario::alone(name, role, 1) };
+    (0..3).fold(scenario, |scenario, _| scenario.beside("idle", 2))
 }
 
 fn storms(n: u64) -> Vec<Scenario> {
@@ -194,8 +206,38 @@ pub const ROWS: &[Row] = &[
         promise: 2_300,
         path: "a reserved vCPU's timer is due, to its vector; one CPU shared with storms",
         scenarios: storms,
-        n: [10_000, 1_000_000],
+        n: [1_000, 1_000_000],
         measure: measure::latency,
+        steps: false,
+    },
+    Row {
+        name: "idle_wakeups",
+        unit: Unit::WakeUps,
+        promise: 0,
+        path: "wake-ups of any CPU in 10 s in which all guests sleep",
+        scenarios: |_| vec![four_vms("idle", "pause")],
+        n: [1, 1],
+        measure: measure::wake_ups,
+        steps: false,
+    },
+    Row {
+        name: "boot",
+        unit: Unit::Elapsed,
+        promise: 2_500_000,
+        path: "reset to the first instruction of a bare guest of 32 MiB",
+        scenarios: |n| vec![Scenario { memory: "32MiB", ..Scenario::alone("boot", "hypercall", n) }],
+        n: [1, 1],
+        measure: measure::first_instruction,
+        steps: false,
+    },
+    Row {
+        name: "footprint",
+        unit: Unit::KiB,
+        promise: 2_048,
+        path: "memory of EL2 with 4 CPUs and 4 VMs",
+        scenarios: |_| vec![four_vms("footprint", "hypercall")],
+        n: [1, 1],
+        measure: measure::footprint,
         steps: false,
     },
 ];

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use machines::Machine;
-use qemu::{Board, Config, Gic, Recording, Run, Step};
+use qemu::{Board, Config, Event, Events, Gic, HYPERVISOR, Kind, Recording, Run, Step};
 
+use super::measure::DONE;
 use crate::build::{Builder, Hypervisor};
 
 /// How long a run may take on the host's clock.
@@ -29,6 +30,8 @@ pub struct Scenario {
     pub gic: Gic,
     /// The boot arguments, vCPUs and schedules of the VMs; the first is measured.
     pub vms: Vec<(String, u32, &'static str)>,
+    /// The memory of each VM.
+    pub memory: &'static str,
     /// Leave entries to EL2 out of the recording: there are too many.
     pub marks_only: bool,
 }
@@ -40,7 +43,7 @@ impl Scenario {
     /// One VM with one vCPU on one CPU.
     pub fn alone(name: &'static str, role: &str, n: u64) -> Self {
         let vms = vec![(format!("{role} n={n}"), 1, SHARE)];
-        Self { name, cpus: 1, gic: Gic::V3, vms, marks_only: false }
+        Self { name, cpus: 1, gic: Gic::V3, vms, memory: "4MiB", marks_only: false }
     }
 
     /// A load in a VM of its own.
@@ -55,10 +58,29 @@ impl Scenario {
             let name = if n == 0 { BENCH.into() } else { format!("load-{n}") };
             text += &format!(
                 "[[vm]]\nname = \"{name}\"\nkernel = \"bench-guest:bench\"\ncmdline = \"{role}\"\nvcpus = {vcpus}\n\
-                 memory = \"4MiB\"\nschedule = {schedule}\n"
+                 memory = \"{}\"\nschedule = {schedule}\n",
+                self.memory
             );
         }
         Ok(Machine::parse(Path::new("bench.toml"), &text)?)
+    }
+}
+
+/// What a run left.
+pub struct Taken {
+    /// What the plugin recorded.
+    pub recording: Recording,
+    /// The hypervisor's log.
+    pub log: String,
+}
+
+impl Taken {
+    /// The recorded events.
+    ///
+    /// # Errors
+    /// The recording cannot be read.
+    pub fn events(&self) -> Result<Events> {
+        self.recording.read()
     }
 }
 
@@ -94,7 +116,7 @@ impl Stage {
     ///
     /// # Errors
     /// The run failed.
-    pub fn run(&self, scenario: &Scenario, steps: bool) -> Result<Recording> {
+    pub fn run(&self, scenario: &Scenario, steps: bool) -> Result<Taken> {
         self.record(scenario, steps, 0)
     }
 
@@ -102,19 +124,20 @@ impl Stage {
     ///
     /// # Errors
     /// A run failed, or the second differs from the first.
-    pub fn run_twice(&self, scenario: &Scenario, steps: bool) -> Result<Recording> {
+    pub fn run_twice(&self, scenario: &Scenario, steps: bool) -> Result<Taken> {
         let (first, second) = thread::scope(|scope| {
             let second = scope.spawn(|| self.record(scenario, steps, 1));
             (self.record(scenario, steps, 0), second.join())
         });
         let (first, second) = (first?, second.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-        let same = first.read()?.zip(second.read()?).all(|(a, b)| matches!((a, b), (Ok(a), Ok(b)) if a == b));
+        let second = second.recording;
+        let same = equal(first.events()?, second.read()?)?;
         ensure!(same, "{}: a second run was not equal to the first", scenario.name);
         fs::remove_file(&second.file).with_context(|| second.file.display().to_string())?;
         Ok(first)
     }
 
-    fn record(&self, scenario: &Scenario, steps: bool, copy: u32) -> Result<Recording> {
+    fn record(&self, scenario: &Scenario, steps: bool, copy: u32) -> Result<Taken> {
         let beside = self.files.join(format!("{}-{copy}", scenario.name));
         let machine = scenario.machine()?;
         let bundle = beside.with_extension("itb");
@@ -131,12 +154,24 @@ impl Stage {
             bootargs: Vec::new(),
             extra: recording.arguments().into(),
         };
-        Run::new(config, machine.vms.iter().map(|vm| vm.name.as_str()))
+        let outcome = Run::new(config, machine.vms.iter().map(|vm| vm.name.as_str()))
             .script([Step::until(BENCH, "^(done|FAIL).*$")?])
             .timeout(TIMEOUT)
             .execute()?
             .success()
             .with_context(|| format!("scenario {}", scenario.name))?;
-        Ok(recording)
+        Ok(Taken { recording, log: outcome.console(HYPERVISOR).to_owned() })
+    }
+}
+
+/// Whether two runs went the same way up to the end of what was measured. When they are killed after that is the host's affair.
+fn equal(mut a: Events, mut b: Events) -> Result<bool> {
+    loop {
+        match (a.next().transpose()?, b.next().transpose()?) {
+            (Some(a), Some(b)) if a != b => return Ok(false),
+            (Some(Event { kind: Kind::Mark { id: DONE, .. }, .. }), _) => return Ok(true),
+            (Some(_), Some(_)) => {}
+            _ => return Ok(false),
+        }
     }
 }
