@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use machines::{Machine, Resolver};
-use qemu::{Board, Config, Ending, Gic, HYPERVISOR, Observer, Outcome, Run, Step, Symbols};
+use qemu::{Board, Config, Ending, Gic, HYPERVISOR, Observer, Outcome, Recording, Run, Step, Symbols};
 use sha2::{Digest, Sha256};
 
 /// How long a run may take on the host's clock: several times what it takes on two cores.
@@ -127,6 +127,12 @@ impl Setup {
     /// Deterministic virtual time, or not.
     pub fn icount(mut self, icount: bool) -> Self {
         self.config.icount = icount;
+        self
+    }
+
+    /// Has the QEMU plugin record the run.
+    pub fn record(mut self, recording: &Recording) -> Self {
+        self.config.extra.extend(recording.arguments());
         self
     }
 

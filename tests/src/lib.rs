@@ -8,6 +8,7 @@ mod bad_input;
 mod checks;
 mod command_line;
 mod fuzz;
+mod jobs;
 mod lab;
 mod lifecycle;
 mod linux;
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Test> {
         fuzz::tests(),
         command_line::tests(),
         plugin::tests(),
+        jobs::tests(),
         terminal::tests(),
         checks::tests(),
         bad_input::tests(),

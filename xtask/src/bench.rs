@@ -3,11 +3,12 @@
 mod figure;
 mod measure;
 mod profile;
+mod report;
 mod rows;
 mod scenario;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -32,11 +33,14 @@ pub struct BenchOptions {
     /// Write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write docs/bench.json, PROMISES.md and the figures in docs/performance.md
+    #[arg(long, conflicts_with = "names")]
+    report: bool,
     /// As many events as are promised, not as many as fit into a few minutes
     #[arg(long)]
     full: bool,
     /// Show where the instructions of this path go, by function
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["names", "check", "json"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["names", "check", "json", "report"])]
     profile: Option<String>,
     #[command(flatten)]
     setup: SetupOptions,
@@ -67,7 +71,7 @@ pub fn run(options: &BenchOptions) -> Result<bool> {
         return Ok(true);
     }
 
-    println!("{:<18} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9}", "", "n", "p50", "p99", "p99.9", "max", "promise");
+    println!("{:<26} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9}", "", "n", "p50", "p99", "p99.9", "max", "promise");
     let mut all = Vec::new();
     for row in ROWS
         .iter()
@@ -77,16 +81,40 @@ pub fn run(options: &BenchOptions) -> Result<bool> {
         print(&measured);
         all.push(measured);
     }
+    let figures = json!({ "benches": all.iter().map(to_json).collect::<Vec<_>>() });
     if let Some(file) = &options.json {
-        let text =
-            serde_json::to_string_pretty(&json!({ "benches": all.iter().map(to_json).collect::<Vec<_>>() }))?;
-        fs::write(file, text + "\n").with_context(|| file.display().to_string())?;
+        write(file, &json_text(&figures)?)?;
+    }
+    if options.report {
+        write_report(&figures)?;
     }
     let broken: Vec<&str> = all.iter().filter(|at| !at.kept()).map(|at| at.row.name).collect();
     if options.check && !broken.is_empty() {
         println!("broken: {}", broken.join(", "));
     }
     Ok(!options.check || broken.is_empty())
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| file.display().to_string())
+}
+
+/// One bench a line, so that a change of a figure is a change of a line.
+fn json_text(figures: &Value) -> Result<String> {
+    let benches = figures["benches"].as_array().into_iter().flatten();
+    let lines = benches.map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+    Ok(format!("{{\"benches\":[\n{}\n]}}\n", lines.join(",\n")))
+}
+
+fn write_report(figures: &Value) -> Result<()> {
+    let root = Builder::root();
+    let page = root.join("docs/performance.md");
+    let text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
+    let text = report::replace(&text, &report::figures(figures))
+        .with_context(|| format!("{} has no place for the figures", page.display()))?;
+    write(&root.join("docs/bench.json"), &json_text(figures)?)?;
+    write(&root.join("PROMISES.md"), &report::promises(figures))?;
+    write(&page, &text)
 }
 
 impl Measured {
@@ -114,10 +142,13 @@ fn measure(stage: &Stage, row: &'static Row, full: bool) -> Result<Measured> {
 fn print(measured: &Measured) {
     let Measured { row, scenarios, total } = measured;
     let verdict = if measured.kept() { "" } else { "  BROKEN" };
-    println!("{:<18} {total} {:>9}{verdict}", row.name, row.promise);
+    println!("{:<26} {total} {:>9}{verdict}", row.name, row.promise);
+    if let (true, Some(worst)) = (row.names_worst, total.worst()) {
+        println!("  the worst is {worst:#x}");
+    }
     if scenarios.len() > 1 {
         for (name, figure) in scenarios {
-            println!("  {name:<16} {figure}");
+            println!("  {name:<24} {figure}");
         }
     }
 }

@@ -12,6 +12,11 @@ pub const SIZE: usize = 56;
 /// Marks with this number or a higher one end a measurement: all that was recorded before is in the file when the guest goes on.
 pub const FLUSH: u16 = 0xff00;
 
+/// The mark of a task's job that begins; x0 = when it was to be released, in ticks of the guest's counter.
+pub const JOB_BEGIN: u16 = 0x100;
+/// The mark of the job's end; x0 = its deadline, likewise.
+pub const JOB_END: u16 = 0x101;
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -8,6 +8,9 @@ pub const BEGIN: u16 = 1;
 pub const END: u16 = 2;
 /// The first instruction of the interrupt vector.
 pub const INTERRUPT: u16 = 3;
+/// The first and the last instruction of a task's job, with its release and its deadline.
+pub const JOB_BEGIN: u16 = 0x100;
+pub const JOB_END: u16 = 0x101;
 /// What follows is measured, and its steps at EL2 are recorded; and the end of that.
 pub const ON: u16 = 0xfff0;
 pub const OFF: u16 = 0xfff1;

@@ -12,12 +12,13 @@
 //! | `ipi` | from sending an SGI to another CPU, which spins, to its interrupt |
 //! | `pause` | ten seconds of sleep |
 //! | `latency` | an interrupt every `period=` ns; the mark's value is how late it came |
+//! | `jobs` | a job of `work=` ns every `period=` ns, marked as such; it prints how many missed their deadlines, the periods' ends |
 //!
 //! and the loads, which mark nothing and never end: `burn`, `idle`, and the storms `timers`, `hypercalls`, `sgis` and `everything`.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::mark::{BEGIN, DONE, END, OFF, ON, mark};
+use crate::mark::{BEGIN, DONE, END, JOB_BEGIN, JOB_END, OFF, ON, mark};
 use crate::platform::{Gic, Platform};
 use crate::{boot, mmio, println, psci, timer};
 
@@ -68,6 +69,10 @@ pub fn primary(platform: &Platform) -> ! {
             sleep_until(before + 1)
         }),
         "latency" => latency(n, platform.argument("period").unwrap_or(100_000)),
+        "jobs" => {
+            let [period, work] = ["period", "work"].map(|name| platform.argument(name).unwrap_or(100_000));
+            jobs(n, nanos(period), nanos(work));
+        }
         load => {
             (1..platform.cpu_count).for_each(|index| _ = boot::start(index));
             run_load(platform, load)
@@ -134,6 +139,24 @@ fn latency(n: u64, period: u64) {
         sleep_until(before + 1);
         LATENESS.load(Ordering::Relaxed)
     });
+}
+
+/// A periodic task; all in ticks. A job that comes too late is done at once, so that none is left out.
+fn jobs(n: u64, period: u64, work: u64) {
+    let mut misses = 0;
+    let mut release = timer::now();
+    for _ in 0..n {
+        release += period;
+        let before = HANDLED.load(Ordering::Acquire);
+        timer::arm(release);
+        sleep_until(before + 1);
+        mark::<JOB_BEGIN>(release);
+        // The same number of instructions each time, about `work` of them.
+        (0..work / 5).for_each(|i| _ = core::hint::black_box(i));
+        mark::<JOB_END>(release + period);
+        misses += u64::from(timer::now() > release + period);
+    }
+    println!("jobs={n} misses={misses}");
 }
 
 /// Ticks in so many nanoseconds.

@@ -34,7 +34,11 @@ fn between(events: Events, to: u16) -> Result<Figure> {
         let event = event?;
         match event.kind {
             Kind::Mark { id: BEGIN, .. } => begun = Some(event.el2),
-            Kind::Mark { id, .. } if id == to => figure.extend(begun.take().map(|begun| event.el2 - begun)),
+            Kind::Mark { id, guest } if id == to => {
+                if let Some(begun) = begun.take() {
+                    figure.add_with(event.el2 - begun, guest.x0);
+                }
+            }
             _ => {}
         }
     }

@@ -16,8 +16,8 @@ use crate::build::{Builder, Hypervisor};
 const TIMEOUT: Duration = Duration::from_secs(3600);
 /// The VM that is measured.
 const BENCH: &str = "bench";
-/// A Cortex-A72 whose counter counts instructions: under `-icount shift=0` one takes 1 ns.
-const CPU: &str = "cortex-a72,cntfrq=1000000000";
+/// Makes the counter count instructions: under `-icount shift=0` one takes 1 ns.
+const COUNTER: &str = "cntfrq=1000000000";
 
 /// A machine: the bench guest in a VM, and loads beside it.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// CPUs of the machine.
     pub cpus: u32,
+    /// Their model.
+    pub cpu: &'static str,
     /// Its interrupt controller.
     pub gic: Gic,
     /// The boot arguments, vCPUs and schedules of the VMs; the first is measured.
@@ -43,7 +45,7 @@ impl Scenario {
     /// One VM with one vCPU on one CPU.
     pub fn alone(name: &'static str, role: &str, n: u64) -> Self {
         let vms = vec![(format!("{role} n={n}"), 1, SHARE)];
-        Self { name, cpus: 1, gic: Gic::V3, vms, memory: "4MiB", marks_only: false }
+        Self { name, cpus: 1, cpu: "cortex-a72", gic: Gic::V3, vms, memory: "4MiB", marks_only: false }
     }
 
     /// A load in a VM of its own.
@@ -147,7 +149,12 @@ impl Stage {
         (recording.entries, recording.steps) = (!scenario.marks_only, steps);
         let config = Config {
             program: self.builder.tools().qemu.clone().into(),
-            board: Board::Virt { gic: scenario.gic, cpu: CPU.into(), cpus: scenario.cpus, memory_mib: 1024 },
+            board: Board::Virt {
+                gic: scenario.gic,
+                cpu: format!("{},{COUNTER}", scenario.cpu),
+                cpus: scenario.cpus,
+                memory_mib: 1024,
+            },
             icount: true,
             image: self.hypervisor.image.clone(),
             bundle: Some(bundle),
