@@ -7,6 +7,7 @@
 mod bad_input;
 mod checks;
 mod command_line;
+mod footprint;
 mod fuzz;
 mod jobs;
 mod lab;
@@ -15,6 +16,7 @@ mod linux;
 mod plugin;
 mod rpi4;
 mod rules;
+mod stolen;
 mod terminal;
 
 use anyhow::Result;
@@ -53,6 +55,8 @@ pub fn all() -> Vec<Test> {
         checks::tests(),
         bad_input::tests(),
         lifecycle::tests(),
+        footprint::tests(),
+        stolen::tests(),
         rpi4::tests(),
         linux::tests(),
     ]

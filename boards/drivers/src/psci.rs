@@ -15,8 +15,3 @@ pub(crate) unsafe fn cpu_on(mpidr: u64, entry: u64) -> Result<(), Error> {
 pub(crate) fn system_off() {
     let _ = psci::system_off::<Smc>();
 }
-
-/// Resets the machine. Returns only if the firmware refuses.
-pub(crate) fn system_reset() {
-    let _ = psci::system_reset::<Smc>();
-}

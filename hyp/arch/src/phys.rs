@@ -53,6 +53,12 @@ impl Region {
         (aligned && claim(&range)).then_some(Self { range })
     }
 
+    /// A part of the region, to be accessed apart from the rest; `None` if not all of it lies in the region.
+    pub fn part(&self, range: Range<u64>) -> Option<Self> {
+        let len = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
+        self.contains(range.start, len).then_some(Self { range })
+    }
+
     /// The physical addresses.
     pub fn range(&self) -> Range<u64> {
         self.range.clone()

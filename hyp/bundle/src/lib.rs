@@ -111,6 +111,11 @@ impl<'a> Bundle<'a> {
         self.name
     }
 
+    /// The names of all the machine's VMs, also of those that [`Bundle::vms`] refuses.
+    pub fn vm_names(&self) -> impl Iterator<Item = &'a str> {
+        self.machine.children().map(|node| node.name())
+    }
+
     /// The machine's VMs in the order of the machine file, each read and checked by itself: a wrong one is an error in
     /// its place and leaves the others usable. The position is the VM's number; VMs from [`MAX_VMS`] on are errors.
     pub fn vms(&self) -> impl Iterator<Item = Result<VmConfig<'a>, Error<'a>>> {

@@ -150,6 +150,7 @@ fn vm_refused(change: impl Fn(&mut Properties) -> &mut Properties, property: &st
     let (tree, total) = made.build();
     let vms: Vec<_> = Bundle::parse(&tree, total).unwrap().vms().collect();
     assert!(vms[0].is_ok(), "{vms:?}");
+    assert!(Bundle::parse(&tree, total).unwrap().vm_names().eq(["good", "bad"]));
     assert_eq!(vms[1].unwrap_err(), Error { node: "bad", property, reason });
 }
 

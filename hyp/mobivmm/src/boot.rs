@@ -1,6 +1,7 @@
 //! From the device tree to a machine with guests.
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -85,7 +86,7 @@ pub fn secondary_arrived() {
 
 fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     let tree = phys::device_tree(dtb).ok_or(BootError::NoDeviceTree)?;
-    let platform = Platform::discover(tree).map_err(BootError::Platform)?;
+    let platform = discover(tree)?;
     let board = board::select(&BOARDS, &platform);
     let active = map(&platform).map_err(BootError::Map)?;
     let devices = Devices::claim(&platform, &active, arch::boot::secondary_entry());
@@ -103,25 +104,23 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     };
     let uart_intid = platform.uart.as_ref().and_then(|uart| uart.intid);
     let bundle_bytes = platform.initrd.clone().and_then(phys::boot_bytes).unwrap_or(&[]);
-    let (ram, free) = guest_ram(&platform, board, dtb, tree.len());
-    let dirty = DirtyMap::new(&free);
-    let mut owners = Owners::new(free);
+    let (ram, dirty, mut owners) = guest_ram(&platform, board, dtb, tree.len());
 
     let online = start_secondaries(&platform, &devices);
-    let mut scheduler = Scheduler::new(online, SLICE);
+    let mut scheduler = new_scheduler(online);
     let tables = TicketMutex::new(TablePool::new().ok_or(BootError::NoTables)?);
     log!(
         "{} CPUs, {} MHz counter, {:?}, {} MiB for guests",
         online.iter().count(),
         hz / 1_000_000,
         GicName(&gic),
-        owners.free().total() >> 20
+        owners.get_mut().free().total() >> 20
     );
 
     let mut builder = Builder {
         gic: &gic,
-        owners: &mut owners,
-        scheduler: &mut scheduler,
+        owners: owners.get_mut(),
+        scheduler: scheduler.get_mut(),
         tables: &tables,
         vmids: VmidAllocator::new(),
     };
@@ -141,9 +140,9 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         alive: AtomicUsize::new(guests.len()),
         guests,
         places,
-        scheduler: TicketMutex::new(scheduler),
+        scheduler,
         tables,
-        owners: TicketMutex::new(owners),
+        owners,
         ram: Ram { regions: ram, bundle: bundle_bytes },
         dirty,
         power: TicketMutex::new(board.and_then(|board| devices.power(board.power))),
@@ -158,7 +157,13 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         machine.gic.route(intid, 0);
         machine.gic.set_enabled(0, intid, true);
     }
-    log!("EL2: image {} KiB, heap {} KiB in use", image::range().len() >> 10, heap::used() >> 10);
+    // All that EL2 has is in the image's range: code, stacks, heap, tables.
+    log!(
+        "EL2: {} KiB of memory; of its heap {} of {} KiB in use",
+        image::range().len() >> 10,
+        heap::used() >> 10,
+        heap::HEAP_SIZE >> 10
+    );
     if machine.guests.is_empty() {
         log!("no VM can be started: nothing to do");
         machine.end(1);
@@ -195,13 +200,26 @@ fn map(platform: &Platform<'_>) -> Result<arch::mmu::Active, MapError> {
     Ok(map.activate())
 }
 
+// The functions below that are never inlined have large objects on their stack, which is not to be `start`'s.
+
+#[inline(never)]
+fn discover(tree: &'static [u8]) -> Result<Box<Platform<'static>>, BootError> {
+    Platform::discover(tree).map(Box::new).map_err(BootError::Platform)
+}
+
+#[inline(never)]
+fn new_scheduler(online: CpuSet) -> Box<TicketMutex<Scheduler>> {
+    Box::new(TicketMutex::new(Scheduler::new(online, SLICE)))
+}
+
 /// What is left of RAM for guests, in whole blocks.
+#[inline(never)]
 fn guest_ram(
     platform: &Platform<'_>,
     board: Option<&Board>,
     dtb: u64,
     dtb_len: usize,
-) -> (Vec<Region>, FreeRanges) {
+) -> (Vec<Region>, DirtyMap, Box<TicketMutex<Owners>>) {
     let mut ram = Ranges::new(platform.memory.iter().cloned());
     let image = image::range();
     let used: [Range<u64>; 2] = [image.start as u64..image.end as u64, dtb..dtb + dtb_len as u64];
@@ -218,7 +236,8 @@ fn guest_ram(
         PhysRange { start: Pa(range.start), len: range.end - range.start }
     });
     let free = FreeRanges::new(free);
-    (regions, free)
+    let dirty = DirtyMap::new(&free);
+    (regions, dirty, Box::new(TicketMutex::new(Owners::new(free))))
 }
 
 /// Starts the other CPUs and waits until they are there. Those that do not come are left out, with a line in the log.
@@ -255,6 +274,7 @@ enum VmError {
     Memory(GrantError),
     Stage2(stage2::Error),
     NoVmid,
+    NoPage,
     NoWork,
     Vm(vm::BadVm),
     Scheduler(AddError),
@@ -274,6 +294,7 @@ impl fmt::Display for VmError {
             }
             Self::Stage2(error) => write!(f, "stage 2: {error:?}"),
             Self::NoVmid => write!(f, "no VMID is left"),
+            Self::NoPage => write!(f, "no page of EL2's is left for it"),
             Self::NoWork => write!(f, "more than {MAX_WORK} VMs"),
             Self::Vm(error) => write!(f, "{error:?}"),
             Self::Scheduler(AddError::NoCpu) => write!(f, "affinity: none of its CPUs is online"),
@@ -281,6 +302,9 @@ impl fmt::Display for VmError {
         }
     }
 }
+
+/// What a VM is made with: its RAM, the page of stolen time, the virtual CPU interface.
+type Extents = heapless::Vec<Extent, { MAX_PIECES + 2 }>;
 
 /// Makes guests out of a bundle.
 struct Builder<'a> {
@@ -293,7 +317,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// All VMs of the bundle that can be made; the log says why others cannot.
-    fn guests(&mut self, bytes: &'static [u8]) -> Vec<Guest> {
+    fn guests(&mut self, bytes: &'static [u8]) -> Vec<&'static Guest> {
         let mut guests = Vec::new();
         if bytes.is_empty() {
             log!("no bundle: pass one as the initial RAM disk");
@@ -308,11 +332,11 @@ impl Builder<'_> {
         };
         log!("machine: {}", bundle.name());
         let mut first = 0;
-        for (index, config) in bundle.vms().enumerate() {
+        for ((index, config), name) in bundle.vms().enumerate().zip(bundle.vm_names()) {
             let config = match config {
                 Ok(config) => config,
                 Err(error) => {
-                    log!("bundle: VM {index} refused: {error}");
+                    log!("vm {name}: refused: {error}");
                     continue;
                 }
             };
@@ -324,20 +348,21 @@ impl Builder<'_> {
                 }
                 Err(error) => {
                     self.undo(VmId(index as u8), first, config.vcpus as u16);
-                    log!("vm {}: refused: {error}", config.name);
+                    log!("vm {name}: refused: {error}");
                 }
             }
         }
         guests
     }
 
+    #[inline(never)]
     fn guest(
         &mut self,
         index: usize,
         slot: usize,
         config: VmConfig<'static>,
         first: u16,
-    ) -> Result<Guest, VmError> {
+    ) -> Result<&'static Guest, VmError> {
         let id = VmId(index as u8);
         let work = Work::new(slot).ok_or(VmError::NoWork)?;
         let version = match self.gic {
@@ -355,7 +380,6 @@ impl Builder<'_> {
             },
             ram: config.memory.base..config.memory.base + config.memory.size,
             mapped: Vec::new(),
-            stolen_time: None,
         })
         .map_err(VmError::Vm)?;
         for vcpu in 0..config.vcpus as u16 {
@@ -365,20 +389,18 @@ impl Builder<'_> {
                 .map_err(VmError::Scheduler)?;
         }
         let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
-        let extents = self.extents(id, &config).map_err(VmError::Memory)?;
+        let stolen = self.tables.lock().page().ok_or(VmError::NoPage)?;
+        let extents = self.extents(id, &config, &stolen).map_err(VmError::Memory)?;
         let stage2 = Stage2::rebuild(&mut Mmu::new(self.tables), id, vmid, &extents).map_err(|error| {
             self.vmids.free(vmid);
             VmError::Stage2(error)
         })?;
-        Ok(Guest::new(slot, vm, config, first, stage2, work))
+        Ok(Box::leak(Box::new(Guest::new(slot, vm, config, first, stage2, work, stolen))))
     }
 
-    /// What a VM sees: its RAM, which it gets here, and the virtual CPU interface.
-    fn extents(
-        &mut self,
-        id: VmId,
-        config: &VmConfig<'_>,
-    ) -> Result<heapless::Vec<Extent, { MAX_PIECES + 1 }>, GrantError> {
+    /// What a VM sees: its RAM, which it gets here, its stolen time, and the virtual CPU interface.
+    #[inline(never)]
+    fn extents(&mut self, id: VmId, config: &VmConfig<'_>, stolen: &Region) -> Result<Extents, GrantError> {
         let memory = &config.memory;
         let mut extents = heapless::Vec::new();
         if memory.identity {
@@ -391,6 +413,7 @@ impl Builder<'_> {
             extents.extend([Extent::ram(Ipa(at), piece.start, piece.len)]);
             at += piece.len;
         }
+        extents.extend([Extent::shown(Ipa(bus::STOLEN_TIME.start), Pa(stolen.range().start), PAGE)]);
         // The first page alone: the second has the deactivation register, whose writes EL2 must see.
         let gicv = self.gic.gicv();
         extents.extend(gicv.map(|gicv| Extent::device(Ipa(bus::GICC.start), Pa(gicv.start), PAGE)));

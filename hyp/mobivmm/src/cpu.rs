@@ -66,14 +66,18 @@ impl Cpu {
             // Its VM is being stopped: whoever does that waits for the registers.
             self.unload();
         }
-        let decision = self.machine.scheduler.lock().pick(self.id, time::now());
+        let now = time::now();
+        let decision = self.machine.scheduler.lock().pick(self.id, now);
         self.machine.repick(self.id, decision.repick);
-        self.release(decision.run);
+        self.release(decision.run, now);
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
             return self.idle(decision.until);
         };
         match guest.vm.phase() {
-            Phase::Running => self.run_vcpu(guest, vcpu, decision.until),
+            Phase::Running => {
+                guest.runs(vcpu, now);
+                self.run_vcpu(guest, vcpu, decision.until);
+            }
             Phase::Loading | Phase::Stopping(_) if vcpu == 0 => self.run_work(guest, decision.until),
             Phase::Loading | Phase::Stopping(_) | Phase::Stopped => _ = self.block(None),
         }
@@ -81,7 +85,7 @@ impl Cpu {
 
     /// Lets go of the vCPU that the scheduler has taken away from this CPU. A CPU that idles keeps the registers of the vCPU that
     /// went to sleep: it is likely to be the next.
-    fn release(&mut self, next: Option<VcpuId>) {
+    fn release(&mut self, next: Option<VcpuId>, now: u64) {
         let Some(old) = self.held.filter(|_| self.held != next) else {
             self.held = next;
             return;
@@ -90,6 +94,9 @@ impl Cpu {
             return;
         }
         self.unload();
+        if let Some((guest, vcpu)) = self.machine.vcpu(old) {
+            guest.waiting[vcpu].leaves(now);
+        }
         self.held = next;
         let others = self.machine.scheduler.lock().released(self.id, old);
         if self.machine.repick(self.id, others) {
@@ -114,6 +121,9 @@ impl Cpu {
 
     /// Makes the scheduler's current vCPU of this CPU sleep; true if it does.
     fn block(&mut self, until: Option<u64>) -> bool {
+        if let Some((guest, vcpu)) = self.held.and_then(|id| self.machine.vcpu(id)) {
+            guest.waiting[vcpu].sleeps(until);
+        }
         self.machine.scheduler.lock().block(self.id, until)
     }
 

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use arch::MAX_CPUS;
 use arch::context::VmRegisters;
+use arch::phys::Region;
 use arch::work::Work;
 use bundle::VmConfig;
 use drivers::gic::ActivePriorities;
@@ -13,6 +14,7 @@ use lock::TicketMutex;
 use sched::VcpuId;
 use stage2::{Stage2, VmId};
 use vm::Vm;
+use vm::stolen::{self, Waiting};
 
 /// A virtual CPU interface while its vCPU is not loaded.
 #[derive(Default)]
@@ -34,6 +36,9 @@ pub struct Guest {
     pub interfaces: Box<[TicketMutex<Interface>]>,
     /// The work item's place: vCPU 0's CPU holds it while it is loaded.
     pub work: TicketMutex<Work>,
+    /// The page of stolen time, and what that is made from, by vCPU.
+    stolen: Region,
+    pub waiting: Box<[Waiting]>,
     /// vCPUs whose list registers no longer say all there is.
     attention: AtomicU64,
     /// By vCPU: when its emulated timer is due, on the physical counter; [`u64::MAX`] = never.
@@ -59,6 +64,7 @@ impl Guest {
         first: u16,
         stage2: Stage2,
         work: Work,
+        stolen: Region,
     ) -> Self {
         let vcpus = vm.vcpus.len();
         Self {
@@ -70,6 +76,8 @@ impl Guest {
             stage2: TicketMutex::new(stage2),
             interfaces: (0..vcpus).map(|_| TicketMutex::default()).collect(),
             work: TicketMutex::new(work),
+            stolen,
+            waiting: (0..vcpus).map(|_| Waiting::new()).collect(),
             attention: AtomicU64::new(0),
             deadlines: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
             flushes: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
@@ -124,6 +132,24 @@ impl Guest {
     pub fn set_flush(&self, vcpu: usize, from: Option<u64>) {
         if let Some(flush) = self.flushes.get(vcpu) {
             flush.store(from.unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the vCPU runs from `now` (ns) on.
+    pub fn runs(&self, vcpu: usize, now: u64) {
+        let waited = self.waiting[vcpu].runs(now);
+        if waited != 0 {
+            let at = self.stolen.range().start + stolen::offset(vcpu);
+            self.stolen.write_word(at, self.stolen.read_word(at).unwrap_or(0).wrapping_add(waited));
+        }
+    }
+
+    /// Forgets what was, before the VM starts (again).
+    pub fn reset(&self) {
+        for (vcpu, waiting) in self.waiting.iter().enumerate() {
+            waiting.sleeps(None);
+            self.stolen.write_word(self.stolen.range().start + stolen::offset(vcpu), 0);
+            self.set_flush(vcpu, None);
         }
     }
 

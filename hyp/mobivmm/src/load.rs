@@ -75,6 +75,7 @@ pub extern "C" fn work(index: usize) {
             Phase::Loading => match load(machine, guest) {
                 Ok(entry) => cpu::masked(|| {
                     let here = Here::new(machine, CpuId(cpu::index() as u8));
+                    guest.reset();
                     guest.vm.boot(entry, &here);
                 }),
                 Err(LoadError::Stopped) => {}

@@ -1,5 +1,6 @@
 //! The machine as a whole: what boot puts together and all CPUs share.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,14 +26,14 @@ pub struct Machine {
     pub uart_intid: Option<u32>,
     pub maintenance_intid: u32,
     /// Those of the bundle's VMs that could be made.
-    pub guests: Vec<Guest>,
+    pub guests: Vec<&'static Guest>,
     /// By a VM's index in the bundle: its place in `guests`.
     pub places: Vec<Option<usize>>,
     /// By the scheduler's number of a vCPU: the VM's index and its vCPU.
     pub vcpus: Vec<(usize, usize)>,
-    pub scheduler: TicketMutex<Scheduler>,
+    pub scheduler: Box<TicketMutex<Scheduler>>,
     pub tables: TicketMutex<TablePool>,
-    pub owners: TicketMutex<Owners>,
+    pub owners: Box<TicketMutex<Owners>>,
     pub ram: Ram,
     pub dirty: DirtyMap,
     pub power: TicketMutex<Option<Power>>,
@@ -56,14 +57,14 @@ pub fn get() -> Option<&'static Machine> {
 
 impl Machine {
     /// The VM with this index in the bundle, if it could be made.
-    pub fn guest(&self, id: usize) -> Option<&Guest> {
-        self.guests.get((*self.places.get(id)?)?)
+    pub fn guest(&self, id: usize) -> Option<&'static Guest> {
+        self.guests.get((*self.places.get(id)?)?).copied()
     }
 
     /// The VM and vCPU behind a scheduler's number.
-    pub fn vcpu(&'static self, id: VcpuId) -> Option<(&'static Guest, usize)> {
+    pub fn vcpu(&self, id: VcpuId) -> Option<(&'static Guest, usize)> {
         let (guest, vcpu) = *self.vcpus.get(usize::from(id.0))?;
-        Some((self.guests.get(guest)?, vcpu))
+        Some((*self.guests.get(guest)?, vcpu))
     }
 
     /// Makes CPUs pick again. Returns true if this one is among them.

@@ -40,6 +40,12 @@ impl TablePool {
         None
     }
 
+    /// A cleared page for good, not for a table.
+    pub fn page(&mut self) -> Option<Region> {
+        let page = self.take(1)?;
+        self.region.part(page.0..page.0 + PAGE as u64)
+    }
+
     fn give(&mut self, table: Pa, count: usize) {
         let index = (table.0 - self.region.range().start) as usize / PAGE;
         self.used[index / 64] &= !(((1u64 << count) - 1) << (index % 64));

@@ -53,7 +53,7 @@ pub enum Next {
     Wait,
     /// WFE: let others run, then resume.
     Yield,
-    /// A stage-2 fault on what stage 2 should map: RAM, or a page of a device that is passed through. Resolve it and
+    /// A stage-2 fault on what stage 2 should map: RAM, a page of a device that is passed through, the stolen time. Resolve it and
     /// resume, so that the guest tries again, or call [`inject::external_abort`].
     StageTwo(StageTwo),
     /// The guest's set/way maintenance: clean and invalidate its RAM to the point of coherency, then resume.

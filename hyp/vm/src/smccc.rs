@@ -8,8 +8,8 @@ use abi::smccc as vendor;
 
 use crate::handle::{Context, Host, Next};
 use crate::state::VcpuState;
-use crate::vm::{STOLEN_TIME_STRIDE, Vm};
-use crate::{console, psci};
+use crate::vm::Vm;
+use crate::{console, psci, stolen};
 
 const NOT_SUPPORTED: i64 = vendor::NOT_SUPPORTED;
 const SUCCESS: i64 = 0;
@@ -37,12 +37,12 @@ pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16)
     }
     let result = match function {
         VERSION => VERSION_1_2,
-        ARCH_FEATURES => arch_features(vm, state.gprs[1] as u32, host),
+        ARCH_FEATURES => arch_features(state.gprs[1] as u32, host),
         ARCH_WORKAROUND_1 | ARCH_WORKAROUND_2 | ARCH_WORKAROUND_3 if host.workaround(function) >= 0 => {
             SUCCESS
         }
-        PV_TIME_FEATURES => pv_time_features(vm, state.gprs[1] as u32),
-        PV_TIME_ST => stolen_time(vm, vcpu),
+        PV_TIME_FEATURES => pv_time_features(state.gprs[1] as u32),
+        PV_TIME_ST => stolen::record(vcpu) as i64,
         vendor::CALL_UID => return results(state, vendor::UID.map(u64::from)),
         vendor::CALL_REVISION => {
             return results(state, [vendor::REVISION_MAJOR.into(), vendor::REVISION_MINOR.into()]);
@@ -64,26 +64,19 @@ fn results<const N: usize>(state: &mut VcpuState, values: [u64; N]) -> Next {
     Next::Resume
 }
 
-fn arch_features(vm: &Vm, function: u32, host: &impl Host) -> i64 {
+fn arch_features(function: u32, host: &impl Host) -> i64 {
     match function {
-        VERSION | ARCH_FEATURES => SUCCESS,
+        VERSION | ARCH_FEATURES | PV_TIME_FEATURES => SUCCESS,
         ARCH_WORKAROUND_1 | ARCH_WORKAROUND_2 | ARCH_WORKAROUND_3 => host.workaround(function),
-        PV_TIME_FEATURES => pv_time_features(vm, PV_TIME_FEATURES),
         _ => NOT_SUPPORTED,
     }
 }
 
-fn pv_time_features(vm: &Vm, function: u32) -> i64 {
+fn pv_time_features(function: u32) -> i64 {
     match function {
-        PV_TIME_FEATURES | PV_TIME_ST if vm.config.stolen_time.is_some() => SUCCESS,
+        PV_TIME_FEATURES | PV_TIME_ST => SUCCESS,
         _ => NOT_SUPPORTED,
     }
-}
-
-/// The address of the vCPU's stolen-time record.
-fn stolen_time(vm: &Vm, vcpu: usize) -> i64 {
-    let record = vm.config.stolen_time.and_then(|base| base.checked_add(vcpu as u64 * STOLEN_TIME_STRIDE));
-    record.map_or(NOT_SUPPORTED, |ipa| ipa as i64)
 }
 
 fn console_write(vm: &Vm, state: &VcpuState, host: &impl Host) -> i64 {

@@ -24,14 +24,9 @@ pub struct Config {
     pub gic: vgic::Config,
     /// Guest RAM.
     pub ram: Range<u64>,
-    /// Other addresses that stage 2 maps: devices that are passed through, the page of stolen time.
+    /// Other addresses that stage 2 maps: devices that are passed through.
     pub mapped: Vec<Range<u64>>,
-    /// Where the stolen-time records are (Arm DEN 0057A), one of [`STOLEN_TIME_STRIDE`] bytes for each vCPU.
-    pub stolen_time: Option<u64>,
 }
-
-/// Bytes from one vCPU's stolen-time record to the next (Arm DEN 0057A: aligned to 64).
-pub const STOLEN_TIME_STRIDE: u64 = 64;
 
 /// Why a VM cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ mod interrupts;
 mod memory;
 mod power;
 mod report;
+mod stolen;
 mod traps;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
@@ -46,6 +47,7 @@ pub fn main() -> ! {
             "fp" => memory::fp(),
             "psci" => power::psci(),
             "power" => power::power(),
+            "stolen" => stolen::stolen(),
             "spin" => set_busy(),
             "crash" => traps::crash(),
             "off" => _ = psci::call(Conduit::Hvc, psci::SYSTEM_OFF, [0; 3]),
