@@ -24,7 +24,12 @@ use anyhow::Result;
 pub use lab::Lab;
 
 /// The bare-metal guests that the tests need: package and binary.
-pub const GUESTS: [(&str, &str); 2] = [("rtos-guest", "control-loop"), ("test-guest", "checks")];
+pub const GUESTS: [(&str, &str); 4] = [
+    ("rtos-guest", "control-loop"),
+    ("test-guest", "checks"),
+    ("bench-guest", "bench"),
+    ("bench-guest", "count"),
+];
 
 /// One test.
 pub struct Test {

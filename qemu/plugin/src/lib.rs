@@ -2,7 +2,9 @@
 //! [`events::Event`] for each entry, return, change of the interrupt mask and wait, for each of the guests' marks, and on request for
 //! each run of instructions at EL2. It interprets nothing: that is for the reader of the file.
 //!
-//!     -plugin libmobivmm_qemu_plugin.so,out=FILE[,entries=off][,steps=on][,watch=ADDRESS]…
+//! ```text
+//! -plugin libmobivmm_qemu_plugin.so,out=FILE[,entries=off][,steps=on][,watch=ADDRESS]…
+//! ```
 //!
 //! | argument | |
 //! |---|---|

@@ -238,9 +238,8 @@ impl Recorder {
             }
             Counts::Inline(_) => {
                 // SAFETY: the scoreboard is never freed.
-                let [below, el2] = [false, true].map(|el2| {
-                    self.counter(el2).map_or(0, |counter| unsafe { api::qemu_plugin_u64_sum(counter) })
-                });
+                let sum = |counter| unsafe { api::qemu_plugin_u64_sum(counter) };
+                let [below, el2] = [false, true].map(|el2| self.counter(el2).map_or(0, sum));
                 [below, el2, el2]
             }
         }
