@@ -9,9 +9,11 @@ mod checks;
 mod command_line;
 mod footprint;
 mod fuzz;
+mod jobs;
 mod lab;
 mod lifecycle;
 mod linux;
+mod plugin;
 mod rpi4;
 mod rules;
 mod stolen;
@@ -22,7 +24,12 @@ use anyhow::Result;
 pub use lab::Lab;
 
 /// The bare-metal guests that the tests need: package and binary.
-pub const GUESTS: [(&str, &str); 2] = [("rtos-guest", "control-loop"), ("test-guest", "checks")];
+pub const GUESTS: [(&str, &str); 4] = [
+    ("rtos-guest", "control-loop"),
+    ("test-guest", "checks"),
+    ("bench-guest", "bench"),
+    ("bench-guest", "count"),
+];
 
 /// One test.
 pub struct Test {
@@ -47,6 +54,8 @@ pub fn all() -> Vec<Test> {
         rules::tests(),
         fuzz::tests(),
         command_line::tests(),
+        plugin::tests(),
+        jobs::tests(),
         terminal::tests(),
         checks::tests(),
         bad_input::tests(),
