@@ -33,28 +33,38 @@
 //!
 //! On a host the same application runs in virtual time ([`host`]), for tests of its logic.
 #![cfg_attr(target_os = "none", no_std)]
+#![deny(unsafe_code)]
 
 pub mod console;
 pub mod dt;
+pub mod flags;
 pub mod histogram;
+pub mod idle;
 pub mod interrupt;
 pub mod kernel;
+pub mod loopback;
+pub mod mailbox;
+pub mod mutex;
+#[expect(unsafe_code, reason = "the only place for it")]
+mod port;
+pub mod pv;
 pub mod queue;
 pub mod sem;
 pub mod task;
 pub mod time;
-
-#[cfg(not(target_os = "none"))]
-pub mod host;
-#[cfg(not(target_os = "none"))]
-use host as port;
-#[cfg(target_os = "none")]
-mod port;
+pub mod timer;
 
 pub use console::Console;
+pub use flags::Flags;
+pub use kernel::Priority;
+pub use mailbox::Mailbox;
+pub use mutex::{Mutex, MutexGuard};
+#[cfg(not(target_os = "none"))]
+pub use port::host;
 pub use queue::Queue;
 pub use sem::Semaphore;
-pub use task::{Priority, Task};
+pub use task::Task;
+pub use timer::{Timer, Timers};
 
 /// Names the function that sets up the application: it runs once, before the scheduler starts, to spawn the first
 /// tasks. In the crate of the binary, which has `#![cfg_attr(target_os = "none", no_std, no_main)]`.

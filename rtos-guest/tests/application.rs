@@ -34,7 +34,7 @@ fn leak<T>(value: T) -> &'static T {
 }
 
 fn spawn(priority: u8, entry: impl FnOnce() + Send + 'static) {
-    leak(Task::<4096>::new()).spawn(Priority::new(priority), entry).unwrap();
+    leak(Task::<4096>::new()).spawn("test", Priority::new(priority), entry).unwrap();
 }
 
 #[test]
@@ -68,11 +68,11 @@ fn a_spawned_task_preempts_its_less_urgent_parent_and_memory_is_handed_out_once(
         spawn(10, move || {
             let task = leak(Task::<4096>::new());
             let child = log.clone();
-            assert_eq!(task.spawn(Priority::new(2), move || child.add("child")), Ok(()));
+            assert_eq!(task.spawn("test", Priority::new(2), move || child.add("child")), Ok(()));
             log.add("parent");
-            assert_eq!(task.spawn(Priority::new(2), || ()), Err(SpawnError::TaskInUse));
+            assert_eq!(task.spawn("test", Priority::new(2), || ()), Err(SpawnError::StackInUse));
             let other = leak(Task::<4096>::new());
-            assert_eq!(other.spawn(Priority::new(10), || ()), Err(SpawnError::PriorityInUse));
+            assert_eq!(other.spawn("test", Priority::new(10), || ()), Err(SpawnError::PriorityInUse));
             // The child has ended: its priority is free again.
             spawn(2, move || log.add("second child"));
         });
@@ -147,8 +147,8 @@ fn interrupts_wake_tasks_and_a_handler_runs_to_its_end_first() {
     let log = Log::default();
     let outer = log.clone();
     host::run(move || {
-        interrupt::attach(40, Trigger::Level, handler).unwrap();
-        assert!(interrupt::attach(40, Trigger::Edge, handler).is_err());
+        interrupt::attach(40, Trigger::Level, &handler).unwrap();
+        assert!(interrupt::attach(40, Trigger::Edge, &handler).is_err());
         let receiver = log.clone();
         spawn(1, move || {
             for _ in 0..3 {

@@ -42,9 +42,9 @@ mobi_rtos::app!(start);
 
 fn start() {
     println!("control-loop: period {PERIOD}, {STEPS} controller steps a job");
-    CONTROL.spawn(Priority::new(1), control).expect("priority 1 is free");
-    SHELL.spawn(Priority::new(10), shell::run).expect("priority 10 is free");
-    REPORT.spawn(Priority::new(20), report).expect("priority 20 is free");
+    CONTROL.spawn("control", Priority::new(1), control).expect("priority 1 is free");
+    SHELL.spawn("shell", Priority::new(10), shell::run).expect("priority 10 is free");
+    REPORT.spawn("report", Priority::new(20), report).expect("priority 20 is free");
 }
 
 /// The control task.
