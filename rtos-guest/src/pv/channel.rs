@@ -106,6 +106,11 @@ impl Channel {
         }
     }
 
+    /// Whether the page is this VM's, or lent by the other one. (The first end of a [`Local`] lends.)
+    pub fn is_lender(&self) -> bool {
+        self.reader.end.index == 0
+    }
+
     /// Its parts, for different tasks.
     pub fn split(self) -> (Reader, Writer, Lines) {
         (self.reader, self.writer, self.lines)
