@@ -28,7 +28,7 @@ mod vm;
 pub use exit::{Exit, Trap};
 pub use handle::{Crash, Host, Next, Power, StageTwo, StageTwoAccess, handle};
 pub use state::VcpuState;
-pub use vm::{BadVm, Config, Entry, Phase, STOLEN_TIME_STRIDE, Vcpu, VcpuPower, Vm};
+pub use vm::{BadVm, Channel, Config, Entry, Phase, STOLEN_TIME_STRIDE, Vcpu, VcpuPower, Vm};
 
 #[cfg(test)]
 mod testing;

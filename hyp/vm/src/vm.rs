@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use lock::TicketMutex;
 use vgic::{Effects, Vgic};
 
-use crate::bus::{AddressMap, BadMap};
+use crate::bus::{self, AddressMap, BadMap};
 use crate::handle::{Context, Host, Power};
 use crate::pl011::Pl011;
 use crate::state::VcpuState;
@@ -28,6 +28,17 @@ pub struct Config {
     pub mapped: Vec<Range<u64>>,
     /// Where the stolen-time records are (Arm DEN 0057A), one of [`STOLEN_TIME_STRIDE`] bytes for each vCPU.
     pub stolen_time: Option<u64>,
+    /// Its ends of channels; the index is the guest's number for it. At most [`bus::MAX_CHANNELS`].
+    pub channels: Vec<Channel>,
+}
+
+/// An end of a channel ([`abi::channel`]): its page is at [`bus::channel_page`], its bell is [`bus::channel_intid`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// What the machine file calls it.
+    pub name: String,
+    /// The page is another VM's.
+    pub borrowed: bool,
 }
 
 /// Bytes from one vCPU's stolen-time record to the next (Arm DEN 0057A, section 3.2.2: aligned to 64).
@@ -112,6 +123,7 @@ impl Vm {
         let vcpus = config.gic.vcpus;
         let gic = new_gic(config.gic).ok_or(BadVm::Gic)?;
         let memory = config.mapped.iter().chain([&config.ram]).cloned();
+        let memory = memory.chain((0..config.channels.len()).map(bus::channel_page));
         let map = AddressMap::new(config.gic.version, vcpus, memory).map_err(BadVm::Map)?;
         let vcpu = |index| {
             let mut state = VcpuState::default();
@@ -197,6 +209,15 @@ impl Vm {
     /// Sets the level of a PPI of `vcpu`, or of an SPI.
     pub fn line(&self, host: &impl Host, vcpu: usize, intid: u16, level: bool) {
         let effects = self.gic.lock().line(vcpu, intid, level);
+        self.pay(host, effects);
+    }
+
+    /// Rings the bell of a channel: an edge, which no bell before it hides.
+    pub fn ring(&self, host: &impl Host, channel: usize) {
+        let mut gic = self.gic.lock();
+        let mut effects = gic.line(0, bus::channel_intid(channel), true);
+        effects |= gic.line(0, bus::channel_intid(channel), false);
+        drop(gic);
         self.pay(host, effects);
     }
 
