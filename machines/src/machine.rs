@@ -3,8 +3,8 @@
 use crate::fields::{Field, Fields, Source};
 use crate::{Error, schema};
 use bundle::{
-    MAX_CMDLINE, MAX_PERIOD_NS, MAX_VCPUS, MAX_VMS, MAX_WEIGHT, MIN_BUDGET_NS, Memory, RAM_ALIGN, RAM_BASE,
-    RAM_END, Schedule,
+    MAX_CHANNELS, MAX_CMDLINE, MAX_PERIOD_NS, MAX_VCPUS, MAX_VMS, MAX_WEIGHT, MIN_BUDGET_NS, Memory,
+    RAM_ALIGN, RAM_BASE, RAM_END, Schedule,
 };
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
@@ -21,8 +21,21 @@ pub struct Machine {
     pub name: String,
     /// Its VMs, in the order of the file.
     pub vms: Vec<Vm>,
+    /// Its channels, in the order of the file.
+    pub channels: Vec<Channel>,
     /// The file that it was read from.
     pub file: PathBuf,
+}
+
+/// A page that one VM lends another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// Unique among the machine's channels.
+    pub name: String,
+    /// The name of the VM that owns the page.
+    pub lender: String,
+    /// The name of the other one.
+    pub borrower: String,
 }
 
 /// A virtual machine.
@@ -128,7 +141,8 @@ impl Machine {
         if vms.is_empty() {
             return Err(tables.error("the machine has no VM: add a [[vm]] table"));
         }
-        Ok(Self { name, vms, file: file.to_owned() })
+        let channels = read_channels(&root, &vms)?;
+        Ok(Self { name, vms, channels, file: file.to_owned() })
     }
 
     /// The built-in artefacts that the machine needs: package and file, in the order of the file, some maybe twice.
@@ -184,6 +198,37 @@ impl Input {
         };
         Ok(Self { origin, written: written.to_owned(), key: field.key().to_owned(), line: field.line() })
     }
+}
+
+fn read_channels(root: &Fields<'_>, vms: &[Vm]) -> Result<Vec<Channel>, Error> {
+    let mut channels: Vec<Channel> = Vec::new();
+    let Some(tables) = root.get("channel") else { return Ok(channels) };
+    for (index, element) in tables.array("[[channel]] for each channel")?.iter().enumerate() {
+        let table = tables.element(element, format!("channel[{index}]")).table(&schema::CHANNEL)?;
+        let name_field = table.required("name")?;
+        let name = vm_name(&name_field)?;
+        if channels.iter().any(|other| other.name == name) {
+            return Err(name_field.error("an earlier channel has this name: choose another"));
+        }
+        let end = |key| {
+            let field = table.required(key)?;
+            let vm = field.string()?;
+            if !vms.iter().any(|other| other.name == vm) {
+                return Err(field.error(format!("there is no VM \"{vm}\": name one of this file")));
+            }
+            let count = channels.iter().filter(|other| other.lender == vm || other.borrower == vm).count();
+            if count >= MAX_CHANNELS {
+                return Err(field.error(format!("VM \"{vm}\" has {MAX_CHANNELS} channels: remove some")));
+            }
+            Ok(vm.to_owned())
+        };
+        let (lender, borrower) = (end("lender")?, end("borrower")?);
+        if lender == borrower {
+            return Err(table.required("borrower")?.error("is the lender: name another VM"));
+        }
+        channels.push(Channel { name, lender, borrower });
+    }
+    Ok(channels)
 }
 
 fn is_word(text: &str) -> bool {

@@ -213,6 +213,20 @@ fn every_property_is_needed_and_typed() {
 }
 
 #[test]
+fn channels_have_names_and_are_few() {
+    for bad in [&b"a"[..], b"A\0", b"a\0\0", b"\xff\0"] {
+        vm_refused(|vm| vm.set("lends", bad), "lends", Reason::BadType);
+        vm_refused(|vm| vm.set("borrows", bad), "borrows", Reason::BadType);
+    }
+    vm_accepted(|vm| vm.set("lends", *b"a\0b\0c\0d\0").set("borrows", *b"e\0f\0g\0h\0"));
+    vm_refused(
+        |vm| vm.set("lends", *b"a\0b\0c\0d\0i\0").set("borrows", *b"e\0f\0g\0h\0"),
+        "borrows",
+        Reason::OutOfRange,
+    );
+}
+
+#[test]
 fn unknown_properties_are_refused() {
     vm_refused(|vm| vm.set("colour", []), "colour", Reason::Unknown);
     vm_refused(|vm| vm.u64("budget-ns", 5000), "budget-ns", Reason::Unknown);

@@ -31,6 +31,21 @@ name = "sensor"
 kernel = "Image"
 memory = "2MiB"
 schedule = { exclusive = true }
+
+[[channel]]
+name = "samples"
+lender = "sensor"
+borrower = "linux"
+
+[[channel]]
+name = "commands"
+lender = "linux"
+borrower = "control"
+
+[[channel]]
+name = "events"
+lender = "linux"
+borrower = "sensor"
 "#;
 
 /// [`MACHINE`], compiled with images of [`image`]'s kind.
@@ -118,6 +133,11 @@ fn the_bundle_says_what_the_machine_file_says() {
     assert_eq!(control.dtb_load, 0x8000_0000);
 
     assert_eq!((sensor.name, sensor.schedule, sensor.affinity), ("sensor", Schedule::Exclusive, u64::MAX));
+    let channels =
+        |vm: VmConfig<'static>| [vm.lends, vm.borrows].map(|names| names.iter().collect::<Vec<_>>());
+    assert_eq!(channels(linux), [vec!["commands", "events"], vec!["samples"]]);
+    assert_eq!(channels(control), [vec![], vec!["commands"]]);
+    assert_eq!(channels(sensor), [["samples"], ["events"]]);
     assert_eq!(sensor.kernel, linux.kernel, "equal images are stored once");
     assert_eq!(Bundle::parse(&BUNDLE, BUNDLE.len() as u64).unwrap().name(), "test");
 }
