@@ -18,7 +18,8 @@ use drivers::platform::{self, Platform};
 use lock::TicketMutex;
 use sched::{AddError, Class, CpuId, CpuSet, Scheduler, VcpuId};
 use stage2::{
-    AllocError, BLOCK, DirtyMap, Extent, FreeRanges, Ipa, PAGE, Pa, PhysRange, Stage2, VmId, VmidAllocator,
+    AllocError, BLOCK, DirtyMap, Extent, FreeRanges, GrantError, Ipa, Owners, PAGE, Pa, PhysRange, Stage2,
+    VmId, VmidAllocator,
 };
 use vm::{Config, Vm, bus};
 
@@ -26,7 +27,7 @@ use crate::guest::Guest;
 use crate::machine::{self, Machine};
 use crate::memory::{self, Mmu, Ram, TablePool};
 use crate::ranges::Ranges;
-use crate::{console, log};
+use crate::{channels, console, log};
 
 arch::entry!(crate::boot::primary, crate::cpu::secondary);
 
@@ -102,8 +103,9 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     };
     let uart_intid = platform.uart.as_ref().and_then(|uart| uart.intid);
     let bundle_bytes = platform.initrd.clone().and_then(phys::boot_bytes).unwrap_or(&[]);
-    let (ram, mut free) = guest_ram(&platform, board, dtb, tree.len());
+    let (ram, free) = guest_ram(&platform, board, dtb, tree.len());
     let dirty = DirtyMap::new(&free);
+    let free_mib = free.total() >> 20;
 
     let online = start_secondaries(&platform, &devices);
     let mut scheduler = Scheduler::new(online, SLICE);
@@ -113,17 +115,20 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         online.iter().count(),
         hz / 1_000_000,
         GicName(&gic),
-        free.total() >> 20
+        free_mib
     );
 
+    let mut owners = Owners::new(free);
     let mut builder = Builder {
         gic: &gic,
-        free: &mut free,
+        owners: &mut owners,
         scheduler: &mut scheduler,
         tables: &tables,
         vmids: VmidAllocator::new(),
     };
-    let guests = builder.guests(bundle_bytes);
+    let mut guests = builder.guests(bundle_bytes);
+    let ram = Ram { regions: ram, bundle: bundle_bytes };
+    channels::connect(&mut guests, &mut owners, &tables, &ram);
     let count = guests.iter().map(|guest| usize::from(guest.vm.config.id) + 1).max().unwrap_or(0);
     console::add_vms(count);
     let place = |id| guests.iter().position(|guest| usize::from(guest.vm.config.id) == id);
@@ -141,7 +146,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         places,
         scheduler: TicketMutex::new(scheduler),
         tables,
-        ram: Ram { regions: ram, bundle: bundle_bytes },
+        ram,
         dirty,
         power: TicketMutex::new(board.and_then(|board| devices.power(board.power))),
         semihosting: platform
@@ -249,7 +254,7 @@ fn start_secondaries(platform: &Platform<'_>, devices: &Devices<'_>) -> CpuSet {
 
 /// Why a VM is not made.
 enum VmError {
-    Memory(AllocError),
+    Memory(GrantError),
     Stage2(stage2::Error),
     NoVmid,
     NoWork,
@@ -260,9 +265,13 @@ enum VmError {
 impl fmt::Display for VmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Memory(AllocError::OutOfMemory) => write!(f, "memory: there is not that much left"),
-            Self::Memory(AllocError::Fragmented) => write!(f, "memory: what is left is in too many pieces"),
-            Self::Memory(AllocError::NotFree) => write!(f, "memory: the identity range is not free RAM"),
+            Self::Memory(GrantError::Alloc(AllocError::OutOfMemory)) => {
+                write!(f, "memory: there is not that much left")
+            }
+            Self::Memory(GrantError::Alloc(AllocError::NotFree)) => {
+                write!(f, "memory: the identity range is not free RAM")
+            }
+            Self::Memory(_) => write!(f, "memory: what is left is in too many pieces"),
             Self::Stage2(error) => write!(f, "stage 2: {error:?}"),
             Self::NoVmid => write!(f, "no VMID is left"),
             Self::NoWork => write!(f, "more than {MAX_WORK} VMs"),
@@ -276,7 +285,7 @@ impl fmt::Display for VmError {
 /// Makes guests out of a bundle.
 struct Builder<'a> {
     gic: &'a Gic,
-    free: &'a mut FreeRanges,
+    owners: &'a mut Owners,
     scheduler: &'a mut Scheduler,
     tables: &'a TicketMutex<TablePool>,
     vmids: VmidAllocator,
@@ -344,13 +353,14 @@ impl Builder<'_> {
             ram,
             mapped: Vec::new(),
             stolen_time: None,
+            channels: channels::of(&config),
         })
         .map_err(VmError::Vm)?;
         let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
         let mut mmu = Mmu::new(self.tables);
         let mut stage2 = Stage2::new(&mut mmu, VmId(slot as u8), vmid).map_err(VmError::Stage2)?;
         let mut at = config.memory.base;
-        for piece in self.memory(&config).map_err(VmError::Memory)? {
+        for piece in self.memory(VmId(slot as u8), &config).map_err(VmError::Memory)? {
             memory::add(&mut stage2, &mut mmu, Extent::ram(Ipa(at), piece.start, piece.len))
                 .map_err(VmError::Stage2)?;
             at += piece.len;
@@ -373,13 +383,14 @@ impl Builder<'_> {
 
     fn memory(
         &mut self,
+        vm: VmId,
         config: &VmConfig<'_>,
-    ) -> Result<heapless::Vec<PhysRange, { stage2::MAX_PIECES }>, AllocError> {
+    ) -> Result<heapless::Vec<PhysRange, { stage2::MAX_PIECES }>, GrantError> {
         if !config.memory.identity {
-            return self.free.alloc(config.memory.size);
+            return self.owners.grant(vm, config.memory.size);
         }
         let range = PhysRange { start: Pa(config.memory.base), len: config.memory.size };
-        self.free.alloc_at(range)?;
+        self.owners.grant_at(vm, range)?;
         Ok([range].into_iter().collect())
     }
 }

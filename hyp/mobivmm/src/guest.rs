@@ -40,6 +40,8 @@ pub struct Guest {
     pub index: usize,
     pub vm: Vm,
     pub config: VmConfig<'static>,
+    /// By channel of the VM: at whose other end it is, the VM's index and the channel there.
+    pub peers: Box<[Option<(usize, usize)>]>,
     /// The scheduler's number of vCPU 0; the others follow.
     pub first: u16,
     pub stage2: TicketMutex<Stage2>,
@@ -78,6 +80,7 @@ impl Guest {
         let vcpus = vm.vcpus.len();
         Self {
             index,
+            peers: vm.config.channels.iter().map(|_| None).collect(),
             vm,
             config,
             first,

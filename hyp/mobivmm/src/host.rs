@@ -2,7 +2,9 @@
 
 use core::cell::Cell;
 
+use abi::smccc::{Error, Reservation};
 use arch::{context, features, time};
+use bundle::Schedule;
 use drivers::gic::Gic;
 use sched::CpuId;
 use vgic::{Control, Effects, ListRegisters, Lr, Vgic};
@@ -10,7 +12,7 @@ use vm::exit::SysReg;
 use vm::{Host, StageTwoAccess, VcpuState, Vm};
 
 use crate::console;
-use crate::guest::Guest;
+use crate::guest::{Guest, Stage};
 use crate::machine::Machine;
 
 /// A CPU as the host of a vCPU that it has loaded, or of none.
@@ -117,6 +119,23 @@ impl Host for Here {
         if let Some(guest) = self.guest(vm) {
             guest.set_deadline(vcpu, deadline);
         }
+    }
+
+    fn reservation(&self, vm: &Vm, _vcpu: usize) -> Result<Reservation, Error> {
+        match self.guest(vm).map(|guest| guest.config.schedule) {
+            Some(Schedule::Reservation { budget_ns, period_ns, deadline_ns }) => {
+                Ok(Reservation { budget: budget_ns, period: period_ns, deadline: deadline_ns })
+            }
+            _ => Err(Error::NotSupported),
+        }
+    }
+
+    fn notify(&self, vm: &Vm, channel: usize) -> Result<(), Error> {
+        let peer = self.guest(vm).and_then(|guest| *guest.peers.get(channel)?);
+        let (peer, channel) = peer.ok_or(Error::NotSupported)?;
+        let peer = self.machine.guests.get(peer).filter(|peer| peer.stage() == Stage::Running);
+        peer.ok_or(Error::NotSupported)?.vm.ring(self, channel);
+        Ok(())
     }
 
     fn console_put(&self, vm: &Vm, bytes: &[u8]) -> usize {

@@ -227,7 +227,12 @@ pub fn resolve(machine: &Machine, guest: &Guest, fault: &StageTwo) -> bool {
 /// Adds an extent to a VM that is being made, and maps it.
 pub fn add(stage2: &mut Stage2, mmu: &mut Mmu<'_>, extent: Extent) -> Result<(), stage2::Error> {
     stage2.insert(extent)?;
-    let mut next = Some(extent.ipa);
+    populate(stage2, mmu, extent.ipa)
+}
+
+/// Maps the extent at `ipa` of a VM that is being made.
+pub fn populate(stage2: &mut Stage2, mmu: &mut Mmu<'_>, ipa: Ipa) -> Result<(), stage2::Error> {
+    let mut next = Some(ipa);
     while let Some(from) = next {
         next = stage2.populate(mmu, from)?;
     }
