@@ -6,11 +6,14 @@ use critical_section::Mutex;
 
 use crate::{port, pv};
 
-static HOOK: Mutex<Cell<Option<fn()>>> = Mutex::new(Cell::new(None));
+/// A function to call.
+type Hook = fn();
+
+static HOOK: Mutex<Cell<Option<Hook>>> = Mutex::new(Cell::new(None));
 
 /// Has `hook` called, with interrupts open, each time before the CPU goes to sleep because no task can run. It must not
 /// wait, and should be short: nothing is as unimportant.
-pub fn set_hook(hook: fn()) {
+pub fn set_hook(hook: Hook) {
     critical_section::with(|cs| HOOK.borrow(cs).set(Some(hook)));
 }
 

@@ -38,7 +38,10 @@ impl<F: Fn(u32) + Sync> Handler for F {
     }
 }
 
-static TABLE: Mutex<RefCell<Vec<(u32, &'static dyn Handler), HANDLERS>>> = Mutex::new(RefCell::new(Vec::new()));
+/// An interrupt and its handler.
+type Entry = (u32, &'static dyn Handler);
+
+static TABLE: Mutex<RefCell<Vec<Entry, HANDLERS>>> = Mutex::new(RefCell::new(Vec::new()));
 
 /// Has `handler` called on every interrupt `intid` (GIC numbering: SPI n is 32 + n), and enables it.
 ///

@@ -81,12 +81,7 @@ impl Kernel {
     ///
     /// # Errors
     /// [`SpawnError`] if there is one with this priority or this stack that has not ended.
-    pub fn create(
-        &mut self,
-        p: Priority,
-        name: &'static str,
-        stack: Range<usize>,
-    ) -> Result<(), SpawnError> {
+    pub fn create(&mut self, p: Priority, name: &'static str, stack: Range<usize>) -> Result<(), SpawnError> {
         let alive = |task: &Tcb| task.state != State::Dormant;
         if self.tasks.iter().any(|task| alive(task) && task.stack.start == stack.start) {
             return Err(SpawnError::StackInUse);

@@ -70,10 +70,7 @@ impl Drop for Unlock<'_> {
 impl<T> Mutex<T> {
     /// A value that nobody has locked.
     pub const fn new(value: T) -> Self {
-        Self {
-            lock: critical_section::Mutex::new(RefCell::new(Lock::new())),
-            value: spin::Mutex::new(value),
-        }
+        Self { lock: critical_section::Mutex::new(RefCell::new(Lock::new())), value: spin::Mutex::new(value) }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Tasks, and what is known about them.
 
-use crate::kernel::{self, Priority, PRIORITIES};
+use crate::kernel::{self, PRIORITIES, Priority};
 use crate::port::{self, Stack};
 use crate::time::{self, Duration};
 
-pub use crate::kernel::{SpawnError, ready};
+pub use crate::kernel::SpawnError;
 
 /// A task's memory: a stack of `STACK` bytes, a multiple of 4096, above a page that faults when the stack overflows.
 /// Interrupts have a stack of their own, so that a task needs room for its own calls and 272 bytes for its registers.
@@ -41,7 +41,6 @@ impl<const STACK: usize> Task<STACK> {
         entry: impl FnOnce() + Send + 'static,
     ) -> Result<(), SpawnError> {
         kernel::with(|kernel, _| kernel.create(priority, name, self.0.addresses()))?;
-        // In a critical section on the host only, whose port hands the thread over in it.
         port::start(&self.0, priority, entry);
         Ok(())
     }

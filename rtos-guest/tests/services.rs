@@ -151,7 +151,10 @@ fn timers_run_at_their_times_and_not_when_stopped() {
         });
     });
     let calls = std::mem::take(&mut *CALLS.lock().unwrap());
-    assert_eq!(calls, [(50_000, 'c'), (100_000, 'a'), (350_000, 'a'), (350_000, 'b'), (600_000, 'a'), (700_000, 'b')]);
+    assert_eq!(
+        calls,
+        [(50_000, 'c'), (100_000, 'a'), (350_000, 'a'), (350_000, 'b'), (600_000, 'a'), (700_000, 'b')]
+    );
 }
 
 #[test]
@@ -249,7 +252,11 @@ fn statistics_name_the_tasks() {
             let all: Vec<_> = task::statistics().collect();
             let found: Vec<_> = all.iter().map(|s| (s.name, s.priority, s.switches, s.stack)).collect();
             assert_eq!(found, [("test", 4, 2, 4096), ("idle", 63, 1, 0)]);
-            assert_eq!(all[1].cpu_time, 7.micros::<1, 1_000_000_000>(), "time stands still but while all wait");
+            assert_eq!(
+                all[1].cpu_time,
+                7.micros::<1, 1_000_000_000>(),
+                "time stands still but while all wait"
+            );
         });
     });
 }
@@ -336,7 +343,8 @@ fn loopback_devices_answer_as_their_traits_say() {
     Spi.transfer_in_place(&mut words).unwrap();
     assert_eq!(words, [1, 2, 3]);
     let mut read = [9; 4];
-    Spi.transaction(&mut [spi::Operation::Write(&[7]), spi::Operation::Transfer(&mut read, &[5, 6])]).unwrap();
+    Spi.transaction(&mut [spi::Operation::Write(&[7]), spi::Operation::Transfer(&mut read, &[5, 6])])
+        .unwrap();
     assert_eq!(read, [5, 6, 0, 0]);
 
     let mut bus = I2cMemory::<16>::new(0x50);

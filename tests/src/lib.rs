@@ -10,6 +10,7 @@ mod command_line;
 mod lab;
 mod linux;
 mod rpi4;
+mod rtos;
 mod rules;
 
 use anyhow::Result;
@@ -17,7 +18,12 @@ use anyhow::Result;
 pub use lab::Lab;
 
 /// The bare-metal guests that the tests need: package and binary.
-pub const GUESTS: [(&str, &str); 2] = [("rtos-guest", "control-loop"), ("test-guest", "checks")];
+pub const GUESTS: [(&str, &str); 4] = [
+    ("rtos-guest", "control-loop"),
+    ("rtos-guest", "producer-consumer"),
+    ("rtos-guest", "two-tasks"),
+    ("test-guest", "checks"),
+];
 
 /// One test.
 pub struct Test {
@@ -43,6 +49,7 @@ pub fn all() -> Vec<Test> {
         command_line::tests(),
         checks::tests(),
         bad_input::tests(),
+        rtos::tests(),
         rpi4::tests(),
         linux::tests(),
     ]

@@ -26,8 +26,8 @@ use crate::kernel::{self, Priority};
 use crate::{console, interrupt};
 
 use super::stack::{PAGE, Stack};
-use context::Frame;
 pub(crate) use boot::channel;
+use context::Frame;
 pub(crate) use context::stack_used;
 pub(crate) use smccc::call as hypercall;
 pub(crate) use stolen::stolen_nanos;

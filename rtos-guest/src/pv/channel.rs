@@ -182,10 +182,12 @@ impl Reader {
     /// Reads what there is, up to the buffer's size; never waits.
     fn try_read(&mut self, buffer: &mut [u8]) -> usize {
         let (mine, others) = (self.end.mine(), self.end.others());
-        let there = (others.written.load(Ordering::Acquire).wrapping_sub(self.position) as usize).min(RING_SIZE);
+        let there =
+            (others.written.load(Ordering::Acquire).wrapping_sub(self.position) as usize).min(RING_SIZE);
         let count = there.min(buffer.len());
         for (offset, byte) in buffer[..count].iter_mut().enumerate() {
-            *byte = others.ring[(self.position as usize).wrapping_add(offset) % RING_SIZE].load(Ordering::Relaxed);
+            *byte = others.ring[(self.position as usize).wrapping_add(offset) % RING_SIZE]
+                .load(Ordering::Relaxed);
         }
         let before = self.position;
         self.position = before.wrapping_add(count as u32);
@@ -207,7 +209,8 @@ impl Writer {
         let used = (self.position.wrapping_sub(others.read.load(Ordering::Acquire)) as usize).min(RING_SIZE);
         let count = bytes.len().min(RING_SIZE - used);
         for (offset, &byte) in bytes[..count].iter().enumerate() {
-            mine.ring[(self.position as usize).wrapping_add(offset) % RING_SIZE].store(byte, Ordering::Relaxed);
+            mine.ring[(self.position as usize).wrapping_add(offset) % RING_SIZE]
+                .store(byte, Ordering::Relaxed);
         }
         let before = self.position;
         self.position = before.wrapping_add(count as u32);

@@ -29,7 +29,11 @@ pub(crate) fn stack_used(stack: Range<usize>) -> usize {
         // SAFETY: stacks are mapped for good, and a racing write by its task yields one value or the other.
         unsafe { core::ptr::with_exposed_provenance::<u64>(address).read_volatile() == UNUSED }
     };
-    stack.clone().step_by(size_of::<u64>()).find(|address| !is_unused(address)).map_or(0, |top| stack.end - top)
+    stack
+        .clone()
+        .step_by(size_of::<u64>())
+        .find(|address| !is_unused(address))
+        .map_or(0, |top| stack.end - top)
 }
 
 /// Marks a stack as never used.

@@ -76,7 +76,10 @@ impl Tables {
     /// Unmaps the page at `at`.
     fn unmap(&mut self, at: usize) {
         let level2 = self.next(0, at >> 30 & 511);
-        assert!(self.pool[level2][at >> 21 & 511] & TABLE_OR_PAGE != 0, "a stack beyond {PAGED:#x} bytes of data");
+        assert!(
+            self.pool[level2][at >> 21 & 511] & TABLE_OR_PAGE != 0,
+            "a stack beyond {PAGED:#x} bytes of data"
+        );
         let level3 = self.next(level2, at >> 21 & 511);
         self.pool[level3][at >> 12 & 511] = 0;
     }
