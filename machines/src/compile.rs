@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::fit::{ImageId, Images, Node};
 use crate::kernel::flatten;
-use crate::machine::{Channel, Input, Machine, Origin, Vm};
+use crate::machine::{Input, Machine, Origin, Vm};
 use crate::placement::place;
 use crate::units::show_size;
 use bundle::{COMPATIBLE, DTB_WINDOW, Digest, Schedule};
@@ -23,12 +23,9 @@ impl Machine {
         let mut images = Images::default();
         let mut machine = Node::new("machine").str("description", &self.name).str("compatible", COMPATIBLE);
         for vm in &self.vms {
-            let names = |end: fn(&Channel) -> &str| {
-                let ends = self.channels.iter().filter(move |channel| end(channel) == vm.name);
-                ends.map(|channel| channel.name.as_str()).collect()
-            };
-            let (lends, borrows) = (names(|channel| &channel.lender), names(|channel| &channel.borrower));
-            machine = machine.child(compiler.vm(vm, lends, borrows, &mut images)?);
+            let ends = self.channels.iter().filter(|channel| channel.between.contains(&vm.name));
+            let channels: Vec<&str> = ends.map(|channel| channel.name.as_str()).collect();
+            machine = machine.child(compiler.vm(vm, &channels, &mut images)?);
         }
         let error = |error| {
             compiler.error(0, "", format!("cannot be written as a FIT image: {error}; make it smaller"))
@@ -43,7 +40,7 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    fn vm(&self, vm: &Vm, lends: Vec<&str>, borrows: Vec<&str>, images: &mut Images) -> Result<Node, Error> {
+    fn vm(&self, vm: &Vm, channels: &[&str], images: &mut Images) -> Result<Node, Error> {
         let input = &vm.kernel.input;
         let flat = flatten(self.read(input)?, vm.kernel.raw, &vm.memory);
         let kernel = flat.map_err(|reason| self.input_error(input, reason))?;
@@ -69,8 +66,7 @@ impl Compiler<'_> {
             .str("cmdline", &vm.cmdline);
         node = schedule(node, &vm.schedule)
             .u64("affinity", vm.affinity)
-            .strs("lends", &lends)
-            .strs("borrows", &borrows)
+            .strs("channels", channels)
             .str("kernel", images.name(kernel_id))
             .u64("kernel-load", kernel.load)
             .u64("kernel-entry", kernel.entry)

@@ -27,15 +27,13 @@ pub struct Machine {
     pub file: PathBuf,
 }
 
-/// A page that one VM lends another one.
+/// A page that two VMs share, and a bell for each of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Channel {
     /// Unique among the machine's channels.
     pub name: String,
-    /// The name of the VM that owns the page.
-    pub lender: String,
-    /// The name of the other one.
-    pub borrower: String,
+    /// The names of the VMs.
+    pub between: [String; 2],
 }
 
 /// A virtual machine.
@@ -210,23 +208,23 @@ fn read_channels(root: &Fields<'_>, vms: &[Vm]) -> Result<Vec<Channel>, Error> {
         if channels.iter().any(|other| other.name == name) {
             return Err(name_field.error("an earlier channel has this name: choose another"));
         }
-        let end = |key| {
-            let field = table.required(key)?;
-            let vm = field.string()?;
+        let field = table.required("between")?;
+        let mut ends = Vec::new();
+        for element in field.array("the names of two VMs such as [\"a\", \"b\"]")? {
+            let vm = field.element(element, field.key().to_owned()).string()?;
             if !vms.iter().any(|other| other.name == vm) {
                 return Err(field.error(format!("there is no VM \"{vm}\": name one of this file")));
             }
-            let count = channels.iter().filter(|other| other.lender == vm || other.borrower == vm).count();
-            if count >= MAX_CHANNELS {
+            let is_end = |other: &&Channel| other.between.iter().any(|end| end == vm);
+            if channels.iter().filter(is_end).count() >= MAX_CHANNELS {
                 return Err(field.error(format!("VM \"{vm}\" has {MAX_CHANNELS} channels: remove some")));
             }
-            Ok(vm.to_owned())
-        };
-        let (lender, borrower) = (end("lender")?, end("borrower")?);
-        if lender == borrower {
-            return Err(table.required("borrower")?.error("is the lender: name another VM"));
+            ends.push(vm.to_owned());
         }
-        channels.push(Channel { name, lender, borrower });
+        match <[String; 2]>::try_from(ends) {
+            Ok(between) if between[0] != between[1] => channels.push(Channel { name, between }),
+            _ => return Err(field.error("is not between two VMs: name two different ones")),
+        }
     }
     Ok(channels)
 }

@@ -119,11 +119,10 @@ pub(crate) const SCHEDULE: Section = Section {
 
 pub(crate) const CHANNEL: Section = Section {
     header: "[[channel]]",
-    text: "A page that one VM lends another one, and a bell for each of them to ring at the other: at most 8 a VM.",
+    text: "A page that two VMs share, and a bell for each of them to ring at the other: at most 8 a VM.",
     keys: &[
         key("name", "string, required", "As a VM's; unique among channels. The VMs find it by this name."),
-        key("lender", "string, required", "The VM that owns the page."),
-        key("borrower", "string, required", "The other VM."),
+        key("between", "array, required", "The names of the two VMs, such as [\"a\", \"b\"]."),
     ],
 };
 

@@ -75,8 +75,8 @@ pub struct Channel<'a> {
     pub intid: u32,
     /// The hypervisor's number for it.
     pub number: u32,
-    /// The page is the other VM's.
-    pub borrowed: bool,
+    /// Which of its two ends this is, 0 or 1.
+    pub end: usize,
 }
 
 /// What is missing in a device tree, or not as its binding says.
@@ -123,7 +123,7 @@ pub fn channels(fdt: Fdt<'_>) -> impl Iterator<Item = Channel<'_>> {
             page,
             intid: interrupt(node, 0).ok()?,
             number: node.property(channel::NUMBER)?.value_as().ok()?,
-            borrowed: node.property(channel::BORROWED).is_some(),
+            end: node.property(channel::END)?.value_as::<u32>().ok().filter(|&end| end < 2)? as usize,
         })
     })
 }

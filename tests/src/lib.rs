@@ -7,11 +7,16 @@
 mod bad_input;
 mod checks;
 mod command_line;
+mod footprint;
+mod fuzz;
 mod lab;
+mod lifecycle;
 mod linux;
 mod rpi4;
 mod rtos;
 mod rules;
+mod stolen;
+mod terminal;
 
 use anyhow::Result;
 
@@ -46,10 +51,15 @@ impl Test {
 pub fn all() -> Vec<Test> {
     [
         rules::tests(),
+        fuzz::tests(),
         command_line::tests(),
+        terminal::tests(),
         checks::tests(),
         bad_input::tests(),
         rtos::tests(),
+        lifecycle::tests(),
+        footprint::tests(),
+        stolen::tests(),
         rpi4::tests(),
         linux::tests(),
     ]

@@ -2,6 +2,7 @@
 
 mod host;
 mod lint;
+mod toolchain;
 
 use std::collections::HashMap;
 use std::fs;
@@ -71,6 +72,7 @@ pub fn run(options: &TestOptions) -> bool {
     }
     if options.host || default {
         counts += host::run(filter);
+        counts += toolchain::run(builder.as_ref().ok().map(Builder::tools), filter);
     }
     if options.e2e || default {
         let tests: Vec<Test> = tests::all().into_iter().filter(|test| test.name.contains(filter)).collect();

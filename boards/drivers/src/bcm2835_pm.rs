@@ -34,7 +34,7 @@ impl Bcm2835Pm {
     }
 
     /// Resets the machine about 160 µs from now.
-    pub fn reset(&mut self) {
+    fn reset(&mut self) {
         self.mmio.write(WDOG, PASSWORD | SOON);
         let others = self.mmio.read(RSTC) & !(0xff << 24 | RSTC_CONFIG);
         self.mmio.write(RSTC, PASSWORD | others | RSTC_FULL_RESET);

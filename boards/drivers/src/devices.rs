@@ -119,7 +119,7 @@ impl<'p> Devices<'p> {
     }
 }
 
-/// How this machine is turned off and reset.
+/// How this machine is turned off.
 #[derive(Debug)]
 pub enum Power {
     /// By the firmware's PSCI.
@@ -134,14 +134,6 @@ impl Power {
         match self {
             Self::Psci => psci::system_off(),
             Self::Bcm2835Pm(pm) => pm.halt(),
-        }
-    }
-
-    /// Resets the machine. Returns if that takes a moment or has failed.
-    pub fn reset(&mut self) {
-        match self {
-            Self::Psci => psci::system_reset(),
-            Self::Bcm2835Pm(pm) => pm.reset(),
         }
     }
 }

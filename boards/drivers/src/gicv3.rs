@@ -8,8 +8,8 @@ use heapless::Vec;
 
 use crate::MAX_CPUS;
 use crate::gic::publish_memory;
-use crate::gic::{Acknowledged, ActivePriorities, DEFAULT_PRIORITY, Error, LOWEST_PRIORITY, Trigger};
-use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, ICPENDR, IGROUPR, ISACTIVER, ISENABLER, ISPENDR};
+use crate::gic::{Acknowledged, ActivePriorities, DEFAULT_PRIORITY, Error, LOWEST_PRIORITY};
+use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, IGROUPR, ISACTIVER, ISENABLER};
 use crate::mmio::Mmio;
 use crate::platform::{Cpu, Registers};
 
@@ -147,7 +147,7 @@ impl GicV3 {
         }
         write!(ICC_CTLR_EOIMODE, "icc_ctlr_el1");
         write!(0, "icc_bpr1_el1");
-        self.set_priority_mask(LOWEST_PRIORITY);
+        write!(LOWEST_PRIORITY.into(), "icc_pmr_el1");
         write!(1, "icc_igrpen1_el1");
         isb();
     }
@@ -156,7 +156,7 @@ impl GicV3 {
         wait_while(|| self.gicd.read(GICD_CTLR) & GICD_RWP != 0);
     }
 
-    pub(crate) fn intid_limit(&self) -> u32 {
+    fn intid_limit(&self) -> u32 {
         ((self.gicd.read(GICD_TYPER) & 0x1f) * 32 + 32).min(1020)
     }
 
@@ -169,14 +169,6 @@ impl GicV3 {
         }
     }
 
-    pub(crate) fn set_priority(&self, cpu: usize, intid: u32, priority: u8) {
-        self.bank(cpu, intid).set_priority(intid, priority);
-    }
-
-    pub(crate) fn set_trigger(&mut self, cpu: usize, intid: u32, trigger: Trigger) {
-        self.bank(cpu, intid).set_trigger(intid, trigger);
-    }
-
     pub(crate) fn route(&self, intid: u32, to: usize) {
         // The affinity fields are where MPIDR_EL1 has them; bit 31 clear: to this CPU only.
         self.gicd.write_u64(GICD_IROUTER + intid as usize * 8, self.cpus[to].mpidr);
@@ -186,13 +178,10 @@ impl GicV3 {
         self.bank(cpu, intid).write_bit(if active { ISACTIVER } else { ICACTIVER }, intid);
     }
 
-    pub(crate) fn set_pending(&self, cpu: usize, intid: u32, pending: bool) {
-        self.bank(cpu, intid).write_bit(if pending { ISPENDR } else { ICPENDR }, intid);
-    }
-
     pub(crate) fn acknowledge(&self) -> Option<Acknowledged> {
         let interrupt = Acknowledged(read!("icc_iar1_el1") as u32);
-        // What the handler does to the device must not overtake the acknowledgement (section 4.1.1: DSB after ICC_IAR1_EL1).
+        // What the handler does to the device must not overtake the acknowledgement ("Observability
+        // of the effects of accesses to the GIC registers").
         dsb_sy();
         // 1,020 to 1,023: nothing, or nothing for us (section 2.2.1).
         (interrupt.intid() < 1020).then_some(interrupt)
@@ -212,19 +201,11 @@ impl GicV3 {
         isb();
     }
 
-    pub(crate) fn priority_mask(&self) -> u8 {
-        read!("icc_pmr_el1") as u8
-    }
-
-    pub(crate) fn set_priority_mask(&self, mask: u8) {
-        write!(mask.into(), "icc_pmr_el1");
-    }
-
     pub(crate) fn list_registers(&self) -> usize {
         (self.vtr() & 0x1f) as usize + 1
     }
 
-    pub(crate) fn vtr(&self) -> u32 {
+    fn vtr(&self) -> u32 {
         read!("ich_vtr_el2") as u32
     }
 
@@ -250,14 +231,6 @@ impl GicV3 {
 
     pub(crate) fn set_vmcr(&self, value: u32) {
         write!(value.into(), "ich_vmcr_el2");
-    }
-
-    pub(crate) fn misr(&self) -> u32 {
-        read!("ich_misr_el2") as u32
-    }
-
-    pub(crate) fn eisr(&self) -> u16 {
-        read!("ich_eisr_el2") as u16
     }
 
     pub(crate) fn elrsr(&self) -> u16 {

@@ -54,8 +54,8 @@ impl Pl011 {
         Self { mmio }
     }
 
-    /// Turns the UART on: 8N1 with empty FIFOs, all interrupts masked; what has come in so far is lost. The rate becomes 115,200 baud if the frequency of its
-    /// clock is known, and else stays as firmware set it.
+    /// Turns the UART on: 8N1 with empty FIFOs, all interrupts masked; what has come in so far is lost. The rate becomes
+    /// 115,200 baud if the frequency of its clock is known, and else stays as firmware set it.
     pub fn init(&mut self, clock_hz: Option<u32>) {
         // Order: TRM, section 3.3.8. What is being sent goes out first.
         self.wait_while(FR_BUSY);

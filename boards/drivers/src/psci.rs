@@ -3,7 +3,7 @@
 pub use smccc::psci::error::Error;
 use smccc::{Smc, psci};
 
-/// Starts the CPU with this MPIDR affinity at the physical address `entry`, in EL2 with its MMU off (section 5.6).
+/// Starts the CPU with this MPIDR affinity at the physical address `entry`, in EL2 with its MMU off.
 ///
 /// # Safety
 /// The firmware implements PSCI 0.2 or later by SMC, and `entry` is code made to be entered so.
@@ -11,12 +11,7 @@ pub(crate) unsafe fn cpu_on(mpidr: u64, entry: u64) -> Result<(), Error> {
     psci::cpu_on::<Smc>(mpidr, entry, 0)
 }
 
-/// Turns the machine off (section 5.10). Returns only if the firmware refuses.
+/// Turns the machine off. Returns only if the firmware refuses.
 pub(crate) fn system_off() {
     let _ = psci::system_off::<Smc>();
-}
-
-/// Resets the machine (section 5.11). Returns only if the firmware refuses.
-pub(crate) fn system_reset() {
-    let _ = psci::system_reset::<Smc>();
 }

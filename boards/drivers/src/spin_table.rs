@@ -11,7 +11,7 @@ use core::arch::asm;
 pub(crate) unsafe fn release(slot: u64, entry: u64) {
     // SAFETY: the caller's.
     unsafe { publish(slot, entry) };
-    // SAFETY: an event to all CPUs; those that do not wait for it ignore it (Arm ARM D1.6.1).
+    // SAFETY: an event to all CPUs; those that do not wait for it ignore it (Arm ARM, SEV).
     unsafe { asm!("sev", options(nomem, nostack, preserves_flags)) };
 }
 
@@ -28,8 +28,7 @@ pub(crate) unsafe fn clear(slot: u64) {
 /// `slot` is mapped and no Rust object.
 unsafe fn publish(slot: u64, value: u64) {
     // SAFETY: the caller's. Invalidating before the write drops what this CPU may have cached before the firmware wrote
-    // there; cleaning after it makes the write visible at the Point of Coherency (Arm ARM D7.5.9.4), and the DSB waits for
-    // that (D7.5.9.7).
+    // there; cleaning after it makes the write visible at the Point of Coherency (Arm ARM, DC CIVAC), and the DSB waits for that.
     unsafe {
         asm!(
             "dc civac, {slot}",

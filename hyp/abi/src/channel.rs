@@ -1,5 +1,5 @@
-//! Channels: a page that one VM (the lender) owns and another one (the borrower) sees, too, and a bell for each of the
-//! two to ring at the other ([`crate::smccc::CHANNEL_NOTIFY`]). The machine file grants them.
+//! Channels: a page that the hypervisor lends to two VMs, and a bell for each of the two to ring at the other
+//! ([`crate::smccc::CHANNEL_NOTIFY`]). The machine file grants them.
 //!
 //! Each end has a node in its VM's device tree:
 //!
@@ -10,11 +10,12 @@
 //! | `interrupts` | the bell: an edge-triggered SPI |
 //! | `label` | the channel's name in the machine file |
 //! | [`NUMBER`] | the VM's number for [`crate::smccc::CHANNEL_NOTIFY`] |
-//! | [`BORROWED`] | (empty) this VM borrows the page |
+//! | [`END`] | which end this is, 0 or 1 |
 //!
-//! The hypervisor clears the page when it makes the channel, and does not look at it again. [`Page`] is what guests
-//! that want a byte stream and lines make of it; two guests may agree on something else. An end must take what it
-//! reads from the page for what it is: words that the other VM can change at any time.
+//! The page belongs to neither VM: if one stops or restarts, the other one still has it, as the first one left it. The
+//! hypervisor clears it when it makes the channel, and does not look at it again. [`Page`] is what guests that want a byte
+//! stream and lines make of it; two guests may agree on something else. An end must take what it reads from the page for
+//! what it is: words that the other VM can change at any time.
 
 use core::sync::atomic::{AtomicU8, AtomicU32};
 
@@ -22,14 +23,14 @@ use core::sync::atomic::{AtomicU8, AtomicU32};
 pub const COMPATIBLE: &str = "mobivmm,channel";
 /// The property with the VM's number for the channel.
 pub const NUMBER: &str = "mobivmm,channel";
-/// The property that the borrower's node has.
-pub const BORROWED: &str = "mobivmm,borrowed";
+/// The property that says which end it is.
+pub const END: &str = "mobivmm,end";
 /// Bytes of a channel's page.
 pub const PAGE_SIZE: usize = 4096;
 /// Bytes that a [`Ring`] holds.
 pub const RING_SIZE: usize = 1024;
 
-/// A channel's page: for each of its ends (0: the lender's, 1: the borrower's) what that end writes. All zero is what it
+/// A channel's page: for each of its ends what that end writes. All zero is what it
 /// begins with.
 #[repr(C, align(4096))]
 #[derive(Debug)]

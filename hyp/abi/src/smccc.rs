@@ -1,9 +1,9 @@
-//! Vendor-specific hypervisor service calls (SMCCC 1.2, Arm DEN 0028E, section 6: owning entity 6), by HVC.
+//! Vendor-specific hypervisor service calls (SMCCC 1.2, Arm DEN 0028E: owning entity 6), by HVC.
 //!
 //! Arguments are in x1.., the result in x0 (and x1.. where a call says so). A negative x0 is an [`Error`].
 //! A guest that sees another UID than [`UID`], or [`NOT_SUPPORTED`], runs without MobiVMM and uses real devices.
 
-/// "Call UID": returns the four words of [`UID`] in w0 to w3 (SMCCC 1.2, section 6.2).
+/// "Call UID": returns the four words of [`UID`] in w0 to w3 (SMCCC 1.2).
 pub const CALL_UID: u32 = 0x8600_FF01;
 /// "Call revision": returns [`REVISION_MAJOR`] in w0 and [`REVISION_MINOR`] in w1.
 pub const CALL_REVISION: u32 = 0x8600_FF03;
@@ -60,7 +60,7 @@ pub const CONSOLE_WRITE_MAX: usize = 48;
 /// The most bytes that one [`CONSOLE_READ`] returns.
 pub const CONSOLE_READ_MAX: usize = 24;
 
-/// SMCCC "unknown function identifier", as a signed 64-bit value (SMCCC 1.2, section 5.2).
+/// SMCCC "unknown function identifier", as a signed 64-bit value (SMCCC 1.2).
 pub const NOT_SUPPORTED: i64 = -1;
 
 /// Why a vendor call was refused: the negative value in x0.

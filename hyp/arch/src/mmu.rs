@@ -8,7 +8,7 @@ use crate::boot::STACKS;
 use crate::work::WORK_STACKS;
 use crate::{MAX_CPUS, PAGE, image};
 
-/// MAIR_EL2: attribute 0 Device-nGnRnE, 1 Device-nGnRE, 2 Normal write-back (Arm ARM D19.2.97).
+/// MAIR_EL2: attribute 0 Device-nGnRnE, 1 Device-nGnRE, 2 Normal write-back.
 pub(crate) const MAIR: u64 = 0xff_04_00;
 const DEVICE: u64 = 0 << 2;
 const NORMAL: u64 = 2 << 2;
@@ -17,7 +17,7 @@ const NORMAL: u64 = 2 << 2;
 /// (Arm ARM D19.2.139).
 pub(crate) const TCR: u64 = (1 << 31) | (1 << 23) | (3 << 12) | (1 << 10) | (1 << 8) | 25;
 
-/// SCTLR_EL2 with everything off: its RES1 bits (Arm ARM D19.2.120).
+/// SCTLR_EL2 with everything off: its RES1 bits (Arm ARM, SCTLR_EL2).
 pub(crate) const SCTLR_OFF: u64 = 0x30c5_0830;
 /// SCTLR_EL2 with MMU, caches and stack alignment check on; [`Map::activate`] adds WXN.
 pub(crate) const SCTLR_ON: u64 = SCTLR_OFF | (1 << 12) | (1 << 3) | (1 << 2) | 1;
@@ -27,7 +27,7 @@ pub(crate) fn is_guard(at: usize) -> bool {
     (0..MAX_CPUS).map(|i| STACKS.guard(i)).chain(WORK_STACKS.guards()).any(|guard| at & !(PAGE - 1) == guard)
 }
 
-/// Descriptor bits (Arm ARM D8.3): valid, AF, inner shareable, AP\[1\] (RES1 in a one-level regime).
+/// Descriptor bits (Arm ARM, "Translation table descriptor formats"): valid, AF, inner shareable, AP\[1\] (RES1 in a one-level regime).
 const LEAF: u64 = (1 << 10) | (3 << 8) | (1 << 6) | 1;
 const TABLE_OR_PAGE: u64 = 1 << 1;
 const READ_ONLY: u64 = 1 << 7;
@@ -150,7 +150,8 @@ impl Map {
             crate::cache::clean(core::ptr::from_ref(table) as usize, size_of::<Table>());
         }
         // SAFETY: the new map has the running code, its data and its stack at the addresses where they are. Tables visible (DSB),
-        // switch, ISB, old entries gone (TLBI, DSB, ISB): Arm ARM D8.13.1.
+        // switch, ISB, old entries gone (TLBI, DSB, ISB): Arm ARM, "Ordering
+        // and completion of TLB maintenance instructions".
         unsafe {
             asm!(
                 "dsb ishst",

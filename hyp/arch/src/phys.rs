@@ -53,6 +53,12 @@ impl Region {
         (aligned && claim(&range)).then_some(Self { range })
     }
 
+    /// A part of the region, to be accessed apart from the rest; `None` if not all of it lies in the region.
+    pub fn part(&self, range: Range<u64>) -> Option<Self> {
+        let len = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
+        self.contains(range.start, len).then_some(Self { range })
+    }
+
     /// The physical addresses.
     pub fn range(&self) -> Range<u64> {
         self.range.clone()
@@ -117,7 +123,7 @@ impl Region {
         let block = cache::zero_block_size().unwrap_or(usize::MAX);
         while to < end {
             if to.is_multiple_of(block) && end - to >= block {
-                // SAFETY: as in `read`; clears one naturally aligned block of `block` bytes (Arm ARM C6.2 "DC ZVA").
+                // SAFETY: as in `read`; clears one naturally aligned block of `block` bytes (Arm ARM, DC ZVA).
                 unsafe { core::arch::asm!("dc zva, {}", in(reg) to, options(nostack, preserves_flags)) };
                 to += block;
             } else {

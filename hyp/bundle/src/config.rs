@@ -21,10 +21,8 @@ pub struct VmConfig<'a> {
     pub affinity: u64,
     /// The guest's boot arguments: at most [`MAX_CMDLINE`] bytes, may be empty.
     pub cmdline: &'a str,
-    /// The channels to other VMs whose pages this VM lends, and those that it borrows: at most [`MAX_CHANNELS`] together.
-    pub lends: Names<'a>,
-    /// See `lends`.
-    pub borrows: Names<'a>,
+    /// The channels to other VMs, each of which has the same name there: at most [`MAX_CHANNELS`].
+    pub channels: Names<'a>,
     /// What the first vCPU starts.
     pub kernel: Kernel<'a>,
     /// The initial RAM disk, if any.
@@ -119,7 +117,7 @@ pub struct Initrd<'a> {
 }
 
 /// The properties that every VM's node may have; each schedule adds its own, and so does an initrd.
-const COMMON: [&str; 14] = [
+const COMMON: [&str; 13] = [
     "vcpus",
     "memory-base",
     "memory-size",
@@ -127,8 +125,7 @@ const COMMON: [&str; 14] = [
     "cmdline",
     "schedule",
     "affinity",
-    "lends",
-    "borrows",
+    "channels",
     "kernel",
     "kernel-load",
     "kernel-entry",
@@ -165,10 +162,8 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
     let cmdline = vm.str("cmdline")?;
     in_range(vm, "cmdline", cmdline.len() as u64, 0, MAX_CMDLINE as u64)?;
 
-    let (lends, borrows) = (Names::read(vm, "lends")?, Names::read(vm, "borrows")?);
-    if lends.iter().count() + borrows.iter().count() > MAX_CHANNELS {
-        return Err(vm.error("borrows", Reason::OutOfRange));
-    }
+    let channels = Names::read(vm, "channels")?;
+    in_range(vm, "channels", channels.iter().count() as u64, 0, MAX_CHANNELS as u64)?;
 
     let config = VmConfig {
         name: vm.name(),
@@ -177,8 +172,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
         schedule,
         affinity,
         cmdline,
-        lends,
-        borrows,
+        channels,
         kernel: Kernel {
             image: kernel,
             load: vm.u64("kernel-load")?,

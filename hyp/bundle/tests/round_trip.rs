@@ -34,18 +34,15 @@ schedule = { exclusive = true }
 
 [[channel]]
 name = "samples"
-lender = "sensor"
-borrower = "linux"
+between = ["sensor", "linux"]
 
 [[channel]]
 name = "commands"
-lender = "linux"
-borrower = "control"
+between = ["linux", "control"]
 
 [[channel]]
 name = "events"
-lender = "linux"
-borrower = "sensor"
+between = ["linux", "sensor"]
 "#;
 
 /// [`MACHINE`], compiled with images of [`image`]'s kind.
@@ -133,11 +130,10 @@ fn the_bundle_says_what_the_machine_file_says() {
     assert_eq!(control.dtb_load, 0x8000_0000);
 
     assert_eq!((sensor.name, sensor.schedule, sensor.affinity), ("sensor", Schedule::Exclusive, u64::MAX));
-    let channels =
-        |vm: VmConfig<'static>| [vm.lends, vm.borrows].map(|names| names.iter().collect::<Vec<_>>());
-    assert_eq!(channels(linux), [vec!["commands", "events"], vec!["samples"]]);
-    assert_eq!(channels(control), [vec![], vec!["commands"]]);
-    assert_eq!(channels(sensor), [["samples"], ["events"]]);
+    let channels = |vm: VmConfig<'static>| vm.channels.iter().collect::<Vec<_>>();
+    assert_eq!(channels(linux), ["samples", "commands", "events"]);
+    assert_eq!(channels(control), ["commands"]);
+    assert_eq!(channels(sensor), ["samples", "events"]);
     assert_eq!(sensor.kernel, linux.kernel, "equal images are stored once");
     assert_eq!(Bundle::parse(&BUNDLE, BUNDLE.len() as u64).unwrap().name(), "test");
 }

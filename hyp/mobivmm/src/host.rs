@@ -9,10 +9,10 @@ use drivers::gic::Gic;
 use sched::CpuId;
 use vgic::{Control, Effects, ListRegisters, Lr, Vgic};
 use vm::exit::SysReg;
-use vm::{Host, StageTwoAccess, VcpuState, Vm};
+use vm::{Host, Phase, StageTwoAccess, VcpuState, Vm};
 
 use crate::console;
-use crate::guest::{Guest, Stage};
+use crate::guest::Guest;
 use crate::machine::Machine;
 
 /// A CPU as the host of a vCPU that it has loaded, or of none.
@@ -46,6 +46,7 @@ impl Here {
 
     /// Takes the wake-up's consequence for this CPU.
     pub fn wake(&self, guest: &Guest, vcpu: usize) {
+        guest.waiting[vcpu].wakes(time::now);
         if self.machine.wake(self.cpu, guest.id(vcpu)) {
             self.repick.set(true);
         }
@@ -131,9 +132,9 @@ impl Host for Here {
     }
 
     fn notify(&self, vm: &Vm, channel: usize) -> Result<(), Error> {
-        let peer = self.guest(vm).and_then(|guest| *guest.peers.get(channel)?);
-        let (peer, channel) = peer.ok_or(Error::NotSupported)?;
-        let peer = self.machine.guests.get(peer).filter(|peer| peer.stage() == Stage::Running);
+        let end = self.guest(vm).and_then(|guest| *self.machine.peers.get(guest.index)?.get(channel)?);
+        let (peer, channel) = end.ok_or(Error::NotSupported)?;
+        let peer = self.machine.guests.get(peer).filter(|peer| peer.vm.phase() == Phase::Running);
         peer.ok_or(Error::NotSupported)?.vm.ring(self, channel);
         Ok(())
     }

@@ -16,6 +16,8 @@ pub const GICC: Range<u64> = 0x0801_0000..0x0801_2000;
 const GICC_DIR: Range<u64> = 0x0801_1000..0x0801_2000;
 /// GICv3 redistributors, from here.
 pub const GICR_BASE: u64 = 0x080A_0000;
+/// The page of stolen-time records (Arm DEN 0057A), which the hypervisor writes and the guest may read.
+pub const STOLEN_TIME: Range<u64> = 0x090A_0000..0x090A_1000;
 /// The PL011.
 pub const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 /// The PL011's interrupt, SPI 1.
@@ -82,16 +84,18 @@ impl AddressMap {
         memory: impl Iterator<Item = Range<u64>>,
     ) -> Result<Self, BadMap> {
         let device = |range, device| Region { range, target: Target::Device(device) };
-        let mut regions = Vec::from([device(GICD, Device::Gicd), device(UART, Device::Uart)]);
+        let memory_at = |range| Region { range, target: Target::Memory };
+        let mut regions =
+            Vec::from([device(GICD, Device::Gicd), device(UART, Device::Uart), memory_at(STOLEN_TIME)]);
         match version {
             vgic::Version::V2 => {
-                regions.push(Region { range: GICC.start..GICC_DIR.start, target: Target::Memory });
+                regions.push(memory_at(GICC.start..GICC_DIR.start));
                 regions.push(device(GICC_DIR, Device::GiccDir));
             }
             vgic::Version::V3 => regions.push(device(gicr(vcpus), Device::Gicr)),
         }
-        regions.extend(memory.map(|range| Region { range, target: Target::Memory }));
-        regions.sort_by_key(|region| region.range.start);
+        regions.extend(memory.map(memory_at));
+        regions.sort_unstable_by_key(|region| region.range.start);
         let mut end = 0;
         for region in &regions {
             if region.range.is_empty() || region.range.start < end {

@@ -185,9 +185,7 @@ fn write_channels(fdt: &mut FdtWriter, channels: &[Channel]) -> Result<(), Error
         fdt.property_array_u32("interrupts", &[GIC_SPI, spi, EDGE_RISING])?;
         fdt.property_string("label", &channel.name)?;
         fdt.property_u32(abi::channel::NUMBER, number as u32)?;
-        if channel.borrowed {
-            fdt.property_null(abi::channel::BORROWED)?;
-        }
+        fdt.property_u32(abi::channel::END, channel.end)?;
         fdt.end_node(node)?;
     }
     Ok(())

@@ -15,7 +15,7 @@ pub trait Host {
     /// The raw value of an ID register (S3_0_C0_C1 to C7) of this CPU.
     fn id_register(&self, reg: SysReg) -> u64;
     /// What the machine knows about an SMCCC workaround call (`SMCCC_ARCH_WORKAROUND_n`): 0 it helps, 1 it is not
-    /// needed, −1 not known (Arm DEN 0028E, section 7). EL2 itself does on every entry what the call would do.
+    /// needed, −1 not known (Arm DEN 0028E). EL2 itself does on every entry what the call would do.
     fn workaround(&self, function: u32) -> i64;
 
     /// Brings [`VcpuState::sys`] of the vCPU that this CPU has loaded up to date. Before the guest runs again, `sys`
@@ -92,16 +92,16 @@ pub enum Next {
     Wait,
     /// WFE: let others run, then resume.
     Yield,
-    /// A stage-2 fault on what stage 2 should map: RAM, or a page of a device that is passed through. Resolve it and
+    /// A stage-2 fault on what stage 2 should map: RAM, a page of a device that is passed through, the stolen time. Resolve it and
     /// resume, so that the guest tries again, or call [`inject::external_abort`].
     StageTwo(StageTwo),
     /// The guest's set/way maintenance: clean and invalidate its RAM to the point of coherency, then resume.
     CacheMaintenance,
     /// The vCPU is off: it runs again when [`Host::start`] says so (which may already have happened).
     Stop,
-    /// The whole VM stops: all its vCPUs, and no other VM.
-    Power(Power),
-    /// The VM cannot go on: stop it, and say why.
+    /// The guest has stopped its VM ([`Vm::stop`]): all its vCPUs leave their CPUs.
+    Power,
+    /// The VM cannot go on: stop it ([`Vm::stop`]), and say why.
     Crash(Crash),
 }
 
@@ -187,7 +187,7 @@ pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &im
 }
 
 /// Goes on behind the instruction at PC, as if it had run: BTYPE becomes 0 and a software step is used up
-/// (Arm ARM D2.12.5).
+/// (Arm ARM, "Software Step exceptions").
 pub(crate) fn skip(state: &mut VcpuState, len: u8) {
     use crate::state::pstate;
     state.pc = state.pc.wrapping_add(len.into());
@@ -199,7 +199,7 @@ pub(crate) fn skip(state: &mut VcpuState, len: u8) {
     }
 }
 
-/// Advances the IT block of a T32 instruction (Arm ARM G1.13.3 "AArch32.ITAdvance"): IT\[1:0\] in bits 26:25, IT\[7:2\] in
+/// Advances the IT block of a T32 instruction (Arm ARM, `AArch32.ITAdvance`): IT\[1:0\] in bits 26:25, IT\[7:2\] in
 /// bits 15:10.
 fn skip_it_block(state: &mut VcpuState) {
     const IT_LOW: u64 = 0b11 << 25;

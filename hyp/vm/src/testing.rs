@@ -154,7 +154,6 @@ pub(crate) fn config(vcpus: usize, version: Version) -> Config {
         gic: vgic::Config { version, vcpus, spis: 64, list_registers: 4 },
         ram: RAM..RAM + RAM_SIZE,
         mapped: Vec::new(),
-        stolen_time: None,
         channels: Vec::new(),
     }
 }

@@ -87,7 +87,7 @@ fn run(version: Version, exits: &[(usize, Noise)]) {
         });
         let exit = Exit::decode(noise.esr, noise.far, noise.hpfar);
         let next = handle(&guest.vm, *vcpu, &mut guest.state, exit, &guest.host);
-        if matches!(next, Next::Power(_) | Next::Crash(_) | Next::Stop) {
+        if matches!(next, Next::Power | Next::Crash(_) | Next::Stop) {
             let entry = crate::Entry { pc: crate::testing::ENTRY, context: 0 };
             guest.vm.boot(entry, &guest.host);
             assert!(guest.vm.prepare(0, &mut guest.state, &guest.host));

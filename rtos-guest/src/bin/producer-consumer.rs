@@ -1,7 +1,7 @@
 //! A producer and a consumer in two VMs: samples go through a channel of MobiVMM's, and a pin of it leads back, by which
 //! the consumer acknowledges each hundred.
 //!
-//! Both VMs run this program; whose page the channel is produces. Without a hypervisor, or without the channel `samples`,
+//! Both VMs run this program; the first in the machine file produces. Without a hypervisor, or without the channel `samples`,
 //! it is both.
 //!
 //! ```text
@@ -32,7 +32,7 @@ mobi_rtos::app!(start);
 fn start() {
     static LOCAL: Local = Local::new();
     let (producer, consumer) = match Channel::open("samples") {
-        Some(end) if end.is_lender() => (Some(end), None),
+        Some(end) if end.is_first() => (Some(end), None),
         Some(end) => (None, Some(end)),
         None => LOCAL.ends().map_or((None, None), |(first, second)| (Some(first), Some(second))),
     };

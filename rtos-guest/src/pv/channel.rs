@@ -1,5 +1,5 @@
-//! Channels: a byte stream each way and 32 lines each way between two VMs, over a page that one of them lends to the
-//! other ([`abi::channel`]). Within one VM a [`Local`] does the same, for tests and for machines without a hypervisor.
+//! Channels: a byte stream each way and 32 lines each way between two VMs, over a page that the hypervisor lends
+//! to both ([`abi::channel`]). Within one VM a [`Local`] does the same, for tests and for machines without a hypervisor.
 
 use core::convert::Infallible;
 use core::sync::atomic::{Ordering, fence};
@@ -93,7 +93,7 @@ impl Channel {
         let events = &EVENTS[index];
         interrupt::attach(channel.intid, Trigger::Edge, events).ok()?;
         let bell = Bell::Hypervisor(channel.number);
-        Some(Self::new(End { page, index: channel.borrowed.into(), bell, events }))
+        Some(Self::new(End { page, index: channel.end, bell, events }))
     }
 
     /// Goes on where the page says that this end was: it may have been restarted.
@@ -106,8 +106,8 @@ impl Channel {
         }
     }
 
-    /// Whether the page is this VM's, or lent by the other one. (The first end of a [`Local`] lends.)
-    pub fn is_lender(&self) -> bool {
+    /// Whether this is the end of the VM that comes first in the machine file. (Of a [`Local`], it is the first end.)
+    pub fn is_first(&self) -> bool {
         self.reader.end.index == 0
     }
 

@@ -27,6 +27,7 @@ use self::packages::PackageLock;
 use self::report::note;
 
 pub use self::command::{SetupCommand, command};
+pub use self::process::output;
 pub use self::toolchain::{TARGET, Toolchain};
 
 /// What the user brings along instead of what setup would fetch. Flags win over the environment.

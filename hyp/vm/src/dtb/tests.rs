@@ -79,8 +79,8 @@ fn the_same_machine_has_the_same_tree() {
 
 #[test]
 fn channels_are_devices() {
-    let channel = |name: &str, borrowed| Channel { name: name.into(), borrowed };
-    let channels = vec![channel("samples", false), channel("commands", true)];
+    let channel = |name: &str, end| Channel { name: name.into(), end };
+    let channels = vec![channel("samples", 0), channel("commands", 1)];
     let config = Config { channels, ..config(1, Version::V3) };
     let blob = build(&config, A72, &Chosen::default()).unwrap();
     let fdt = &Fdt::new(&blob).unwrap();
@@ -89,6 +89,6 @@ fn channels_are_devices() {
     assert_eq!(cells(fdt, "/channel@b001000", "reg"), [0, 0x0b00_1000, 0, 0x1000]);
     assert_eq!(cells(fdt, "/channel@b001000", "interrupts"), [0, 65, 1]);
     assert_eq!(cells(fdt, "/channel@b001000", "mobivmm,channel"), [1]);
-    let borrowed = |path| fdt.find_node(path).unwrap().property("mobivmm,borrowed").is_some();
-    assert!(!borrowed("/channel@b000000") && borrowed("/channel@b001000"));
+    assert_eq!(cells(fdt, "/channel@b000000", "mobivmm,end"), [0]);
+    assert_eq!(cells(fdt, "/channel@b001000", "mobivmm,end"), [1]);
 }

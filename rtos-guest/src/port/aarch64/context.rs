@@ -14,7 +14,7 @@ pub(super) struct Frame {
     spsr: u64,
 }
 
-/// SPSR_EL1 of a new task: EL1 with SP_EL0; FIQ and debug exceptions masked, IRQ and SError open (Arm ARM, C5.2.19).
+/// SPSR_EL1 of a new task: EL1 with SP_EL0; FIQ and debug exceptions masked, IRQ and SError open (Arm ARM, SPSR_EL1).
 const NEW_TASK_SPSR: u64 = 1 << 9 | 1 << 6 | 0b00100;
 
 /// The least that a task's entry may leave of its stack.
@@ -141,7 +141,7 @@ global_asm!(
     .endm
 
     // The table has 16 entries of 32 instructions: from the current EL with SP_EL0 and with SP_ELx, and from a lower
-    // EL in AArch64 and AArch32; each for synchronous, IRQ, FIQ, SError (Arm ARM, D1.3.1).
+    // EL in AArch64 and AArch32; each for synchronous, IRQ, FIQ, SError (Arm ARM, "Exception vectors").
     .macro fault offset
     .org vectors + \offset
     mov x0, #\offset

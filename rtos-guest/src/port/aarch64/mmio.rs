@@ -1,5 +1,5 @@
 //! Access to device registers by single loads and stores, which a hypervisor can emulate: the compiler's own may be of
-//! a kind (pairs, write-back) that traps without a syndrome (Arm ARM, D17.2.37, ISS for a data abort, ISV).
+//! a kind (pairs, write-back) that traps without a syndrome (Arm ARM, ESR_EL2, ISV).
 
 use core::arch::asm;
 

@@ -1,5 +1,5 @@
 //! The EL1 address space: an identity map of this image, the device tree and the devices (VMSAv8-64, 4 KiB granule,
-//! 39 bits; Arm ARM, D8). What is not mapped faults, address 0 among it.
+//! 39 bits). What is not mapped faults, address 0 among it.
 
 use core::arch::asm;
 use core::cell::RefCell;
@@ -124,7 +124,8 @@ pub(super) fn enable(dtb: usize, dtb_size: usize) {
     // addresses as wide as the CPU has them, up to 48 bits.
     let parange = ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange).min(0b101);
     TCR_EL1.set(25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | parange << 32);
-    // What was written so far went past the caches: lines that hold older data must go (Arm ARM, D7.5.9.4).
+    // What was written so far went past the caches: lines that hold older data must go (Arm ARM,
+    // "Effects of instructions that operate by VA to the PoC").
     for line in (data..end).step_by(CACHE_LINE_MIN) {
         // SAFETY: nothing in these lines is newer than memory, since the data cache has been off.
         unsafe { asm!("dc ivac, {}", in(reg) line, options(nostack, preserves_flags)) };

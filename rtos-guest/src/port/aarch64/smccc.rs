@@ -7,7 +7,7 @@ use critical_section::Mutex;
 
 use crate::dt::Conduit;
 
-/// PSCI 1.1 (Arm DEN 0022), 5.9.
+/// PSCI 1.1 (Arm DEN 0022).
 const PSCI_SYSTEM_OFF: u32 = 0x8400_0008;
 
 static CONDUIT: Mutex<OnceCell<Conduit>> = Mutex::new(OnceCell::new());

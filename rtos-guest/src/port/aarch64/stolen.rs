@@ -10,7 +10,7 @@ use super::{mmu, smccc};
 const PV_TIME_FEATURES: u32 = 0xC500_0020;
 const PV_TIME_ST: u32 = 0xC500_0021;
 
-/// The record (DEN 0057A, 3.2.2): revision and attributes, both 0, and the stolen time in nanoseconds at offset 8.
+/// The record (DEN 0057A): revision and attributes, both 0, and the stolen time in nanoseconds at offset 8.
 const RECORD_SIZE: usize = 16;
 const STOLEN_NANOS: usize = 8;
 
@@ -33,6 +33,6 @@ pub(super) fn set_up() {
 pub(crate) fn stolen_nanos() -> Option<u64> {
     let record = critical_section::with(|cs| RECORD.borrow(cs).get())?;
     let nanos = core::ptr::with_exposed_provenance::<u64>(record + STOLEN_NANOS);
-    // SAFETY: `set_up` mapped it, aligned to 64; the hypervisor writes it in one access (DEN 0057A, 3.2.2).
+    // SAFETY: `set_up` mapped it, aligned to 64; the hypervisor writes it in one access (DEN 0057A).
     Some(u64::from_le(unsafe { nanos.read_volatile() }))
 }

@@ -1,4 +1,4 @@
-//! The virtual timer, one-shot (Arm ARM, D11.2).
+//! The virtual timer, one-shot (Arm ARM, "The AArch64 view of the Generic Timer").
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0, Readable, Writeable};
