@@ -18,5 +18,5 @@ mod units;
 pub use bundle::{Memory, Schedule};
 pub use compile::Resolver;
 pub use error::Error;
-pub use machine::{Input, Kernel, Machine, Origin, Vm};
+pub use machine::{Channel, Input, Kernel, Machine, Origin, Vm};
 pub use schema::explain;

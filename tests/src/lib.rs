@@ -15,6 +15,7 @@ mod lifecycle;
 mod linux;
 mod plugin;
 mod rpi4;
+mod rtos;
 mod rules;
 mod stolen;
 mod terminal;
@@ -24,8 +25,10 @@ use anyhow::Result;
 pub use lab::Lab;
 
 /// The bare-metal guests that the tests need: package and binary.
-pub const GUESTS: [(&str, &str); 4] = [
+pub const GUESTS: [(&str, &str); 6] = [
     ("rtos-guest", "control-loop"),
+    ("rtos-guest", "producer-consumer"),
+    ("rtos-guest", "two-tasks"),
     ("test-guest", "checks"),
     ("bench-guest", "bench"),
     ("bench-guest", "count"),
@@ -59,6 +62,7 @@ pub fn all() -> Vec<Test> {
         terminal::tests(),
         checks::tests(),
         bad_input::tests(),
+        rtos::tests(),
         lifecycle::tests(),
         footprint::tests(),
         stolen::tests(),

@@ -19,7 +19,7 @@ mod digest;
 mod error;
 mod node;
 
-pub use config::{Image, Initrd, Kernel, Memory, Schedule, VmConfig, is_name};
+pub use config::{Image, Initrd, Kernel, Memory, Names, Schedule, VmConfig, is_name};
 pub use digest::Digest;
 pub use error::{Error, Reason};
 
@@ -45,6 +45,8 @@ pub const RAM_BASE: u64 = 0x4000_0000;
 pub const RAM_END: u64 = 1 << 40;
 /// Base and size of guest RAM are multiples of this, in bytes: a level 2 block of stage 2 with a 4 KiB granule.
 pub const RAM_ALIGN: u64 = 2 << 20;
+/// The most channels of one VM.
+pub const MAX_CHANNELS: usize = 8;
 /// Weights of a proportional share run from 1 to this.
 pub const MAX_WEIGHT: u32 = 65_535;
 /// The shortest budget of a reservation, in nanoseconds.

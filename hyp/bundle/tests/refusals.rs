@@ -214,6 +214,15 @@ fn every_property_is_needed_and_typed() {
 }
 
 #[test]
+fn channels_have_names_and_are_few() {
+    for bad in [&b"a"[..], b"A\0", b"a\0\0", b"\xff\0"] {
+        vm_refused(|vm| vm.set("channels", bad), "channels", Reason::BadType);
+    }
+    vm_accepted(|vm| vm.set("channels", *b"a\0b\0c\0d\0e\0f\0g\0h\0"));
+    vm_refused(|vm| vm.set("channels", *b"a\0b\0c\0d\0e\0f\0g\0h\0i\0"), "channels", Reason::OutOfRange);
+}
+
+#[test]
 fn unknown_properties_are_refused() {
     vm_refused(|vm| vm.set("colour", []), "colour", Reason::Unknown);
     vm_refused(|vm| vm.u64("budget-ns", 5000), "budget-ns", Reason::Unknown);

@@ -24,11 +24,11 @@ use stage2::{
 };
 use vm::{Config, Vm, bus};
 
-use crate::guest::Guest;
+use crate::guest::{Guest, Pages};
 use crate::machine::{self, Machine};
 use crate::memory::{Mmu, Ram, TablePool};
 use crate::ranges::Ranges;
-use crate::{console, log};
+use crate::{channels, console, log};
 
 arch::entry!(crate::boot::primary, crate::cpu::secondary);
 
@@ -138,6 +138,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         uart_intid,
         maintenance_intid,
         alive: AtomicUsize::new(guests.len()),
+        peers: channels::peers(&guests),
         guests,
         places,
         scheduler,
@@ -306,8 +307,8 @@ impl fmt::Display for VmError {
     }
 }
 
-/// What a VM is made with: its RAM, the page of stolen time, the virtual CPU interface.
-type Extents = heapless::Vec<Extent, { MAX_PIECES + 2 }>;
+/// What a VM is made with: its RAM, the page of stolen time, the virtual CPU interface, its channels.
+type Extents = heapless::Vec<Extent, { MAX_PIECES + 2 + bus::MAX_CHANNELS }>;
 
 /// Makes guests out of a bundle.
 struct Builder<'a> {
@@ -343,7 +344,7 @@ impl Builder<'_> {
                     continue;
                 }
             };
-            match self.guest(index, guests.len(), config, first) {
+            match self.guest(index, &guests, config, first) {
                 Ok(guest) => {
                     first += config.vcpus as u16;
                     log!("{guest}: {} vCPUs, {} MiB", config.vcpus, config.memory.size >> 20);
@@ -362,11 +363,11 @@ impl Builder<'_> {
     fn guest(
         &mut self,
         index: usize,
-        slot: usize,
+        earlier: &[&Guest],
         config: VmConfig<'static>,
         first: u16,
     ) -> Result<&'static Guest, VmError> {
-        let id = VmId(index as u8);
+        let (id, slot) = (VmId(index as u8), earlier.len());
         let work = Work::new(slot).ok_or(VmError::NoWork)?;
         let version = match self.gic {
             Gic::V2(_) => vgic::Version::V2,
@@ -383,6 +384,7 @@ impl Builder<'_> {
             },
             ram: config.memory.base..config.memory.base + config.memory.size,
             mapped: Vec::new(),
+            channels: channels::of(&config, earlier),
         })
         .map_err(VmError::Vm)?;
         for vcpu in 0..config.vcpus as u16 {
@@ -393,17 +395,19 @@ impl Builder<'_> {
         }
         let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
         let stolen = self.tables.lock().page().ok_or(VmError::NoPage)?;
-        let extents = self.extents(id, &config, &stolen).map_err(VmError::Memory)?;
+        let channels = channels::pages(&vm.config.channels, earlier, self.tables).ok_or(VmError::NoPage)?;
+        let pages = Pages { stolen, channels };
+        let extents = self.extents(id, &config, &pages).map_err(VmError::Memory)?;
         let stage2 = Stage2::rebuild(&mut Mmu::new(self.tables), id, vmid, &extents).map_err(|error| {
             self.vmids.free(vmid);
             VmError::Stage2(error)
         })?;
-        Ok(Box::leak(Box::new(Guest::new(slot, vm, config, first, stage2, work, stolen))))
+        Ok(Box::leak(Box::new(Guest::new(slot, vm, config, first, stage2, work, pages))))
     }
 
-    /// What a VM sees: its RAM, which it gets here, its stolen time, and the virtual CPU interface.
+    /// What a VM sees: its RAM, which it gets here, pages of EL2's, and the virtual CPU interface.
     #[inline(never)]
-    fn extents(&mut self, id: VmId, config: &VmConfig<'_>, stolen: &Region) -> Result<Extents, GrantError> {
+    fn extents(&mut self, id: VmId, config: &VmConfig<'_>, pages: &Pages) -> Result<Extents, GrantError> {
         let memory = &config.memory;
         let mut extents = heapless::Vec::new();
         if memory.identity {
@@ -416,7 +420,8 @@ impl Builder<'_> {
             extents.extend([Extent::ram(Ipa(at), piece.start, piece.len)]);
             at += piece.len;
         }
-        extents.extend([Extent::shown(Ipa(bus::STOLEN_TIME.start), Pa(stolen.range().start), PAGE)]);
+        extents.extend([Extent::shown(Ipa(bus::STOLEN_TIME.start), Pa(pages.stolen.range().start), PAGE)]);
+        extents.extend(channels::extents(&pages.channels));
         // The first page alone: the second has the deactivation register, whose writes EL2 must see.
         let gicv = self.gic.gicv();
         extents.extend(gicv.map(|gicv| Extent::device(Ipa(bus::GICC.start), Pa(gicv.start), PAGE)));

@@ -1,6 +1,7 @@
 //! One VM at EL2: the pure [`vm::Vm`] with its memory and what the hardware keeps for each vCPU.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
@@ -12,7 +13,7 @@ use bundle::VmConfig;
 use drivers::gic::ActivePriorities;
 use lock::TicketMutex;
 use sched::VcpuId;
-use stage2::{Stage2, VmId};
+use stage2::{Pa, Stage2, VmId};
 use vm::Vm;
 use vm::stolen::{self, Waiting};
 
@@ -21,6 +22,14 @@ use vm::stolen::{self, Waiting};
 pub struct Interface {
     pub vmcr: u32,
     pub priorities: ActivePriorities,
+}
+
+/// The pages of EL2's that a VM sees.
+pub struct Pages {
+    /// Its stolen time.
+    pub stolen: Region,
+    /// By channel: what it shares with another VM.
+    pub channels: Vec<Pa>,
 }
 
 /// One VM.
@@ -36,8 +45,8 @@ pub struct Guest {
     pub interfaces: Box<[TicketMutex<Interface>]>,
     /// The work item's place: vCPU 0's CPU holds it while it is loaded.
     pub work: TicketMutex<Work>,
-    /// The page of stolen time, and what that is made from, by vCPU.
-    stolen: Region,
+    pub pages: Pages,
+    /// What its stolen time is made from, by vCPU.
     pub waiting: Box<[Waiting]>,
     /// vCPUs whose list registers no longer say all there is.
     attention: AtomicU64,
@@ -64,7 +73,7 @@ impl Guest {
         first: u16,
         stage2: Stage2,
         work: Work,
-        stolen: Region,
+        pages: Pages,
     ) -> Self {
         let vcpus = vm.vcpus.len();
         Self {
@@ -76,7 +85,7 @@ impl Guest {
             stage2: TicketMutex::new(stage2),
             interfaces: (0..vcpus).map(|_| TicketMutex::default()).collect(),
             work: TicketMutex::new(work),
-            stolen,
+            pages,
             waiting: (0..vcpus).map(|_| Waiting::new()).collect(),
             attention: AtomicU64::new(0),
             deadlines: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
@@ -139,8 +148,10 @@ impl Guest {
     pub fn runs(&self, vcpu: usize, now: u64) {
         let waited = self.waiting[vcpu].runs(now);
         if waited != 0 {
-            let at = self.stolen.range().start + stolen::offset(vcpu);
-            self.stolen.write_word(at, self.stolen.read_word(at).unwrap_or(0).wrapping_add(waited));
+            let at = self.pages.stolen.range().start + stolen::offset(vcpu);
+            self.pages
+                .stolen
+                .write_word(at, self.pages.stolen.read_word(at).unwrap_or(0).wrapping_add(waited));
         }
     }
 
@@ -148,7 +159,7 @@ impl Guest {
     pub fn reset(&self) {
         for (vcpu, waiting) in self.waiting.iter().enumerate() {
             waiting.sleeps(None);
-            self.stolen.write_word(self.stolen.range().start + stolen::offset(vcpu), 0);
+            self.pages.stolen.write_word(self.pages.stolen.range().start + stolen::offset(vcpu), 0);
             self.set_flush(vcpu, None);
         }
     }

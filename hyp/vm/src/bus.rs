@@ -22,6 +22,12 @@ pub const STOLEN_TIME: Range<u64> = 0x090A_0000..0x090A_1000;
 pub const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 /// The PL011's interrupt, SPI 1.
 pub const UART_INTID: u16 = 33;
+/// The most channels of a VM.
+pub const MAX_CHANNELS: usize = 8;
+/// The channels' pages start here. QEMU's `virt` has nothing there.
+const CHANNELS: u64 = 0x0B00_0000;
+/// The first channel's bell, SPI 64.
+const CHANNEL_INTID: u16 = 96;
 /// RAM starts here.
 pub const RAM_BASE: u64 = 0x4000_0000;
 
@@ -111,6 +117,18 @@ impl AddressMap {
     pub fn is_memory(&self, ipa: u64) -> bool {
         self.find(ipa).is_some_and(|region| region.target == Target::Memory)
     }
+}
+
+/// Where the page of a VM's `n`-th channel is.
+pub fn channel_page(n: usize) -> Range<u64> {
+    const SIZE: u64 = abi::channel::PAGE_SIZE as u64;
+    let start = CHANNELS + n as u64 * SIZE;
+    start..start + SIZE
+}
+
+/// The bell of a VM's `n`-th channel.
+pub fn channel_intid(n: usize) -> u16 {
+    CHANNEL_INTID + n as u16
 }
 
 /// Where the redistributors of so many vCPUs are.

@@ -4,6 +4,7 @@ use crate::exit::{Exit, Fault, SysReg, Trap};
 use crate::state::VcpuState;
 use crate::vm::Vm;
 use crate::{inject, mmio, smccc, sysreg};
+use abi::smccc::{Error, Left, Reservation};
 use vgic::{Effects, Vgic};
 
 /// What emulation needs of the machine. Methods are bounded and do not allocate; they are called with locks of the
@@ -35,6 +36,44 @@ pub trait Host {
     /// Sets the deadline of a vCPU's emulated physical timer, on the physical counter; None disarms it. When it is
     /// reached, whether or not the vCPU runs, call [`crate::timer::due`].
     fn arm_timer(&self, vm: &Vm, vcpu: usize, deadline: Option<u64>);
+
+    /// The vCPU's reservation.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] if it has none.
+    fn reservation(&self, _vm: &Vm, _vcpu: usize) -> Result<Reservation, Error> {
+        Err(Error::NotSupported)
+    }
+    /// What is left of the vCPU's budget, and when it is replenished, on the physical counter.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] if it has no reservation.
+    fn reservation_left(&self, _vm: &Vm, _vcpu: usize) -> Result<Left, Error> {
+        Err(Error::NotSupported)
+    }
+    /// The guest asks for another reservation, with any numbers whatever: [`abi::smccc::RESERVATION_SET`].
+    ///
+    /// # Errors
+    /// As that call's. Nothing has changed then.
+    fn set_reservation(&self, _vm: &Vm, _vcpu: usize, _wanted: Reservation) -> Result<(), Error> {
+        Err(Error::NotSupported)
+    }
+    /// The job of the vCPU's reservation is done; the next one is released at `release` on the physical counter:
+    /// [`abi::smccc::JOB_DONE`].
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] if it has no reservation.
+    fn job_done(&self, _vm: &Vm, _vcpu: usize, _release: u64) -> Result<(), Error> {
+        Err(Error::NotSupported)
+    }
+    /// Rings the bell at the other end of a channel, by [`Vm::ring`] of the VM there; `channel` is an index into
+    /// [`crate::Config::channels`].
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] if there is no VM.
+    fn notify(&self, _vm: &Vm, _channel: usize) -> Result<(), Error> {
+        Err(Error::NotSupported)
+    }
 
     /// Gives bytes to the VM's console. Returns how many were taken.
     fn console_put(&self, vm: &Vm, bytes: &[u8]) -> usize;

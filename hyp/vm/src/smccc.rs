@@ -50,6 +50,23 @@ pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16)
         vendor::CONSOLE_WRITE => console_write(vm, state, host),
         vendor::CONSOLE_READ => return console_read(vm, state, host),
         vendor::CONSOLE_EVENTS => console_events(vm, state.gprs[1], host),
+        vendor::JOB_DONE => return job_done(cx, state),
+        vendor::RESERVATION_GET => match host.reservation(vm, vcpu) {
+            Ok(r) => return results(state, [SUCCESS as u64, r.budget, r.period, r.deadline]),
+            Err(error) => error as i64,
+        },
+        vendor::RESERVATION_LEFT => match host.reservation_left(vm, vcpu) {
+            Ok(left) => {
+                let replenished = left.replenished.wrapping_sub(vm.cntvoff());
+                return results(state, [SUCCESS as u64, left.budget, replenished]);
+            }
+            Err(error) => error as i64,
+        },
+        vendor::RESERVATION_SET => {
+            let [_, budget, period, deadline, ..] = state.gprs;
+            answer(host.set_reservation(vm, vcpu, vendor::Reservation { budget, period, deadline }))
+        }
+        vendor::CHANNEL_NOTIFY => answer(notify(vm, state.gprs[1], host)),
         _ => NOT_SUPPORTED,
     };
     state.gprs[0] = result as u64;
@@ -62,6 +79,26 @@ fn results<const N: usize>(state: &mut VcpuState, values: [u64; N]) -> Next {
         *register = value;
     }
     Next::Resume
+}
+
+/// What x0 says about how a call went.
+fn answer(result: Result<(), vendor::Error>) -> i64 {
+    result.map_or_else(|error| error as i64, |()| SUCCESS)
+}
+
+fn job_done(cx: &Context<'_, impl Host>, state: &mut VcpuState) -> Next {
+    let [_, release, flags, ..] = state.gprs;
+    let result = match flags {
+        0 | vendor::JOB_DONE_WAIT => cx.host.job_done(cx.vm, cx.vcpu, cx.vm.to_physical(release)),
+        _ => Err(vendor::Error::InvalidParameter),
+    };
+    state.gprs[0] = answer(result) as u64;
+    if result.is_ok() && flags == vendor::JOB_DONE_WAIT { Next::Wait } else { Next::Resume }
+}
+
+fn notify(vm: &Vm, channel: u64, host: &impl Host) -> Result<(), vendor::Error> {
+    let channel = usize::try_from(channel).ok().filter(|&channel| channel < vm.config.channels.len());
+    host.notify(vm, channel.ok_or(vendor::Error::InvalidParameter)?)
 }
 
 fn arch_features(function: u32, host: &impl Host) -> i64 {

@@ -49,7 +49,7 @@ fn call() -> impl Strategy<Value = u64> {
     let function = prop_oneof![
         0x8400_0000u64..0x8400_0020,
         0xc400_0000u64..0xc400_0020,
-        0xc600_0000u64..0xc600_0005,
+        0xc600_0000u64..0xc600_000a,
         Just(0x8600_ff01u64),
         Just(0x8000_0001),
         Just(0xc500_0020),

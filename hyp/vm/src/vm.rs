@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use lock::TicketMutex;
 use vgic::{Effects, Vgic};
 
-use crate::bus::{AddressMap, BadMap};
+use crate::bus::{self, AddressMap, BadMap};
 use crate::handle::{Context, Host, Power};
 use crate::pl011::Pl011;
 use crate::state::VcpuState;
@@ -26,6 +26,17 @@ pub struct Config {
     pub ram: Range<u64>,
     /// Other addresses that stage 2 maps: devices that are passed through.
     pub mapped: Vec<Range<u64>>,
+    /// Its ends of channels; the index is the guest's number for it. At most [`bus::MAX_CHANNELS`].
+    pub channels: Vec<Channel>,
+}
+
+/// An end of a channel ([`abi::channel`]): its page is at [`bus::channel_page`], its bell is [`bus::channel_intid`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// What the machine file calls it.
+    pub name: String,
+    /// Which of its two ends this is, 0 or 1.
+    pub end: u32,
 }
 
 /// Why a VM cannot be made.
@@ -140,6 +151,7 @@ impl Vm {
         let vcpus = config.gic.vcpus;
         let gic = new_gic(config.gic).ok_or(BadVm::Gic)?;
         let memory = config.mapped.iter().chain([&config.ram]).cloned();
+        let memory = memory.chain((0..config.channels.len()).map(bus::channel_page));
         let map = AddressMap::new(config.gic.version, vcpus, memory).map_err(BadVm::Map)?;
         let vcpu = |index| {
             let mut state = VcpuState::default();
@@ -251,6 +263,15 @@ impl Vm {
     /// Sets the level of a PPI of `vcpu`, or of an SPI.
     pub fn line(&self, host: &impl Host, vcpu: usize, intid: u16, level: bool) {
         let effects = self.gic.lock().line(vcpu, intid, level);
+        self.pay(host, effects);
+    }
+
+    /// Rings the bell of a channel: an edge, which no bell before it hides.
+    pub fn ring(&self, host: &impl Host, channel: usize) {
+        let mut gic = self.gic.lock();
+        let mut effects = gic.line(0, bus::channel_intid(channel), true);
+        effects |= gic.line(0, bus::channel_intid(channel), false);
+        drop(gic);
         self.pay(host, effects);
     }
 

@@ -12,6 +12,9 @@ use critical_section::Mutex;
 
 const PAGE: usize = 4 << 10;
 const BLOCK: usize = 2 << 20;
+/// So much of the image's data is mapped by pages: the stacks, whose guards are unmapped one by one, are in it, since the
+/// linker script puts what is aligned to pages first.
+const PAGED: usize = 8 << 20;
 const VALID: u64 = 1;
 /// The smallest line a data cache can have (CTR_EL0.DminLine counts words from here up).
 const CACHE_LINE_MIN: usize = 16;
@@ -39,23 +42,27 @@ impl Attributes {
 
 type Table = [u64; 512];
 
+/// How many there are: root, level 2 of the devices and of RAM, level 3 of [`PAGED`] data and of what is not whole blocks.
+const TABLES: usize = 16;
+
 /// A pool of translation tables; the first is the root (level 1).
 #[repr(C, align(4096))]
 struct Tables {
-    pool: [Table; 12],
+    pool: [Table; TABLES],
     /// How many are in use besides the root.
     used: usize,
 }
 
-static TABLES: Mutex<RefCell<Tables>> = Mutex::new(RefCell::new(Tables { pool: [[0; 512]; 12], used: 0 }));
+static POOL: Mutex<RefCell<Tables>> = Mutex::new(RefCell::new(Tables { pool: [[0; 512]; TABLES], used: 0 }));
 
 impl Tables {
-    /// Maps the pages or, where one fits, the 2 MiB blocks from `start` to `end`, which are not mapped yet.
-    fn map(&mut self, start: usize, end: usize, Attributes(attributes): Attributes) {
+    /// Maps the pages or, where one fits and from `blocks` on, the 2 MiB blocks from `start` to `end`, which are not mapped
+    /// yet.
+    fn map(&mut self, start: usize, end: usize, Attributes(attributes): Attributes, blocks: usize) {
         let mut at = start & !(PAGE - 1);
         while at < end {
             let level2 = self.next(0, at >> 30 & 511);
-            if at.is_multiple_of(BLOCK) && end - at >= BLOCK {
+            if at.is_multiple_of(BLOCK) && end - at >= BLOCK && at >= blocks {
                 self.pool[level2][at >> 21 & 511] = at as u64 | attributes | VALID;
                 at += BLOCK;
             } else {
@@ -64,6 +71,17 @@ impl Tables {
                 at += PAGE;
             }
         }
+    }
+
+    /// Unmaps the page at `at`.
+    fn unmap(&mut self, at: usize) {
+        let level2 = self.next(0, at >> 30 & 511);
+        assert!(
+            self.pool[level2][at >> 21 & 511] & TABLE_OR_PAGE != 0,
+            "a stack beyond {PAGED:#x} bytes of data"
+        );
+        let level3 = self.next(level2, at >> 21 & 511);
+        self.pool[level3][at >> 12 & 511] = 0;
     }
 
     /// The table in entry `index` of `table`, a new one if there is none.
@@ -93,11 +111,11 @@ pub(super) fn enable(dtb: usize, dtb_size: usize) {
     let data = (&raw const __data_start).addr();
     let end = (&raw const __image_end).addr();
     critical_section::with(|cs| {
-        let mut tables = TABLES.borrow_ref_mut(cs);
-        tables.map(text, rodata, Attributes::CODE);
-        tables.map(rodata, data, Attributes::CONSTANTS);
-        tables.map(data, end, Attributes::DATA);
-        tables.map(dtb, dtb + dtb_size, Attributes::CONSTANTS);
+        let mut tables = POOL.borrow_ref_mut(cs);
+        tables.map(text, rodata, Attributes::CODE, 0);
+        tables.map(rodata, data, Attributes::CONSTANTS, 0);
+        tables.map(data, end, Attributes::DATA, data + PAGED);
+        tables.map(dtb, dtb + dtb_size, Attributes::CONSTANTS, 0);
         TTBR0_EL1.set(tables.pool.as_ptr().addr() as u64);
     });
     // Attribute 0: normal, write-back, allocating; 1: device-nGnRE.
@@ -124,13 +142,27 @@ pub(super) fn map_device(base: usize, size: usize) {
     map_more(base, size, Attributes::DEVICE);
 }
 
-/// Maps memory that a hypervisor writes, for reading.
+/// Maps memory that is shared with another VM.
 pub(super) fn map_shared(base: usize, size: usize) {
+    map_more(base, size, Attributes::DATA);
+}
+
+/// Maps memory that a hypervisor writes, for reading.
+pub(super) fn map_read_only(base: usize, size: usize) {
     map_more(base, size, Attributes::CONSTANTS);
 }
 
 fn map_more(base: usize, size: usize, attributes: Attributes) {
-    critical_section::with(|cs| TABLES.borrow_ref_mut(cs).map(base, base + size, attributes));
+    critical_section::with(|cs| POOL.borrow_ref_mut(cs).map(base, base + size, attributes, 0));
     barrier::dsb(barrier::ISHST);
     barrier::isb(barrier::SY);
+}
+
+/// Unmaps the page at `page`, a stack's guard: an access faults.
+pub(super) fn unmap(page: usize) {
+    critical_section::with(|cs| POOL.borrow_ref_mut(cs).unmap(page));
+    // SAFETY: nothing in the page is in use; invalidating an entry of the TLB (VA in bits 43:0, all ASIDs) is always safe.
+    unsafe {
+        asm!("dsb ishst", "tlbi vaae1is, {}", "dsb ish", "isb", in(reg) page >> 12, options(nostack, preserves_flags));
+    }
 }

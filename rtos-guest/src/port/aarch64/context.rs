@@ -2,8 +2,9 @@
 
 use core::arch::{asm, global_asm};
 use core::mem::{MaybeUninit, offset_of};
+use core::ops::Range;
 
-use crate::kernel;
+use crate::{idle, kernel};
 
 /// A task's registers, on its own stack while it does not run.
 #[repr(C, align(16))]
@@ -19,12 +20,37 @@ const NEW_TASK_SPSR: u64 = 1 << 9 | 1 << 6 | 0b00100;
 /// The least that a task's entry may leave of its stack.
 const HEADROOM: usize = 512;
 
+/// What fills the part of a stack that was never used.
+const UNUSED: u64 = 0x5AFE_57AC_5AFE_57AC;
+
+/// The most bytes of a stack that was [painted](paint) that were ever in use.
+pub(crate) fn stack_used(stack: Range<usize>) -> usize {
+    let is_unused = |&address: &usize| {
+        // SAFETY: stacks are mapped for good, and a racing write by its task yields one value or the other.
+        unsafe { core::ptr::with_exposed_provenance::<u64>(address).read_volatile() == UNUSED }
+    };
+    stack
+        .clone()
+        .step_by(size_of::<u64>())
+        .find(|address| !is_unused(address))
+        .map_or(0, |top| stack.end - top)
+}
+
+/// Marks a stack as never used.
+fn paint(stack: &mut [MaybeUninit<u8>]) {
+    stack.as_mut_ptr().expose_provenance();
+    for word in stack.as_chunks_mut::<8>().0 {
+        *word = UNUSED.to_ne_bytes().map(MaybeUninit::new);
+    }
+}
+
 /// Moves `entry` to the top of `stack` and below it a frame that calls it; returns the frame's address.
 pub(super) fn prepare<F: FnOnce()>(stack: &'static mut [MaybeUninit<u8>], entry: F) -> usize {
     const { assert!(align_of::<F>() <= 16) };
     let used = size_of::<F>().next_multiple_of(16) + size_of::<Frame>();
     assert!(used + HEADROOM <= stack.len(), "the stack is too small for the task's entry");
-    let top = stack.as_mut_ptr_range().end.map_addr(|end| end & !15);
+    paint(stack);
+    let top = stack.as_mut_ptr_range().end;
     let frame = Frame {
         x: core::array::from_fn(
             |n| if n == 0 { top.addr() - size_of::<F>().next_multiple_of(16) } else { 0 } as u64,
@@ -32,8 +58,8 @@ pub(super) fn prepare<F: FnOnce()>(stack: &'static mut [MaybeUninit<u8>], entry:
         elr: enter::<F> as *const () as u64,
         spsr: NEW_TASK_SPSR,
     };
-    // SAFETY: `used` bytes, and the few lost by alignment, lie in `stack`, which is ours for good; both places are
-    // aligned, since 16 divides `top` and the sizes.
+    // SAFETY: `used` bytes lie in `stack`, which is ours while the task lives; both places are aligned, since 16 divides
+    // `top` and the sizes.
     unsafe {
         top.sub(size_of::<F>().next_multiple_of(16)).cast::<F>().write(entry);
         let at = top.sub(used).cast::<Frame>();
@@ -60,7 +86,8 @@ pub(super) fn give_way() {
 
 /// Becomes the idle task, on `stack`, and starts the scheduler.
 pub(super) fn idle(stack: &'static mut [MaybeUninit<u8>]) -> ! {
-    let top = stack.as_mut_ptr_range().end.map_addr(|end| end & !15);
+    paint(stack);
+    let top = stack.as_mut_ptr_range().end;
     // SAFETY: `stack` is unused, and nothing on the boot stack is needed any more: the exceptions take it over.
     unsafe {
         asm!(
@@ -73,11 +100,17 @@ pub(super) fn idle(stack: &'static mut [MaybeUninit<u8>]) -> ! {
             "mov x30, xzr",
             "svc #0",
             "msr daifclr, #6",
-            "0: wfi",
-            "b 0b",
+            "b {run}",
             in("x0") top,
+            run = sym run_idle,
             options(noreturn),
         )
+    }
+}
+
+extern "C" fn run_idle() -> ! {
+    loop {
+        idle::once();
     }
 }
 

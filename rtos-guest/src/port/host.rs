@@ -4,15 +4,14 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crate::interrupt::{self, Trigger};
-use crate::kernel::{self, Kernel, Priority, PriorityInUse};
+use crate::kernel::{self, Kernel, Priority};
 use crate::time::Duration;
+use crate::{idle, interrupt};
 
 /// Whose turn it is: the run's number, which keeps the threads of earlier runs asleep, and the task.
 type Turn = (u64, Priority);
@@ -21,12 +20,17 @@ type Turn = (u64, Priority);
 static RUN: Mutex<u64> = Mutex::new(0);
 /// The virtual time in nanoseconds.
 static NOW: AtomicU64 = AtomicU64::new(0);
+/// The virtual time at which the run ends, and whether it has.
+static END: AtomicU64 = AtomicU64::new(0);
+static OVER: AtomicBool = AtomicBool::new(false);
 /// Whether the kernel wants another task to run.
 static SWITCH: AtomicBool = AtomicBool::new(false);
 /// Whose turn it is, and the bell for a change of it.
 static TURN: (Mutex<Turn>, Condvar) = (Mutex::new((0, Priority::IDLE)), Condvar::new());
 /// What a critical section holds.
 static CRITICAL: Mutex<()> = Mutex::new(());
+/// The interrupts that were disabled.
+static DISABLED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 /// Why a task panicked.
 static PANIC: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
 
@@ -63,12 +67,10 @@ fn run_to(end: u64, start: impl FnOnce()) {
     start();
     SELF.set(Some(me));
     switch(me);
-    while lock(&PANIC).is_none() {
-        let Some(deadline) = kernel::with(|kernel, _| kernel.next_deadline()).filter(|&d| d <= end) else {
-            break;
-        };
-        NOW.fetch_max(deadline, Ordering::SeqCst);
-        kernel::with(|kernel, _| kernel.expire(deadline));
+    END.store(end, Ordering::SeqCst);
+    OVER.store(false, Ordering::SeqCst);
+    while lock(&PANIC).is_none() && !OVER.load(Ordering::SeqCst) {
+        idle::once();
     }
     SELF.set(None);
     let panic = lock(&PANIC).take();
@@ -82,47 +84,104 @@ fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Raises the interrupt `intid`: its handler runs, then the task that it made ready, if that is the most urgent.
-pub fn raise(intid: u32) {
-    critical_section::with(|_| interrupt::dispatch(intid));
-}
-
-pub(crate) fn spawn(
-    _stack: &'static mut [MaybeUninit<u8>],
-    priority: Priority,
-    entry: impl FnOnce() + Send + 'static,
-) -> Result<(), PriorityInUse> {
-    // The task may be chosen at the end of the critical section: then its thread must be there.
+/// Raises the interrupt `intid`: its handler runs, then the task that it made ready, if that is the most urgent. False if
+/// it is disabled: then nothing happens.
+pub fn raise(intid: u32) -> bool {
     critical_section::with(|_| {
-        kernel::with(|kernel, _| kernel.start(priority, 0))?;
-        let me = (lock(&TURN.0).0, priority);
-        thread::spawn(move || {
-            SELF.set(Some(me));
-            wait_for_turn(me);
-            let result = catch_unwind(AssertUnwindSafe(entry));
-            SELF.set(None);
-            if let Err(why) = result {
-                *lock(&PANIC) = Some(why);
-            }
-            kernel::with(|kernel, _| kernel.exit());
-            pass_turn();
-        });
-        Ok(())
+        let enabled = !lock(&DISABLED).contains(&intid);
+        if enabled {
+            interrupt::dispatch(intid);
+        }
+        enabled
     })
 }
 
-pub(crate) fn counter() -> u64 {
-    NOW.load(Ordering::SeqCst)
-}
+/// What the kernel asks of this port.
+pub(crate) mod port {
+    use std::ops::Range;
 
-pub(crate) fn stolen_nanos() -> Option<u64> {
-    None
-}
+    use abi::channel::Page;
+    use abi::smccc::NOT_SUPPORTED;
 
-pub(crate) fn enable_interrupt(_intid: u32, _trigger: Trigger) {}
+    use super::*;
+    use crate::dt::Channel;
+    use crate::interrupt::Trigger;
+    use crate::port::Stack;
 
-pub(crate) fn request_switch() {
-    SWITCH.store(true, Ordering::SeqCst);
+    pub(crate) use super::serial;
+
+    pub(crate) fn start<const SIZE: usize>(
+        _stack: &'static Stack<SIZE>,
+        priority: Priority,
+        entry: impl FnOnce() + Send + 'static,
+    ) {
+        // The task may be chosen at the end of the critical section: then its thread must be there.
+        critical_section::with(|_| {
+            kernel::with(|kernel, _| kernel.start(priority, 0));
+            let me = (lock(&TURN.0).0, priority);
+            thread::spawn(move || {
+                SELF.set(Some(me));
+                wait_for_turn(me);
+                let result = catch_unwind(AssertUnwindSafe(entry));
+                SELF.set(None);
+                if let Err(why) = result {
+                    *lock(&PANIC) = Some(why);
+                }
+                kernel::with(|kernel, _| kernel.exit());
+                pass_turn();
+            });
+        });
+    }
+
+    pub(crate) fn stack_used(_stack: Range<usize>) -> usize {
+        0
+    }
+
+    pub(crate) fn counter() -> u64 {
+        NOW.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn stolen_nanos() -> Option<u64> {
+        None
+    }
+
+    pub(crate) fn hypercall(_function: u32, _args: [u64; 7]) -> [u64; 8] {
+        [NOT_SUPPORTED as u64; 8]
+    }
+
+    pub(crate) fn channel(_name: &str) -> Option<(usize, Channel<'static>, &'static Page)> {
+        None
+    }
+
+    pub(crate) fn configure_interrupt(_intid: u32, _trigger: Trigger) {}
+
+    pub(crate) fn set_interrupt_enabled(intid: u32, enabled: bool) {
+        let mut disabled = lock(&DISABLED);
+        disabled.retain(|&other| other != intid);
+        if !enabled {
+            disabled.push(intid);
+        }
+    }
+
+    pub(crate) fn may_wait() -> bool {
+        SELF.get().is_some() && HELD.with_borrow(Option::is_none)
+    }
+
+    pub(crate) fn request_switch() {
+        SWITCH.store(true, Ordering::SeqCst);
+    }
+
+    /// Nothing comes but the time: goes to the next deadline.
+    pub(crate) fn wait_for_interrupt() {
+        let end = END.load(Ordering::SeqCst);
+        match kernel::with(|kernel, _| kernel.next_deadline()).filter(|&deadline| deadline <= end) {
+            Some(deadline) => {
+                NOW.fetch_max(deadline, Ordering::SeqCst);
+                kernel::with(|kernel, _| kernel.expire(deadline));
+            }
+            None => OVER.store(true, Ordering::SeqCst),
+        }
+    }
 }
 
 /// Lets the task run that the kernel chooses, and returns when that is `me` again.
@@ -135,7 +194,7 @@ fn switch(me: Turn) {
 fn pass_turn() -> Turn {
     SWITCH.store(false, Ordering::SeqCst);
     let next = kernel::with(|kernel, _| {
-        kernel.switch(0);
+        kernel.switch(0, NOW.load(Ordering::SeqCst));
         kernel.running()
     });
     let mut turn = lock(&TURN.0);

@@ -23,7 +23,7 @@ pub(super) fn set_up(conduit: Conduit) -> bool {
 }
 
 /// Calls `function` with x1 to x7; returns x0 to x7.
-pub(super) fn call(function: u32, args: [u64; 7]) -> [u64; 8] {
+pub(crate) fn call(function: u32, args: [u64; 7]) -> [u64; 8] {
     let mut x = [0; 17];
     x[..7].copy_from_slice(&args);
     let result = match critical_section::with(|cs| CONDUIT.borrow(cs).get().copied()) {

@@ -1,12 +1,16 @@
 //! From the first instruction to the idle task.
 
 use core::arch::global_asm;
+use core::cell::RefCell;
 
+use abi::channel::{PAGE_SIZE, Page};
+use critical_section::Mutex;
 use dtoolkit::fdt::Fdt;
 
-use super::{INTERRUPTS, context, gic::Gic, mmu, serial, smccc, stolen, timer};
+use super::{INTERRUPTS, PAGE, Stack, context, gic::Gic, mmu, serial, smccc, stolen, timer};
 use crate::dt::{self, Platform, Region};
-use crate::{Task, console, interrupt, time};
+use crate::pv::channel::MAX_CHANNELS;
+use crate::{console, interrupt, kernel, time};
 
 /// Where QEMU puts the device tree of an ELF image, which it starts with x0 = 0: at the start of RAM.
 const DTB_DEFAULT: usize = 0x4000_0000;
@@ -99,18 +103,39 @@ extern "C" fn boot(x0: usize) -> ! {
     stolen::set_up();
     serial::set_up(paravirtual, platform.uart);
     let gic = Gic::set_up(platform.gic);
-    gic.enable(platform.timer_intid, interrupt::Trigger::Level);
+    gic.configure(platform.timer_intid, interrupt::Trigger::Level);
+    gic.set_enabled(platform.timer_intid, true);
     critical_section::with(|cs| {
         let fresh = INTERRUPTS.borrow(cs).set((gic, platform.timer_intid));
         assert!(fresh.is_ok(), "the machine is set up once");
     });
     if let Some(uart) = platform.uart {
-        interrupt::attach(uart.intid, interrupt::Trigger::Level, console::interrupt)
+        interrupt::attach(uart.intid, interrupt::Trigger::Level, &console::interrupt)
             .expect("the table is empty");
     }
     mobi_rtos_app();
-    static IDLE: Task<1024> = Task::new();
-    context::idle(IDLE.claim_stack().expect("there is one idle task"))
+    static IDLE: Stack<4096> = Stack::new();
+    mmu::unmap(IDLE.addresses().start - PAGE);
+    kernel::with(|kernel, _| kernel.set_idle_stack(IDLE.addresses()));
+    // SAFETY: boot is run once, and this is the only use of the stack.
+    context::idle(unsafe { IDLE.claim() })
+}
+
+/// The channels that the device tree names; their pages are mapped when they are asked for.
+static CHANNELS: Mutex<RefCell<heapless::Vec<dt::Channel<'static>, MAX_CHANNELS>>> =
+    Mutex::new(RefCell::new(heapless::Vec::new()));
+
+/// Maps the page of the channel `name`.
+pub(crate) fn channel(name: &str) -> Option<(usize, dt::Channel<'static>, &'static Page)> {
+    let (index, channel) = critical_section::with(|cs| {
+        let channels = CHANNELS.borrow_ref(cs);
+        channels.iter().copied().enumerate().find(|(_, channel)| channel.name == name)
+    })?;
+    mmu::map_shared(channel.page.base, PAGE_SIZE);
+    let page = core::ptr::with_exposed_provenance::<Page>(channel.page.base);
+    // SAFETY: the hypervisor says that memory is there, aligned to pages; it is mapped for good. It consists of atomics, so
+    // that it may be shared with another VM, and all values are valid.
+    Some((index, channel, unsafe { &*page }))
 }
 
 /// Reads the device tree at `dtb` and maps the devices that it names.
@@ -123,6 +148,8 @@ fn platform(dtb: usize) -> Platform {
         dt::Gic::V3 { gicd, gicr } => (gicd, gicr),
     };
     let uart = platform.uart.map(|uart| uart.registers);
+    let mut channels = dt::channels(fdt);
+    critical_section::with(|cs| CHANNELS.borrow_ref_mut(cs).extend(channels.by_ref().take(MAX_CHANNELS)));
     for Region { base, size } in [Some(first), Some(second), uart].into_iter().flatten() {
         mmu::map_device(base, size);
     }

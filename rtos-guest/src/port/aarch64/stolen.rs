@@ -24,7 +24,7 @@ pub(super) fn set_up() {
     }
     let address = smccc::call(PV_TIME_ST, [0; 7])[0];
     if (address as i64) >= 0 {
-        mmu::map_shared(address as usize, RECORD_SIZE);
+        mmu::map_read_only(address as usize, RECORD_SIZE);
         critical_section::with(|cs| RECORD.borrow(cs).set(Some(address as usize)));
     }
 }

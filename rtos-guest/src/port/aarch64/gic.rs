@@ -13,6 +13,7 @@ use crate::interrupt::Trigger;
 const GICD_CTLR: usize = 0x000;
 const GICD_IGROUPR: usize = 0x080;
 const GICD_ISENABLER: usize = 0x100;
+const GICD_ICENABLER: usize = 0x180;
 const GICD_IPRIORITYR: usize = 0x400;
 const GICD_ITARGETSR: usize = 0x800;
 const GICD_ICFGR: usize = 0xC00;
@@ -38,6 +39,8 @@ const V3_PENDING: u32 = 1 << 31;
 const PRIORITY: u8 = 0xA0;
 /// Lets all priorities through.
 const PRIORITY_MASK: u32 = 0xF8;
+/// The first SPI; below are each CPU's own interrupts.
+const FIRST_SHARED: u32 = 32;
 /// The first number that an acknowledgement returns if there is no interrupt.
 const SPECIAL: u32 = 1020;
 
@@ -90,16 +93,11 @@ impl Gic {
         }
     }
 
-    /// Configures an interrupt, aims it at this CPU and enables it.
-    pub(super) fn enable(&self, intid: u32, trigger: Trigger) {
-        let private = intid < 32;
+    /// Configures an interrupt and aims it at this CPU.
+    pub(super) fn configure(&self, intid: u32, trigger: Trigger) {
         let n = intid as usize;
-        let registers = match *self {
-            Self::V3 { sgi, .. } if private => sgi,
-            Self::V2 { gicd, .. } | Self::V3 { gicd, .. } => gicd,
-        };
-        let (word, bit) = (n / 32 * 4, 1 << (n % 32));
-        if !private {
+        let registers = self.registers(intid);
+        if intid >= FIRST_SHARED {
             match *self {
                 // What a CPU reads in the first words, those of the private interrupts, is itself; a GIC for one CPU
                 // has no targets.
@@ -111,10 +109,25 @@ impl Gic {
             registers.write(at, others | if trigger == Trigger::Edge { edge } else { 0 });
         }
         if let Self::V3 { .. } = self {
-            registers.write(GICD_IGROUPR + word, registers.read(GICD_IGROUPR + word) | bit);
+            let at = GICD_IGROUPR + n / 32 * 4;
+            registers.write(at, registers.read(at) | 1 << (n % 32));
         }
         registers.write8(GICD_IPRIORITYR + n, PRIORITY);
-        registers.write(GICD_ISENABLER + word, bit);
+    }
+
+    /// Enables or disables an interrupt.
+    pub(super) fn set_enabled(&self, intid: u32, enabled: bool) {
+        let n = intid as usize;
+        let register = if enabled { GICD_ISENABLER } else { GICD_ICENABLER };
+        self.registers(intid).write(register + n / 32 * 4, 1 << (n % 32));
+    }
+
+    /// The frame with an interrupt's registers.
+    fn registers(&self, intid: u32) -> Mmio {
+        match *self {
+            Self::V3 { sgi, .. } if intid < FIRST_SHARED => sgi,
+            Self::V2 { gicd, .. } | Self::V3 { gicd, .. } => gicd,
+        }
     }
 
     /// Takes the interrupt that is pending, if any.
