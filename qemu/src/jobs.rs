@@ -33,8 +33,8 @@ impl Job {
     }
 }
 
-/// Collects jobs from events. A guest executes the mark [`JOB_BEGIN`] with the release time in x0 as the first thing of a job, and [`JOB_END`]
-/// with the deadline as the last, both in ticks of its virtual counter; it has one task that does so.
+/// Collects jobs from events. A guest executes the mark [`JOB_BEGIN`] with the release time in x0 as the first thing of a job, and
+/// [`JOB_END`] with the deadline as the last, both in ticks of its virtual counter; it has one task that does so.
 #[derive(Debug, Default)]
 pub struct Jobs {
     clock: Clock,

@@ -17,11 +17,11 @@
 //! Instructions are counted in runs, which end with the first one that may fault or branch, so that none is counted that does not execute.
 //! The exception level belongs to what a block was translated for, and is read when it is.
 //!
-//! On a machine of one CPU QEMU adds to the counters inline, without a call. With more there is a call for each run: when QEMU emulates all CPUs
-//! in one thread, as under `-icount`, they share blocks, but what a block hands to a plugin as the CPU's index is that of the
-//! CPU that it was translated for, and the inline addition computes with it in a temporary that is a constant (QEMU 10.0,
-//! `gen_cpu_index` in accel/tcg/plugin-gen.c). So CPUs are told apart by TPIDR_EL2, which a hypervisor points to what is the CPU's own; they are numbered as
-//! their values appear.
+//! On a machine of one CPU QEMU adds to the counters inline, without a call. With more there is a call for each run: when QEMU emulates
+//! all CPUs in one thread, as under `-icount`, they share blocks, but what a block hands to a plugin as the CPU's index is that of the CPU
+//! that it was translated for, and the inline addition computes in place with that constant, which spoils others of its value (seen with
+//! QEMU 10.0.2: CPU 1 crashes the emulator). So CPUs are told apart by TPIDR_EL2, which a hypervisor points to what is the CPU's own;
+//! they are numbered as its values appear.
 
 mod api;
 mod decode;

@@ -45,17 +45,17 @@ fn between(events: Events, to: u16) -> Result<Figure> {
     Ok(figure)
 }
 
-/// A CPU's instructions from the WFI that an interrupt ended to the guest's vector.
+/// A CPU's instructions from the WFI that an interrupt ended to the guest's vector, if no other guest ran meanwhile.
 pub fn from_wait_to_interrupt(taken: &Taken, _: &mut Code) -> Result<Figure> {
-    let (mut figure, mut begun, mut waits) = (Figure::default(), false, [None; 256]);
+    let (mut figure, mut measured, mut waits) = (Figure::default(), None, [None; 256]);
     for event in taken.events()? {
         let event = event?;
         let wait = &mut waits[usize::from(event.cpu)];
         match event.kind {
             Kind::Wait => *wait = Some(event.own + 1),
-            Kind::Mark { id: BEGIN, .. } => (begun, *wait) = (true, None),
-            Kind::Mark { id: INTERRUPT, .. } if begun => {
-                begun = false;
+            Kind::Return { vmid, .. } if measured != Some(vmid) => *wait = None,
+            Kind::Mark { id: BEGIN, guest } => (measured, *wait) = (Some(guest.vmid), None),
+            Kind::Mark { id: INTERRUPT, .. } if measured.take().is_some() => {
                 figure.extend(wait.take().map(|wait| event.own - wait));
             }
             _ => {}
@@ -140,12 +140,12 @@ fn visits(events: Events, code: &mut Code, value: impl Fn(&Visit) -> Option<u64>
 }
 
 /// Whether an exception at this vector came from EL1 or EL0.
-fn from_guest(vector: u16) -> bool {
+pub fn from_guest(vector: u16) -> bool {
     vector >= 0x400
 }
 
 /// Whether an exception return goes to EL1 or EL0 (SPSR_EL2.M).
-fn to_guest(spsr: u64) -> bool {
+pub fn to_guest(spsr: u64) -> bool {
     spsr & 0xf < 8
 }
 
@@ -213,7 +213,7 @@ pub fn first_instruction(taken: &Taken, _: &mut Code) -> Result<Figure> {
 
 /// What EL2 occupies: what it says itself, in KiB.
 pub fn footprint(taken: &Taken, _: &mut Code) -> Result<Figure> {
-    let line = taken.log.lines().find_map(|line| line.strip_prefix("EL2: image "));
+    let line = taken.log.lines().find_map(|line| line.strip_prefix("EL2: "));
     let kib = line.and_then(|line| line.split(' ').next()?.parse().ok());
     Ok([kib.context("the log does not say how large EL2 is")?].into_iter().collect())
 }

@@ -5,24 +5,38 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use qemu::{Class, Code, Kind, Profile};
 
-use super::measure::{BEGIN, END, INTERRUPT};
+use super::measure::{BEGIN, END, INTERRUPT, from_guest, to_guest};
 use super::rows::Row;
 use super::scenario::Stage;
 
 /// Functions that are shown.
 const SHOWN: usize = 60;
 
-/// Prints what one event of a row's first scenario costs at EL2 on average, by function and kind of instruction.
+/// Prints what one event of a row's first scenario costs at EL2 on average, by function and kind of instruction. An event of a row that
+/// is about switches is a visit to EL2 that leaves one VM and enters another.
 pub fn print(stage: &Stage, row: &Row) -> Result<()> {
     let Some(scenario) = (row.scenarios)(row.n[0].min(100)).into_iter().next() else { return Ok(()) };
     let taken = stage.run(&scenario, true)?;
     let mut code = Code::load(&stage.hypervisor().elf, &stage.hypervisor().image)?;
     let (mut profile, mut events, mut begun) = (Profile::default(), 0u64, false);
+    let (mut visit, mut entered) = (Vec::new(), None);
     for event in taken.events()? {
         match event?.kind {
-            Kind::Mark { id: BEGIN, .. } => (begun, events) = (true, events + 1),
+            Kind::Mark { id: BEGIN, .. } => {
+                begun = true;
+                events += u64::from(!row.steps);
+            }
             Kind::Mark { id: END | INTERRUPT, .. } => begun = false,
-            Kind::Return { vbar, .. } => code.set_vbar(vbar),
+            Kind::Entry { vector, .. } if from_guest(vector) => visit.clear(),
+            Kind::Return { vmid, spsr, vbar, .. } if to_guest(spsr) => {
+                code.set_vbar(vbar);
+                let switched = entered.replace(vmid).is_some_and(|before| before != vmid);
+                if row.steps && switched && !visit.is_empty() {
+                    events += 1;
+                    visit.drain(..).for_each(|(pc, count)| profile.add(&mut code, pc, count));
+                }
+            }
+            Kind::Steps { pc, count } if row.steps => visit.push((pc, count)),
             Kind::Steps { pc, count } if begun => profile.add(&mut code, pc, count),
             _ => {}
         }

@@ -7,9 +7,9 @@ use super::rows::ROWS;
 /// PROMISES.md, of the JSON that `cargo xtask bench --json` writes.
 pub fn promises(figures: &Value) -> String {
     let mut text = "# What MobiVMM promises\n\n\
-        Each promise is the worst case (p100) over all events of all scenarios, on one CPU unless said otherwise. `cargo xtask bench \
-        --check` measures and fails if one is broken; two runs are equal to the event. This page is made by `cargo xtask bench --report` from \
-        [docs/bench.json](docs/bench.json); [docs/performance.md](docs/performance.md) says how it is measured.\n\n\
+        Each promise is the worst case (p100) over all events of all scenarios, on one CPU unless said otherwise. \
+        `cargo xtask bench --check` measures and fails if one is broken; two runs are equal to the event. This page is made by \
+        `cargo xtask bench --report` from [docs/bench.json](docs/bench.json); [docs/performance.md](docs/performance.md) says how it is measured.\n\n\
         | name | what | unit | promise | measured | |\n|---|---|---|---:|---:|---|\n"
         .to_owned();
     for row in ROWS {
@@ -23,9 +23,9 @@ pub fn promises(figures: &Value) -> String {
         text += &format!("| `{name}` | {path} | {unit} | ≤ {promise} | {max} | {verdict} |\n");
     }
     text += "\n## What this does not say\n\n\
-        Instructions under QEMU's `-icount` are no cycles, seconds or joules: caches, TLBs, pipelines and memory are invisible there. An \
-        instruction is a nanosecond of virtual time by definition. On hardware the same path costs what the hardware makes of it. With several \
-        CPUs `-icount` lets them take turns on one clock, so worst-case latency is measured at one CPU.\n";
+        Instructions under QEMU's `-icount` are no cycles, seconds or joules: caches, TLBs, pipelines and memory are invisible \
+        there. An instruction is a nanosecond of virtual time by definition. On hardware the same path costs what the hardware makes \
+        of it. With several CPUs `-icount` lets them take turns on one clock, so worst-case latency is measured at one CPU.\n";
     text
 }
 
