@@ -1,5 +1,6 @@
 //! The command line: `cargo xtask setup|run|test|machine`.
 
+mod board;
 mod build;
 mod machine;
 mod run;

@@ -1,7 +1,7 @@
 //! Why somebody is not admitted, in words.
 
 use super::{CAPACITY, Demand, Overhead, Reservation, Utilisation};
-use crate::ids::{CpuSet, MAX_CPUS, Ns};
+use crate::ids::{CpuSet, MAX_CPUS, MAX_VCPUS, Ns};
 use core::fmt::{self, Display, Formatter};
 
 /// What is promised on one CPU.
@@ -30,7 +30,7 @@ pub struct Refusal {
 /// The kinds of refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The vCPU's number is not below [`crate::MAX_VCPUS`].
+    /// The vCPU's number is not below [`MAX_VCPUS`].
     OutOfRange,
     /// The vCPU is in the book.
     Exists,
@@ -91,7 +91,7 @@ impl Display for Refusal {
 impl Display for Reason {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OutOfRange => write!(f, "no such vCPU"),
+            Self::OutOfRange => write!(f, "a machine has at most {MAX_VCPUS} vCPUs"),
             Self::Exists => write!(f, "it has been admitted before"),
             Self::NoCpu => write!(f, "none of the CPUs on which it may run is online"),
             Self::Malformed => write!(f, "a reservation has 0 < budget ≤ deadline ≤ period ≤ 10s"),
