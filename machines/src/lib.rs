@@ -23,4 +23,5 @@ pub use compile::Resolver;
 pub use error::Error;
 pub use machine::{Input, Kernel, Machine, Origin, Vm};
 pub use schema::explain;
+pub use units::duration;
 pub use workload::{Task, Workload};

@@ -1,4 +1,4 @@
-//! The command line: `cargo xtask setup|run|test|machine`.
+//! The command line: `cargo xtask setup|run|test|machine|sim`.
 
 mod board;
 mod build;
@@ -6,6 +6,7 @@ mod machine;
 mod run;
 mod script;
 mod setup;
+mod sim;
 mod test;
 
 use anyhow::Result;
@@ -16,6 +17,7 @@ use crate::build::Builder;
 use crate::machine::MachineCommand;
 use crate::run::RunOptions;
 use crate::setup::{SetupCommand, SetupOptions};
+use crate::sim::SimOptions;
 use crate::test::TestOptions;
 
 /// Builds MobiVMM and runs it
@@ -27,6 +29,8 @@ enum Command {
     Run(Box<RunOptions>),
     /// Run the tests, on the host and on QEMU; the last line counts them
     Test(TestOptions),
+    /// Run a machine's schedule in virtual time: shares, lag, deadlines
+    Sim(Box<SimOptions>),
     /// Check a machine file, or explain what one may say
     Machine {
         #[command(subcommand)]
@@ -56,6 +60,7 @@ fn execute(command: Command) -> Result<bool> {
         Command::Setup(command) => setup::command(&command)?,
         Command::Run(options) => run::run(*options)?,
         Command::Test(options) => return Ok(test::run(&options)),
+        Command::Sim(options) => return sim::run(&options),
         Command::Machine { command, setup } => {
             machine::run(command, &|package, file| Builder::new(setup::run(&setup)?).artefact(package, file))?
         }
