@@ -18,13 +18,15 @@ fn the_documentation_contains_the_schema_as_it_is_printed() {
 
 #[test]
 fn the_examples_of_the_documentation_are_accepted() {
-    let path = project().join("docs/machine-file.md");
-    let document = std::fs::read_to_string(&path).unwrap();
-    let examples: Vec<_> =
-        document.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(!examples.is_empty());
-    for example in examples {
-        Machine::parse(&path, example).unwrap();
+    for page in ["docs/machine-file.md", "docs/simulator.md"] {
+        let path = project().join(page);
+        let document = std::fs::read_to_string(&path).unwrap();
+        let examples: Vec<_> =
+            document.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert!(!examples.is_empty());
+        for example in examples {
+            Machine::parse(&path, example).unwrap();
+        }
     }
 }
 

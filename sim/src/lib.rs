@@ -17,6 +17,7 @@ mod guest;
 mod ideal;
 mod meter;
 mod report;
+pub mod sets;
 pub mod supply;
 
 pub use engine::Costs;

@@ -1,0 +1,91 @@
+//! What was admitted is had, whatever else runs.
+
+use crate::common::*;
+use mobivmm_sim::sets;
+
+/// Simulates the task sets of these seeds; returns how many were admitted.
+fn no_admitted_set_misses(seeds: std::ops::Range<u64>) -> usize {
+    let mut admitted = 0;
+    for seed in seeds {
+        let machine = parse(&sets::machine_file(seed));
+        if machine.admit(sched::CpuSet::first(sets::CPUS), VIRT).is_err() {
+            continue;
+        }
+        admitted += 1;
+        let report = run(&machine, sets::CPUS, seed, 500 * MS).report;
+        let reserved = report.vcpus.iter().filter(|vcpu| vcpu.place.is_some());
+        let (jobs, misses) = reserved.fold((0, 0), |(j, m), vcpu| (j + vcpu.jobs, m + vcpu.misses));
+        assert!(jobs > 0 && misses == 0, "seed {seed}: {misses} of {jobs}\n{report}");
+    }
+    admitted
+}
+
+#[test]
+fn no_admitted_set_of_50_misses_a_deadline() {
+    assert!(no_admitted_set_misses(0..50) >= 25);
+}
+
+/// `cargo test --release -p mobivmm-sim --test sim -- --ignored`
+#[test]
+#[ignore = "minutes long"]
+fn no_admitted_set_of_1000_misses_a_deadline() {
+    let admitted = no_admitted_set_misses(0..1000);
+    println!("{admitted} of 1000 sets were admitted");
+    assert!(admitted >= 500);
+}
+
+#[test]
+fn who_overruns_is_cut_at_its_budget() {
+    let rt = "schedule = { budget = \"250us\", period = \"1ms\" }\nworkload = { kind = \"busy\" }";
+    let report = run(&machine(&[("rt", 1, rt), ("linux", 1, "")]), 1, 1, 4 * S).report;
+    // The switch to it and from it may be its own time too.
+    assert!((25.0..=25.16).contains(&share(&report, "rt")), "{report}");
+    within(1.0, share(&report, "linux"), 75.0, &report);
+}
+
+#[test]
+fn an_overrunning_neighbour_costs_nobody_a_deadline() {
+    let rt = |budget: &str, more: &str| {
+        format!("schedule = {{ budget = \"{budget}\", period = \"1ms\", affinity = [0] }}\n{more}")
+    };
+    let (bad, good) = (rt("500us", "workload = { kind = \"busy\" }"), rt("300us", ""));
+    let report = run(&machine(&[("bad", 1, &bad), ("good", 1, &good), ("linux", 4, "")]), 1, 1, 2 * S).report;
+    assert_eq!(vcpus(&report, "good").map(|vcpu| vcpu.misses).sum::<usize>(), 0, "{report}");
+    assert!(share(&report, "bad") <= 50.2, "{report}");
+}
+
+#[test]
+fn without_a_reservation_the_same_work_misses() {
+    let work = "workload = { kind = \"periodic\", work = \"200us\", period = \"1ms\" }";
+    let with = format!("schedule = {{ budget = \"250us\", period = \"1ms\" }}\n{work}");
+    let misses = |rt: &str| {
+        let report = run(&machine(&[("rt", 1, rt), ("linux", 4, "")]), 1, 1, 10 * S).report;
+        let vcpu = vcpus(&report, "rt").next().unwrap();
+        (vcpu.jobs, vcpu.misses)
+    };
+    assert_eq!(misses(&with).1, 0);
+    let (jobs, missed) = misses(work);
+    assert!(jobs > 9_000 && missed > jobs / 100, "{missed} of {jobs}");
+}
+
+#[test]
+fn no_task_responds_later_than_its_bound() {
+    for seed in 0..40 {
+        let machine = parse(&sets::rtos_file(seed));
+        let report = run(&machine, 1, seed, 2 * S).report;
+        for task in &report.tasks {
+            // Up to the reservation's own overhead: two switches a period.
+            let slack = 10_000;
+            assert!(task.bound_ns.is_none_or(|bound| task.seen_ns <= bound + slack), "seed {seed}\n{report}");
+        }
+    }
+}
+
+#[test]
+fn an_exclusive_vcpu_has_its_cpu() {
+    let report =
+        run(&machine(&[("own", 1, "schedule = { exclusive = true }"), ("linux", 4, "")]), 2, 1, S).report;
+    within(0.1, share(&report, "own"), 100.0, &report);
+    within(0.1, share(&report, "linux"), 100.0, &report);
+    assert_eq!(report.vcpus[0].switches, 1, "{report}");
+}
