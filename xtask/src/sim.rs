@@ -85,3 +85,21 @@ fn workload(text: &str) -> Result<(String, String)> {
 fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_on_the_command_line_replaces_the_files() {
+        let text = "[machine]\nname = \"m\"\n[[vm]]\nname = \"a\"\nkernel = \"x:y\"\nmemory = \"2MiB\"\n";
+        let mut machine = Machine::parse(Path::new("m.toml"), text).unwrap();
+        let (vm, kind) = workload("a=dodger").unwrap();
+        assign(&mut machine, &vm, &kind).unwrap();
+        assert!(matches!(machine.vms[0].workload, Workload::Dodger { .. }));
+        let refused = |vm, kind| assign(&mut machine.clone(), vm, kind).unwrap_err().to_string();
+        assert!(refused("b", "busy").contains("no VM \"b\""));
+        assert!(refused("a", "lazy").contains("none of busy, periodic"));
+        assert!(workload("a").is_err());
+    }
+}
