@@ -51,6 +51,10 @@ struct Cpu {
     /// Whose registers are here.
     loaded: Option<VcpuId>,
     running: Option<VcpuId>,
+    /// A reservation runs: devices of shares have to wait.
+    reserved: bool,
+    /// Those that wait.
+    masked: Vec<VcpuId>,
     /// Until when EL2 works; then the guest runs, or the CPU sleeps.
     busy_until: Ns,
     /// Makes older events of this CPU void.
@@ -74,8 +78,16 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(costs: Costs, scheduler: Scheduler, guests: Vec<Guest>, meter: Meter) -> Self {
-        let cpu =
-            |n| Cpu { id: CpuId(n as u8), loaded: None, running: None, busy_until: 0, timer: 0, entry: 0 };
+        let cpu = |n| Cpu {
+            id: CpuId(n as u8),
+            loaded: None,
+            running: None,
+            reserved: false,
+            masked: Vec::new(),
+            busy_until: 0,
+            timer: 0,
+            entry: 0,
+        };
         Self {
             now: 0,
             costs,
@@ -145,6 +157,12 @@ impl Engine {
             // Interrupts are masked.
             return self.at(self.cpus[c].busy_until, event);
         }
+        if let Event::Device(v) = event
+            && self.cpus[c].reserved
+            && self.meter.has_share(v)
+        {
+            return self.cpus[c].masked.push(v);
+        }
         if self.cpus[c].running.is_none() {
             let counts = &mut self.meter.cpus[c];
             match event {
@@ -160,8 +178,12 @@ impl Engine {
                 self.stop(c);
                 self.guests[usize::from(v.0)].interrupted();
                 self.arm_device(v);
-                self.wake(cpu, v);
-                self.pick(c);
+                if self.wake(cpu, v) {
+                    self.pick(c);
+                } else if let Some(v) = self.cpus[c].running {
+                    self.cpus[c].busy_until = self.now + self.costs.exit;
+                    self.enter(c, v);
+                }
             }
             Event::Timer(..) | Event::Kick(_) | Event::Alarm(..) => {
                 self.stop(c);
@@ -172,26 +194,27 @@ impl Engine {
 
     fn arm_device(&mut self, v: VcpuId) {
         if let Some(at) = self.guests[usize::from(v.0)].device() {
-            self.at(at, Event::Device(v));
+            // One that was masked may be late already.
+            self.at(at.max(self.now), Event::Device(v));
         }
     }
 
-    /// `me` makes `v` runnable.
-    fn wake(&mut self, me: CpuId, v: VcpuId) {
+    /// `me` makes `v` runnable. True if it has to pick again.
+    fn wake(&mut self, me: CpuId, v: VcpuId) -> bool {
         self.alarms[usize::from(v.0)] += 1;
         self.meter.wants(v, true);
-        match self.scheduler.wake(v) {
+        match self.scheduler.wake(v, self.now) {
             Wake::Running(cpu) => self.kick(me, CpuSet::only(cpu)),
             Wake::Repick(cpus) => self.kick(me, cpus),
         }
     }
 
-    /// `me` tells `cpus` to pick again; itself it does so anyway.
-    fn kick(&mut self, me: CpuId, mut cpus: CpuSet) {
-        cpus.remove(me);
-        for cpu in cpus.iter() {
+    /// `me` tells `cpus` to pick again. True if it is one of them.
+    fn kick(&mut self, me: CpuId, cpus: CpuSet) -> bool {
+        for cpu in cpus.iter().filter(|cpu| *cpu != me) {
             self.at(self.now + self.costs.kick, Event::Kick(cpu));
         }
+        cpus.contains(me)
     }
 
     /// The guest on CPU `c` exits: what it has done counts.
@@ -231,15 +254,20 @@ impl Engine {
         let decision = loop {
             let decision = self.scheduler.pick(cpu, self.now);
             self.kick(cpu, decision.repick);
-            match (self.cpus[c].loaded, decision.run) {
-                (Some(old), Some(new)) if old != new => {
-                    self.cpus[c].loaded = None;
-                    let cpus = self.scheduler.released(cpu, old);
-                    self.kick(cpu, cpus);
-                }
-                _ => break decision,
+            let old = self.cpus[c].loaded.filter(|_| decision.unload || decision.run.is_some());
+            let Some(old) = old.filter(|_| old != decision.run) else { break decision };
+            self.cpus[c].loaded = decision.run;
+            let others = self.scheduler.released(cpu, old);
+            if !self.kick(cpu, others) {
+                break decision;
             }
         };
+        self.cpus[c].reserved = decision.reserved;
+        if !decision.reserved {
+            for v in std::mem::take(&mut self.cpus[c].masked) {
+                self.at(self.now, Event::Device(v));
+            }
+        }
         self.cpus[c].timer += 1;
         if let Some(until) = decision.until {
             self.at(until.max(self.now), Event::Timer(cpu, self.cpus[c].timer));

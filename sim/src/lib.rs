@@ -31,8 +31,11 @@ use ideal::Claim;
 use machines::{Machine, Plan, Schedule, Vm, Workload};
 use meter::Meter;
 use sched::admission::{Overhead, Reservation};
-use sched::{Class, CpuSet, Ns, Scheduler, VcpuId};
+use sched::{CpuId, CpuSet, Ns, Scheduler, Share, VcpuId, VmId};
 use supply::Supply;
+
+/// The slices of shares, as EL2 has them.
+const SLICE: Ns = 1_000_000;
 
 /// What is simulated, beside the machine.
 #[derive(Clone, Copy, Debug)]
@@ -67,21 +70,41 @@ pub struct Outcome {
 /// The machine is not admitted.
 pub fn simulate(machine: &Machine, options: &Options) -> Result<Outcome, machines::Error> {
     let plan = machine.admit(options.online, options.overhead)?;
-    let vms: Vec<&Vm> = machine.vcpus().map(|(vm, _)| vm).collect();
-    let mut scheduler = Scheduler::new(options.online, 5_000_000);
-    for (n, vm) in vms.iter().enumerate() {
-        let class = match vm.schedule {
-            Schedule::Share { .. } => Class::RoundRobin,
-            _ => Class::RealTime { priority: 1 },
-        };
-        let _ = scheduler.add(VcpuId(n as u16), class, CpuSet(vm.affinity));
-    }
-    let guests = vms.iter().zip(0..).map(|(vm, n)| Guest::new(&vm.workload, seed(options.seed, n))).collect();
+    let scheduler = scheduler(machine, &plan, options.online);
+    let workloads = machine.vcpus().map(|(vm, _)| &vm.workload).zip(0..);
+    let guests = workloads.map(|(workload, n)| Guest::new(workload, seed(options.seed, n))).collect();
     let claims = machine.vcpus().map(|(vm, _)| (CpuSet(vm.affinity), claim(machine, vm))).collect();
     let meter = Meter::new(options.online, plan.book().exclusive(), claims, options.charted);
     let mut engine = Engine::new(Costs::of(options.overhead), scheduler, guests, meter);
     engine.run(options.duration);
     Ok(outcome(machine, &plan, options, engine))
+}
+
+/// The scheduler as EL2 has it when its guests start.
+///
+/// # Panics
+/// The scheduler refuses what was admitted.
+fn scheduler(machine: &Machine, plan: &Plan, online: CpuSet) -> Scheduler {
+    let mut scheduler = Scheduler::new(online, SLICE);
+    for (vm, id) in machine.vms.iter().zip(0..) {
+        if let Schedule::Share { weight, cap_percent } = vm.schedule {
+            let share = Share { weight, cap: cap_percent, affinity: CpuSet(vm.affinity) };
+            scheduler.set_share(VmId(id), share, 0).expect("a share that the machine file may have");
+        }
+    }
+    let ids = machine.vms.iter().zip(0..).flat_map(|(vm, id)| (0..vm.vcpus).map(move |_| (vm, VmId(id))));
+    for ((vm, id), v) in ids.zip(0..).map(|(vm, v)| (vm, VcpuId(v))) {
+        let place = plan.book().cpu_of(v).unwrap_or(CpuId(0));
+        let schedule = match vm.schedule {
+            Schedule::Share { .. } => sched::Schedule::Shared(id),
+            Schedule::Reservation { .. } => {
+                sched::Schedule::Reserved { reservation: reservation(vm).expect("it is one"), cpu: place }
+            }
+            Schedule::Exclusive => sched::Schedule::Exclusive(place),
+        };
+        scheduler.add(v, schedule).expect("a vCPU that was admitted");
+    }
+    scheduler
 }
 
 /// A seed of its own for each vCPU: neighbours differ in many bits.
@@ -146,12 +169,9 @@ fn outcome(machine: &Machine, plan: &Plan, options: &Options, engine: Engine) ->
 
 /// What can be promised of the tasks of a vCPU with a reservation, beside what was seen.
 fn tasks(vm: &Vm, name: &str, jobs: &[Job], end: Ns) -> Vec<TaskReport> {
-    let (Workload::Tasks(tasks), Schedule::Reservation { budget_ns, period_ns, deadline_ns }) =
-        (&vm.workload, &vm.schedule)
-    else {
+    let (Workload::Tasks(tasks), Some(reservation)) = (&vm.workload, reservation(vm)) else {
         return Vec::new();
     };
-    let reservation = Reservation { budget: *budget_ns, period: *period_ns, deadline: *deadline_ns };
     let responses = Supply::new(reservation).responses(tasks);
     let report = |(index, (task, response)): (usize, (&machines::Task, supply::Response))| {
         let own = jobs.iter().filter(|job| job.task == index);
@@ -163,8 +183,17 @@ fn tasks(vm: &Vm, name: &str, jobs: &[Job], end: Ns) -> Vec<TaskReport> {
             deadline_ns: task.deadline_ns,
             bound_ns: response.bound,
             linear_ns: response.linear,
-            seen_ns: own.map(|job| job.finished.unwrap_or(end) - job.released).max().unwrap_or(0),
+            // A job can be released in the last moment, while EL2 works.
+            seen_ns: own
+                .map(|job| job.finished.unwrap_or(end).saturating_sub(job.released))
+                .max()
+                .unwrap_or(0),
         }
     };
     tasks.iter().zip(responses).enumerate().map(report).collect()
+}
+
+fn reservation(vm: &Vm) -> Option<Reservation> {
+    let Schedule::Reservation { budget_ns, period_ns, deadline_ns } = vm.schedule else { return None };
+    Some(Reservation { budget: budget_ns, period: period_ns, deadline: deadline_ns })
 }

@@ -134,6 +134,11 @@ impl Meter {
         self.settle();
     }
 
+    /// Whether `v` has a share, and no reservation.
+    pub(crate) fn has_share(&self, v: VcpuId) -> bool {
+        self.vcpus[usize::from(v.0)].share
+    }
+
     /// Who occupies `cpu`.
     pub(crate) fn occupant(&self, cpu: CpuId) -> Option<VcpuId> {
         self.occupants[usize::from(cpu.0)].map(|(v, _)| v)

@@ -55,11 +55,27 @@ fn an_overrunning_neighbour_costs_nobody_a_deadline() {
 }
 
 #[test]
+fn a_reservation_that_wakes_all_the_time_pays_for_its_switches_itself() {
+    // By admission's account both fit: 600 + 200 us and four switches until 805 us.
+    let good = "schedule = { budget = \"600us\", period = \"1ms\", deadline = \"805us\", affinity = [0] }\n\
+                workload = { kind = \"periodic\", work = \"597us\", period = \"1ms\" }";
+    let bad = "schedule = { budget = \"200us\", period = \"1ms\", deadline = \"250us\", affinity = [0] }\n\
+               workload = { kind = \"flooder\", work = \"5us\", period = \"10us\" }";
+    for seed in 1..=10 {
+        let report =
+            run(&machine(&[("good", 1, good), ("bad", 1, bad), ("linux", 2, "")]), 1, seed, S).report;
+        assert_eq!(vcpus(&report, "good").map(|vcpu| vcpu.misses).sum::<usize>(), 0, "{report}");
+    }
+}
+
+#[test]
 fn without_a_reservation_the_same_work_misses() {
     let work = "workload = { kind = \"periodic\", work = \"200us\", period = \"1ms\" }";
     let with = format!("schedule = {{ budget = \"250us\", period = \"1ms\" }}\n{work}");
     let misses = |rt: &str| {
-        let report = run(&machine(&[("rt", 1, rt), ("linux", 4, "")]), 1, 1, 10 * S).report;
+        // A fair share of a CPU among six is less than the work.
+        let linux = ["a", "b", "c", "d", "e"].map(|name| (name, 2, ""));
+        let report = run(&machine(&[&[("rt", 1, rt)], &linux[..]].concat()), 1, 1, 10 * S).report;
         let vcpu = vcpus(&report, "rt").next().unwrap();
         (vcpu.jobs, vcpu.misses)
     };
