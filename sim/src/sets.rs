@@ -38,7 +38,8 @@ pub fn machine_file(seed: u64) -> String {
     text + "workload = { kind = \"bursty\" }\n"
 }
 
-/// An RTOS with two to five tasks that take up to four fifths of its reservation, beside a busy VM.
+/// An RTOS with two to five tasks that take up to four fifths of its reservation, beside a reservation that is always used
+/// up, so that 90 % of a CPU are reserved, and a busy VM.
 pub fn rtos_file(seed: u64) -> String {
     let mut rng = XorShiftRng::seed_from_u64(seed);
     let mut text = header("rtos", seed);
@@ -58,6 +59,13 @@ pub fn rtos_file(seed: u64) -> String {
             write!(text, " {{ wcet = \"{wcet}ns\", period = \"{period}ns\", priority = {} }},", count - n);
     }
     let _ = writeln!(text, " ] }}");
+    vm(&mut text, "rival", 1);
+    let period = period(&mut rng);
+    let budget = whole((period as f64 * (0.9 - share)) as Ns).max(20 * US);
+    let _ = writeln!(
+        text,
+        "schedule = {{ budget = \"{budget}ns\", period = \"{period}ns\" }}\nworkload = {{ kind = \"busy\" }}"
+    );
     vm(&mut text, "busy", 2);
     text
 }

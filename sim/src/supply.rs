@@ -1,15 +1,20 @@
 //! Whether the tasks of an RTOS meet their deadlines on what its reservation is sure to supply.
 //!
-//! In any interval of length `t` a reservation of `budget` in every `period` by `deadline` supplies at least
+//! While its vCPU wants to run, a reservation of `budget` in every `period` by `deadline` supplies in any interval of length
+//! `t` at least
 //!
 //! ```text
-//! sbf(t)  = n budget + min(budget, r)    where blackout = period + deadline - 2 budget, t - blackout = n period + r
+//! sbf(t)  = n budget + min(budget, r)    where blackout = period + deadline - budget, t - blackout = n period + r
 //! lsbf(t) = (t - blackout) budget / period                                             (both 0 up to the blackout)
 //! ```
-//! since at worst it was served at the very beginning of one period, and from then on at the very end of what its deadline
-//! allows (A. Easwaran, M. Anand and I. Lee, "Compositional Analysis Framework using EDP Resource Models", RTSS 2007). `lsbf`
-//! is the line below `sbf`. With fixed priorities a task has its longest response when all more urgent ones are
-//! released with it: the least `t` for which the supply is what it and they need within `t`.
+//! Each piece of the budget that was used before the interval comes back a `period` after the wake-up at which it could be
+//! used, hence at most a `period` into the interval, and is served within `deadline` from then; at worst all pieces end
+//! there, one after the other, and so on in each `period`. (A periodic server, which is served in one piece, has a blackout
+//! shorter by another `budget`: A. Easwaran, M. Anand and I. Lee, "Compositional Analysis Framework using EDP Resource
+//! Models", RTSS 2007. An RTOS whose tasks sleep in between uses its budget in pieces.) `lsbf` is the line below `sbf`.
+//!
+//! With fixed priorities a task has its longest response when all more urgent ones are released with it: the least `t`
+//! for which the supply is what it and they need within `t`.
 
 use machines::Task;
 use sched::Ns;
@@ -36,7 +41,7 @@ impl Supply {
 
     /// The longest time without any supply.
     pub const fn blackout(self) -> Ns {
-        self.0.period + self.0.deadline - 2 * self.0.budget
+        self.0.period + self.0.deadline - self.0.budget
     }
 
     /// `sbf`: the least supply in any interval of this length.
@@ -110,21 +115,20 @@ mod tests {
     }
 
     #[test]
-    fn the_textbook_example() {
-        // 2 in every 5: nothing for 6, then 2 in every 5.
-        let supply = Supply::new(Reservation { budget: 2, period: 5, deadline: 5 });
-        let least: Vec<_> = (0..=14).map(|t| supply.within(t)).collect();
-        assert_eq!(least, [0, 0, 0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 3, 4, 4]);
+    fn nothing_for_the_blackout_and_then_the_budget_in_every_period() {
+        let supply = Supply::new(Reservation { budget: 2, period: 5, deadline: 4 });
+        let least: Vec<_> = (0..=15).map(|t| supply.within(t)).collect();
+        assert_eq!(least, [0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 3, 4, 4]);
     }
 
     #[test]
     fn two_tasks_by_hand() {
-        // 4 ms in every 10 ms by 10 ms: a blackout of 12 ms.
+        // A blackout of 16 ms.
         let supply = Supply::new(Reservation { budget: 4 * MS, period: 10 * MS, deadline: 10 * MS });
-        let tasks = [task(MS, 20 * MS, 2), task(5 * MS, 60 * MS, 1), task(8 * MS, 45 * MS, 0)];
+        let tasks = [task(MS, 20 * MS, 2), task(5 * MS, 60 * MS, 1), task(8 * MS, 49 * MS, 0)];
         let bounds: Vec<_> = supply.responses(&tasks).iter().map(|r| r.bound.map(|b| b / MS)).collect();
-        // 1 after the blackout; 5 + 2 × 1 = 7 in 12 + 10 + 3; 8 + 5 + 3 × 1 = 16 in 12 + 3 × 10 + 4: too late.
-        assert_eq!(bounds, [Some(13), Some(25), None]);
+        // 1 after the blackout; 5 + 2 × 1 = 7 in 16 + 10 + 3; 8 + 5 + 3 × 1 = 16 in 16 + 3 × 10 + 4: too late.
+        assert_eq!(bounds, [Some(17), Some(29), None]);
     }
 
     #[test]
@@ -133,7 +137,7 @@ mod tests {
         assert_eq!(supply.responses(&[task(200, 1000, 0)])[0].bound, Some(800));
         // More than one budget's work is not.
         assert_eq!(supply.responses(&[task(251, 1000, 0)])[0].bound, None);
-        assert_eq!(supply.responses(&[task(251, 9000, 0)])[0].bound, Some(1300 + 1000 + 1));
+        assert_eq!(supply.responses(&[task(251, 9000, 0)])[0].bound, Some(1550 + 1000 + 1));
     }
 
     proptest! {

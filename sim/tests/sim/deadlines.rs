@@ -86,15 +86,18 @@ fn without_a_reservation_the_same_work_misses() {
 
 #[test]
 fn no_task_responds_later_than_its_bound() {
-    for seed in 0..40 {
+    let mut nearest = 0.0_f64;
+    for seed in 0..200 {
         let machine = parse(&sets::rtos_file(seed));
         let report = run(&machine, 1, seed, 2 * S).report;
         for task in &report.tasks {
-            // Up to the reservation's own overhead: two switches a period.
-            let slack = 10_000;
-            assert!(task.bound_ns.is_none_or(|bound| task.seen_ns <= bound + slack), "seed {seed}\n{report}");
+            let Some(bound) = task.bound_ns else { continue };
+            nearest = nearest.max(task.seen_ns as f64 / bound as f64);
+            assert!(task.seen_ns <= bound, "seed {seed}\n{report}");
         }
     }
+    // The bound is not so far away that it would prove nothing.
+    assert!(nearest > 0.5, "{nearest}");
 }
 
 #[test]
