@@ -3,10 +3,10 @@
 use crate::common::*;
 use mobivmm_sim::sets;
 
-/// Simulates the task sets of these seeds; returns how many were admitted.
-fn no_admitted_set_misses(seeds: std::ops::Range<u64>) -> usize {
+#[test]
+fn no_admitted_set_of_1000_misses_a_deadline() {
     let mut admitted = 0;
-    for seed in seeds {
+    for seed in 0..1000 {
         let machine = parse(&sets::machine_file(seed));
         if machine.admit(sched::CpuSet::first(sets::CPUS), VIRT).is_err() {
             continue;
@@ -17,21 +17,8 @@ fn no_admitted_set_misses(seeds: std::ops::Range<u64>) -> usize {
         let (jobs, misses) = reserved.fold((0, 0), |(j, m), vcpu| (j + vcpu.jobs, m + vcpu.misses));
         assert!(jobs > 0 && misses == 0, "seed {seed}: {misses} of {jobs}\n{report}");
     }
-    admitted
-}
-
-#[test]
-fn no_admitted_set_of_50_misses_a_deadline() {
-    assert!(no_admitted_set_misses(0..50) >= 25);
-}
-
-/// `cargo test --release -p mobivmm-sim --test sim -- --ignored`
-#[test]
-#[ignore = "minutes long"]
-fn no_admitted_set_of_1000_misses_a_deadline() {
-    let admitted = no_admitted_set_misses(0..1000);
-    println!("{admitted} of 1000 sets were admitted");
-    assert!(admitted >= 500);
+    // The others ask for more than there is: `admission` has a test of how much it refuses.
+    assert!(admitted >= 700, "{admitted}");
 }
 
 #[test]
