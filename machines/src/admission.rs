@@ -3,7 +3,7 @@
 use crate::machine::{Machine, Vm};
 use crate::{Error, Schedule};
 use sched::admission::{Admission, Demand, Limits, Overhead, Refusal, Request, Reservation};
-use sched::{CpuSet, VcpuId};
+use sched::{CpuSet, MAX_AFFINITIES, VcpuId};
 use std::fmt;
 
 /// Where the reservations and exclusive vCPUs of a machine go. Prints as one line a CPU.
@@ -36,6 +36,7 @@ impl Machine {
     /// # Errors
     /// Not all have a place.
     pub fn admit(&self, online: CpuSet, overhead: Overhead) -> Result<Plan, Error> {
+        self.refuse_many_affinities(online)?;
         let mut book = Admission::new(online, overhead, Limits::HOST);
         let requests: Vec<_> = self.requests().collect();
         match book.admit(&requests) {
@@ -48,12 +49,35 @@ impl Machine {
     }
 
     fn refused(&self, refusal: &Refusal) -> Error {
-        let (line, key, vcpu) = match self.vcpus().nth(refusal.request) {
-            Some((vm, vcpu)) => (vm.schedule_line, format!("vm[{}].schedule", vm.name), vcpu),
-            None => (0, String::new(), 0),
-        };
-        let reason = format!("vCPU {vcpu} is not admitted: {refusal}: ask for less, or allow other CPUs");
-        Error { file: self.file.clone(), line, key, reason }
+        let reason =
+            |vcpu| format!("vCPU {vcpu} is not admitted: {refusal}: ask for less, or allow other CPUs");
+        match self.vcpus().nth(refusal.request) {
+            Some((vm, vcpu)) => self.schedule_error(vm, reason(vcpu)),
+            None => Error { file: self.file.clone(), line: 0, key: String::new(), reason: reason(0) },
+        }
+    }
+
+    /// The scheduler divides CPUs among so many different sets of them at most.
+    fn refuse_many_affinities(&self, online: CpuSet) -> Result<(), Error> {
+        let mut known = Vec::new();
+        for vm in self.vms.iter().filter(|vm| matches!(vm.schedule, Schedule::Share { .. })) {
+            let affinity = CpuSet(vm.affinity).and(online);
+            if !known.contains(&affinity) {
+                known.push(affinity);
+            }
+            if known.len() > MAX_AFFINITIES {
+                let reason = format!(
+                    "VMs with a share have more than {MAX_AFFINITIES} different affinities: make some alike"
+                );
+                return Err(self.schedule_error(vm, reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn schedule_error(&self, vm: &Vm, reason: String) -> Error {
+        let key = format!("vm[{}].schedule", vm.name);
+        Error { file: self.file.clone(), line: vm.schedule_line, key, reason }
     }
 }
 

@@ -283,4 +283,15 @@ fn promises_that_the_cpus_cannot_keep() {
     let share = with("schedule = { affinity = [4] }");
     let error = admit(&share, 4).unwrap_err();
     assert!(error.reason.starts_with("vCPU 0 is not admitted: none of the CPUs"), "{error}");
+
+    let vm = |n: u32| {
+        let schedule = format!("schedule = {{ affinity = [0, {n}] }}");
+        format!("[[vm]]\nname = \"b{n}\"\nkernel = \"Image\"\nmemory = \"16MiB\"\n{schedule}\n")
+    };
+    let many = with("") + &(0..4).map(vm).collect::<String>();
+    let error = admit(&many, 4).unwrap_err();
+    assert_eq!((error.line, error.key.as_str()), (8 + 3 * 5 + 4, "vm[b3].schedule"));
+    assert!(error.reason.contains("more than 4 different affinities"), "{error}");
+    // On two CPUs some are the same.
+    admit(&many, 2).unwrap();
 }
