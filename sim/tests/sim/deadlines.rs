@@ -56,6 +56,21 @@ fn a_reservation_that_wakes_all_the_time_pays_for_its_switches_itself() {
 }
 
 #[test]
+fn a_storm_of_interrupts_for_a_share_takes_nothing_from_a_reservation() {
+    let rt = "schedule = { budget = \"250us\", period = \"1ms\", affinity = [0] }\n\
+              workload = { kind = \"periodic\", work = \"200us\", period = \"1ms\" }";
+    let storm = "workload = { kind = \"bursty\", work = \"1us\", period = \"20us\" }";
+    for cpus in [1, 4] {
+        let report =
+            run(&machine(&[("rt", 1, rt), ("storm", 1, storm), ("linux", 4, "")]), cpus, 1, 2 * S).report;
+        let [task] = &report.tasks[..] else { panic!("{report}") };
+        // Interrupts masked once, a switch, and an interrupt that was masked when the reservation began.
+        assert!(task.seen_ns <= 200_000 + 3_000, "{report}");
+        within(0.5, share(&report, "rt"), 20.08, &report);
+    }
+}
+
+#[test]
 fn without_a_reservation_the_same_work_misses() {
     let work = "workload = { kind = \"periodic\", work = \"200us\", period = \"1ms\" }";
     let with = format!("schedule = {{ budget = \"250us\", period = \"1ms\" }}\n{work}");
