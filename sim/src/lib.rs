@@ -7,7 +7,7 @@
 //!            board data ── costs, admission ┘          │
 //!                                                  hyp/sched
 //! ```
-//! The ideal that shares are measured against ([`ideal`]) and what a reservation is sure to supply ([`supply`]) are worked
+//! The ideal that shares are measured against (`ideal`) and what a reservation is sure to supply ([`supply`]) are worked
 //! out apart from the scheduler's own books.
 #![forbid(unsafe_code)]
 
