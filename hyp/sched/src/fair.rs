@@ -56,7 +56,7 @@ struct Vm {
     /// Its vCPUs, and how many of them want to run.
     members: u64,
     awake: u32,
-    /// While it is counted (see [`Fair::counted`]): its virtual time. Else: how far that was ahead of the clock.
+    /// While it is counted (see [`Fair::counted`]): its virtual time. Else: how far that is ahead of the clock.
     time: u64,
     /// The effective weight.
     rate: u32,
@@ -67,7 +67,7 @@ struct Vm {
     /// When it stopped wanting to run, and the clock then.
     left: Ns,
     left_clock: u64,
-    /// The least CPU time that a vCPU that starts to want to run is taken to have had.
+    /// What its last vCPU to sleep had had: the first to wake has not had less.
     floor: u64,
     /// When it would have had what it has had, had it run at its cap.
     cap_time: Ns,
@@ -91,7 +91,7 @@ struct Turn {
 /// The VMs with a share, and their vCPUs.
 pub(crate) struct Fair {
     vms: [Vm; MAX_VMS],
-    /// By vCPU: its VM, and CPU time that it has had while there was something to divide.
+    /// By vCPU: its VM, and CPU time that it has had, or more (see [`Fair::wake`]).
     vm_of: [u8; MAX_VCPUS],
     had: [u64; MAX_VCPUS],
     turns: [Turn; MAX_CPUS],
@@ -107,7 +107,7 @@ pub(crate) struct Fair {
     /// The vCPUs of VMs that are at their cap.
     capped: u64,
     clock: u64,
-    /// Σ rate · (virtual time - clock) of the counted VMs: what the clock has to be corrected for.
+    /// Σ rate · (virtual time - clock) of the active VMs: what the clock has to be corrected for.
     imbalance: i64,
     /// Σ rate of the counted VMs; Σ weight of the active ones.
     rates: u32,
@@ -212,7 +212,7 @@ impl Fair {
         if share.affinity.and(usable).is_empty() {
             return Err(ScheduleError::NoCpu);
         }
-        self.settle(now);
+        let grants = self.settle(now);
         let active = bit(vm) & self.active;
         if active != 0 {
             self.weights = self.weights - self.vms[vm].share.weight + share.weight;
@@ -226,8 +226,7 @@ impl Fair {
         if active != 0 && self.counted & bit(vm) != 0 {
             self.change_rate(vm, share.weight << 8);
         }
-        // Whatever the regime is, it has to be found anew.
-        self.regime = Regime::Slack;
+        self.regrant(grants, now);
         self.set_usable(usable);
         Ok(())
     }
@@ -311,7 +310,9 @@ impl Fair {
         let vm = self.vm_of(v);
         let this = &mut self.vms[vm];
         this.awake += 1;
-        self.had[v] = self.had[v].max(this.floor);
+        let siblings = self.awake & this.members & !bit(v);
+        let least = bits(siblings).map(|sibling| self.had[sibling]).min().unwrap_or(this.floor);
+        self.had[v] = self.had[v].max(least);
         if this.awake == 1 {
             this.request = self.slice / SHORTER;
             this.set_rate(this.share.weight << 8);
@@ -319,7 +320,8 @@ impl Fair {
             this.time = if now.saturating_sub(this.left) > FORGET { 0 } else { ahead as u64 };
             self.active |= bit(vm);
             self.weights += this.share.weight;
-            self.enter(vm);
+            self.imbalance = self.imbalance.wrapping_add(self.share_of_imbalance(vm));
+            self.thaw(vm);
         }
         self.check_cap(vm, now);
     }
@@ -334,10 +336,15 @@ impl Fair {
         let vm = self.vm_of(v);
         self.vms[vm].awake -= 1;
         if self.vms[vm].awake == 0 {
-            self.leave(vm);
+            self.freeze(vm);
+            self.imbalance = self.imbalance.wrapping_sub(self.share_of_imbalance(vm));
             self.active &= !bit(vm);
+            if self.active == 0 {
+                self.imbalance = 0;
+            }
             let this = &mut self.vms[vm];
             self.weights -= this.share.weight;
+            this.floor = this.floor.max(self.had[v]);
             this.left = now;
             this.left_clock = self.clock;
         }
@@ -357,8 +364,8 @@ impl Fair {
     /// `v` has had `time`, of which `granted` is counted already.
     fn bill(&mut self, v: usize, time: u32, granted: u32, now: Ns) {
         let vm = self.vm_of(v);
+        self.had[v] += u64::from(time);
         if self.regime != Regime::Slack {
-            self.had[v] += u64::from(time);
             self.advance(vm, i64::from(time) - i64::from(granted));
         }
         if self.vms[vm].cap_inverse != 0 {
@@ -435,35 +442,36 @@ impl Fair {
     pub(crate) fn begin(&mut self, cpu: usize, v: usize, now: Ns) -> Ns {
         let vm = self.vm_of(v);
         let this = &mut self.vms[vm];
-        this.floor = this.floor.max(self.had[v]);
         let rest = self.turns[cpu].rest;
         let granted = if rest > 0 { rest } else { this.request };
+        let ahead = this.time.wrapping_sub(self.clock) as i64;
+        let least = -this.virtual_time(MAX_LAG * i64::from(self.slice));
+        if self.regime != Regime::Slack && ahead < least {
+            self.advance_virtual(vm, least - ahead);
+        }
         self.turns[cpu].vcpu = Some(v as u8);
         self.turns[cpu].since = now;
-        self.turns[cpu].rest = 0;
-        self.turns[cpu].granted = 0;
-        if self.regime != Regime::Slack {
-            self.turns[cpu].granted = granted;
-            let ahead = this.time.wrapping_sub(self.clock) as i64;
-            let least = -this.virtual_time(MAX_LAG * i64::from(self.slice));
-            if ahead < least {
-                self.advance_virtual(vm, least - ahead);
-            }
-            self.advance(vm, granted.into());
-            if rest == 0 {
-                self.turns[cpu].deadline = self.vms[vm].time;
-            }
-        }
-        let this = &mut self.vms[vm];
+        self.grant(cpu, vm, granted, now);
         if rest == 0 {
-            this.request = self.slice;
-        }
-        if this.cap_inverse != 0 {
-            self.turns[cpu].granted = granted;
-            self.use_cap(vm, granted.into(), now);
-            self.check_cap(vm, now);
+            self.turns[cpu].deadline = self.vms[vm].time;
+            self.vms[vm].request = self.slice;
         }
         now + Ns::from(granted)
+    }
+
+    /// Counts a slice of `vm` on `cpu` in advance.
+    fn grant(&mut self, cpu: usize, vm: usize, time: u32, now: Ns) {
+        let turn = &mut self.turns[cpu];
+        (turn.rest, turn.granted) = (0, 0);
+        if self.regime != Regime::Slack {
+            turn.granted = time;
+            self.advance(vm, time.into());
+        }
+        if self.vms[vm].cap_inverse != 0 {
+            self.turns[cpu].granted = time;
+            self.use_cap(vm, time.into(), now);
+            self.check_cap(vm, now);
+        }
     }
 
     /// Whether the VM of `v` has a cap.
@@ -481,37 +489,34 @@ impl Fair {
         (ahead <= 0 && by > 0).then_some(by)
     }
 
-    /// `cpu` decides next: finds the regime for the free CPUs `free`, if it can have changed. The vCPUs `waiting` want to
-    /// run, and do not run on another CPU.
-    pub(crate) fn rebalance(&mut self, cpu: usize, free: CpuSet, waiting: u64, now: Ns) {
-        if !core::mem::take(&mut self.stale) {
+    /// Finds the regime for the CPUs `free`, if it can have changed.
+    pub(crate) fn rebalance(&mut self, free: CpuSet, now: Ns) {
+        if !core::mem::take(&mut self.stale) || free.is_empty() {
             return;
         }
-        let regime = self.find_regime(cpu, free, waiting);
+        let regime = self.find_regime(free);
         if regime == self.regime && regime != Regime::Filled {
             return;
         }
-        self.settle(now);
+        let grants = self.settle(now);
         self.regime = regime;
         match regime {
             Regime::Slack | Regime::Plain => {
                 for vm in bits(self.active) {
-                    self.enter(vm);
+                    self.thaw(vm);
                     self.change_rate(vm, self.vms[vm].share.weight << 8);
                 }
             }
             Regime::Filled => self.fill(free),
         }
+        self.regrant(grants, now);
     }
 
-    fn find_regime(&self, cpu: usize, free: CpuSet, waiting: u64) -> Regime {
-        let picky = self.active & self.picky != 0;
-        let all_run = if picky {
-            waiting & waiting.wrapping_sub(1) == 0 && waiting & !self.allowed[cpu] == 0
-        } else {
-            self.awake.count_ones() as usize <= free.len()
-        };
-        if all_run {
+    fn find_regime(&self, free: CpuSet) -> Regime {
+        if self.active & self.picky != 0 {
+            return Regime::Filled;
+        }
+        if self.awake.count_ones() as usize <= free.len() {
             return Regime::Slack;
         }
         let cpus = free.len() as u64 * u64::from(ONE_CPU);
@@ -519,7 +524,7 @@ impl Fair {
             let this = &self.vms[vm];
             u64::from(this.share.weight) * cpus <= u64::from(this.limit()) * u64::from(self.weights)
         };
-        if !picky && bits(self.active).all(can_use) { Regime::Plain } else { Regime::Filled }
+        if bits(self.active).all(can_use) { Regime::Plain } else { Regime::Filled }
     }
 
     fn fill(&mut self, free: CpuSet) {
@@ -544,47 +549,59 @@ impl Fair {
         for vm in bits(self.active) {
             if can_run & bit(vm) == 0 {
                 // None of its CPUs is free: it is owed nothing for this time.
-                self.leave(vm);
+                self.freeze(vm);
             } else {
-                self.enter(vm);
+                self.thaw(vm);
                 self.change_rate(vm, scale(rates[vm]).max(MIN_RATE));
             }
         }
     }
 
-    /// Counts what has run on all CPUs.
-    fn settle(&mut self, now: Ns) {
-        for cpu in 0..MAX_CPUS {
-            self.count(cpu, now);
+    /// Counts what has run on all CPUs, and no more. Returns what was left of the slices that were counted in advance.
+    fn settle(&mut self, now: Ns) -> [u32; MAX_CPUS] {
+        let mut grants = [0; MAX_CPUS];
+        for (cpu, grant) in grants.iter_mut().enumerate() {
+            let Turn { vcpu, granted, rest, .. } = self.turns[cpu];
+            if vcpu.is_some() && (granted != 0 || rest == 0) {
+                self.count(cpu, now);
+                *grant = core::mem::take(&mut self.turns[cpu].rest);
+            }
         }
         self.correct();
+        grants
     }
 
-    /// The virtual time of `vm` counts for the clock from now on.
-    fn enter(&mut self, vm: usize) {
+    /// Counts the rest of slices in advance again.
+    fn regrant(&mut self, grants: [u32; MAX_CPUS], now: Ns) {
+        for (cpu, grant) in grants.into_iter().enumerate() {
+            if let Some(v) = self.turns[cpu].vcpu.filter(|_| grant != 0) {
+                self.grant(cpu, self.vm_of(v.into()), grant, now);
+            }
+        }
+    }
+
+    /// The virtual time of `vm` advances with the clock from now on.
+    fn thaw(&mut self, vm: usize) {
         if self.counted & bit(vm) == 0 {
-            let this = &mut self.vms[vm];
-            let ahead = this.time as i64;
-            this.time = this.time.wrapping_add(self.clock);
-            self.imbalance = self.imbalance.wrapping_add(ahead.wrapping_mul(this.rate.into()));
-            self.rates += this.rate;
+            self.vms[vm].time = self.vms[vm].time.wrapping_add(self.clock);
+            self.rates += self.vms[vm].rate;
             self.counted |= bit(vm);
         }
     }
 
-    /// The virtual time of `vm` does not count for the clock any more, and keeps its distance to it.
-    fn leave(&mut self, vm: usize) {
+    /// The virtual time of `vm` stays as far ahead of the clock, or behind, as it is.
+    fn freeze(&mut self, vm: usize) {
         if self.counted & bit(vm) != 0 {
             self.correct();
-            let this = &mut self.vms[vm];
-            this.time = this.time.wrapping_sub(self.clock);
-            self.imbalance = self.imbalance.wrapping_sub((this.time as i64).wrapping_mul(this.rate.into()));
-            self.rates -= this.rate;
+            self.vms[vm].time = self.vms[vm].time.wrapping_sub(self.clock);
+            self.rates -= self.vms[vm].rate;
             self.counted &= !bit(vm);
-            if self.counted == 0 {
-                self.imbalance = 0;
-            }
         }
+    }
+
+    /// What a frozen VM is ahead, in ns · 2³²: part of the sum that is 0.
+    fn share_of_imbalance(&self, vm: usize) -> i64 {
+        (self.vms[vm].time as i64).wrapping_mul(self.vms[vm].rate.into())
     }
 
     /// Changes the effective weight of a counted VM, which stays as many ns ahead or behind.
@@ -593,11 +610,11 @@ impl Fair {
         if old == rate {
             return;
         }
-        self.leave(vm);
+        self.freeze(vm);
         let this = &mut self.vms[vm];
         this.time = ((this.time as i64).wrapping_mul(old.into()) / i64::from(rate)) as u64;
         this.set_rate(rate);
-        self.enter(vm);
+        self.thaw(vm);
     }
 
     /// Advances the virtual time of `vm` by `time` ns of CPU time.
@@ -641,6 +658,11 @@ impl Fair {
         }
     }
 
+    /// The vCPUs that want to run and are not at their cap.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.awake & !self.capped
+    }
+
     /// All vCPUs with a share.
     pub(crate) fn all(&self) -> u64 {
         self.vcpus
@@ -649,5 +671,18 @@ impl Fair {
     /// The vCPUs of `vm`.
     pub(crate) fn members(&self, vm: usize) -> u64 {
         self.vms[vm].members
+    }
+}
+#[cfg(test)]
+impl Fair {
+    pub(crate) fn debug(&self) -> Vec<String> {
+        bits(self.active)
+            .map(|vm| {
+                let this = &self.vms[vm];
+                let ahead = this.time.wrapping_sub(self.clock) as i64;
+                format!("{vm}: {:.3} ms rate {}", ahead as f64 * this.rate as f64 / 4294967296.0 / 1e6, this.rate)
+            })
+            .chain([format!("{:?} imb {}", self.regime, self.imbalance as f64/ 4294967296.0 / 1e6)])
+            .collect()
     }
 }

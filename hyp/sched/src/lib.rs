@@ -295,6 +295,7 @@ impl Scheduler {
             self.vcpus[i].woken = true;
         } else {
             self.rouse(i, now);
+            self.fair.rebalance(self.free(), now);
         }
         match self.running_on(i) {
             Some(cpu) => Wake::Running(cpu),
@@ -424,11 +425,10 @@ impl Scheduler {
         }
         self.now = self.now.max(now);
         let before = self.charge(c, now);
-        self.cpus[c].told = false;
+        // It needs not be told anything while it decides.
+        self.cpus[c].told = true;
         let yields = core::mem::take(&mut self.cpus[c].yields);
         let mut left_over = core::mem::take(&mut self.cpus[c].claims);
-        // Until it is known: nobody has to tell this CPU anything.
-        self.cpus[c].until = 0;
         if let Some(i) = before {
             self.await_cap(c, i, bit(i));
         }
@@ -440,7 +440,6 @@ impl Scheduler {
             self.reserved = CpuSet(self.reserved.0 ^ CpuSet::only(cpu).0);
             self.fair.cpus_changed();
         }
-        let mut repick = CpuSet::EMPTY;
         let (chosen, mut until) = match reserved {
             Some((i, until)) => (Some(i), until),
             None if owned => {
@@ -455,20 +454,35 @@ impl Scheduler {
             }
         };
         self.switch(c, before, chosen, now);
-        if reserved.is_none() {
-            until = until.min(self.reserved_timers.first(c).map_or(NEVER, |(_, at)| at));
-        }
-        self.cpus[c].until = until;
-        if self.cpus[c].reserved {
-            self.fair.stop(c);
-            repick.insert(self.hand_over_timers(c));
-        }
         // Those that counted on this CPU, or woke up here, and were not chosen may have to go elsewhere.
+        let mut repick = CpuSet::EMPTY;
         for i in bits(left_over & self.runnable) {
             if self.running_on(i).is_none() {
                 repick.insert(self.offer(i));
             }
         }
+        if chosen.is_none() && !owned {
+            // Somebody may wait for another CPU that could be free if what runs there came here.
+            let waiting = self.runnable & self.fair.waiting() & !self.held;
+            for i in bits(waiting) {
+                if let Some(cpu) = self.make_room(i) {
+                    repick.insert(self.tell(CpuSet::only(cpu)));
+                }
+            }
+        }
+        if reserved.is_none() {
+            until = until.min(self.reserved_timers.first(c).map_or(NEVER, |(_, at)| at));
+        }
+        if self.cpus[c].reserved {
+            self.cpus[c].until = until;
+            self.fair.stop(c);
+            self.fair.rebalance(self.free(), now);
+            repick.insert(self.hand_over_timers(c));
+        } else {
+            until = until.min(self.next_timer(c));
+            self.cpus[c].until = until;
+        }
+        self.cpus[c].told = false;
         Decision {
             run: chosen.map(|i| VcpuId(i as u16)),
             until: Some(until).filter(|&at| at != NEVER),
@@ -502,35 +516,29 @@ impl Scheduler {
         Some((chosen, until))
     }
 
-    /// Wakes the shares that are due on CPU `c`, and finds out whose turn it is. Returns that one, until when, and those
-    /// that were woken.
+    /// Wakes the shares that are due on CPU `c`, and finds out whose turn it is. Returns that one, the end of its slice if
+    /// somebody waits, and those that were woken.
     fn pick_shared(&mut self, c: usize, yields: bool, now: Ns) -> (Option<usize>, Ns, u64) {
         self.take_over_timers(c);
         let mut expired = 0;
-        let mut next = NEVER;
-        let mut timed = self.cpus[c].helps;
-        timed.insert(CpuSet::only(CpuId(c as u8)));
-        for cpu in timed.iter() {
-            let cpu = usize::from(cpu.0);
-            while let Some((id, at)) = self.timers.pop_until(cpu, now) {
+        for cpu in self.timed_by(c).iter() {
+            while let Some((id, at)) = self.timers.pop_until(usize::from(cpu.0), now) {
                 expired |= self.expire(id, at, now);
             }
-            next = next.min(self.timers.first(cpu).map_or(NEVER, |(_, at)| at));
         }
         let elsewhere = self.held & !self.cpus[c].holds;
-        let waiting = self.runnable & !elsewhere;
-        self.fair.rebalance(c, self.online.without(self.reserved), waiting & self.fair_vcpus(), now);
-        let candidates = waiting & self.fair.allowed(c);
+        self.fair.rebalance(self.free(), now);
+        let candidates = self.runnable & !elsewhere & self.fair.allowed(c);
         let Some(i) = self.fair.choose(c, candidates, self.cpus[c].local, yields) else {
             self.fair.stop(c);
             self.cpus[c].sliced = false;
-            return (None, next, expired);
+            return (None, NEVER, expired);
         };
         let slice_end = self.fair.begin(c, i, now);
         self.await_cap(c, i, candidates & !bit(i));
         let sliced = candidates != bit(i) || self.fair.has_cap(i);
         self.cpus[c].sliced = sliced;
-        (Some(i), if sliced { next.min(slice_end) } else { next }, expired)
+        (Some(i), if sliced { slice_end } else { NEVER }, expired)
     }
 
     /// If the VM of the vCPU `i` is at its cap and some of its vCPUs `waiting` want to run, CPU `c` lets them when they may.
@@ -730,6 +738,11 @@ impl Scheduler {
             }
         }
         wake_at
+    }
+
+    /// The CPUs that are free for shares.
+    fn free(&self) -> CpuSet {
+        self.online.without(self.reserved)
     }
 
     /// The vCPUs with a share.

@@ -59,6 +59,12 @@ impl Scheduler {
                 victim = Some((by, cpu));
             }
         }
+        if idle.is_none()
+            && self.vcpus[i].held.is_none()
+            && let Some(cpu) = self.make_room(i)
+        {
+            return self.tell(CpuSet::only(cpu));
+        }
         let told = match (idle, victim) {
             (Some(cpu), _) => CpuSet::only(cpu),
             (None, Some((_, cpu))) if unsliced.is_empty() => CpuSet::only(cpu),
@@ -68,6 +74,27 @@ impl Scheduler {
             self.cpus[usize::from(cpu.0)].claims |= bit(i);
         }
         self.tell(told)
+    }
+
+    /// If some CPU sleeps where `i` may not run: finds one where it may, whose vCPU may run on the one that sleeps. That one
+    /// goes there when the CPU picks again.
+    pub(crate) fn make_room(&mut self, i: usize) -> Option<CpuId> {
+        let idle = |cpu: &CpuId| {
+            let this = &self.cpus[usize::from(cpu.0)];
+            this.running.is_none() && !this.reserved
+        };
+        let idle = self.usable.iter().filter(idle).fold(0, |set, cpu| set | bit(usize::from(cpu.0)));
+        if idle == 0 || bits(idle).any(|cpu| self.may_run(i, CpuId(cpu as u8))) {
+            return None;
+        }
+        let movable = |cpu: &CpuId| {
+            let this = &self.cpus[usize::from(cpu.0)];
+            let goes = |v: u8| bits(idle).any(|to| self.fair.allowed(to) & bit(v.into()) != 0);
+            !this.reserved && !this.told && this.running.is_some_and(goes)
+        };
+        let cpu = self.reachable(i).iter().find(movable)?;
+        self.cpus[usize::from(cpu.0)].yields = true;
+        Some(cpu)
     }
 
     /// Those of `cpus` that have not been told to pick again already are told now.
@@ -122,9 +149,11 @@ impl Scheduler {
         }
     }
 
-    /// Whether CPU `c`, which idles, holds something that may not run there.
+    /// Whether CPU `c`, which idles, holds something that may not run there, or that waits because its VM is at its cap:
+    /// when that is over, any CPU may take it.
     pub(crate) fn has_to_unload(&self, c: usize) -> bool {
-        bits(self.cpus[c].holds).any(|i| !self.may_run(i, CpuId(c as u8)))
+        let holds = self.cpus[c].holds;
+        holds & self.runnable & self.fair.all() != 0 || bits(holds).any(|i| !self.may_run(i, CpuId(c as u8)))
     }
 
     /// The sleeping vCPU `i` was released by CPU `c`: its timer goes where it will run.
@@ -134,6 +163,19 @@ impl Scheduler {
             Some(at) if home != c && self.timers.cpu(i) == Some(c) => self.arm(i, home, at),
             _ => CpuSet::EMPTY,
         }
+    }
+
+    /// The CPUs whose shares' timers CPU `c` has.
+    pub(crate) fn timed_by(&self, c: usize) -> CpuSet {
+        let mut cpus = self.cpus[c].helps;
+        cpus.insert(CpuSet::only(CpuId(c as u8)));
+        cpus
+    }
+
+    /// When the first of them fires.
+    pub(crate) fn next_timer(&self, c: usize) -> Ns {
+        let firsts = self.timed_by(c).iter().filter_map(|cpu| self.timers.first(usize::from(cpu.0)));
+        firsts.map(|(_, at)| at).min().unwrap_or(NEVER)
     }
 
     /// CPU `c` runs nothing with a share until its timer fires: the timers of shares that may fire before, its own and

@@ -1,1 +1,8 @@
-//! Tests.
+//! The scheduler against a model of a machine: CPUs that pick when told or when their timer fires, and vCPUs that work
+//! and sleep.
+
+mod fluid;
+mod machine;
+mod random;
+mod reservations;
+mod shares;
