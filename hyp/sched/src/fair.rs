@@ -393,7 +393,22 @@ impl Fair {
 
     /// Chooses among the vCPUs `candidates` for `cpu`, which has just counted; among equals of a VM one of `local`. With
     /// `yields` the one that ran there comes last.
-    pub(crate) fn choose(&mut self, cpu: usize, candidates: u64, local: u64, yields: bool) -> Option<usize> {
+    pub(crate) fn choose(
+        &mut self,
+        cpu: usize,
+        candidates: u64,
+        local: u64,
+        yields: bool,
+        now: Ns,
+    ) -> Option<usize> {
+        if self.regime == Regime::Filled {
+            // Some CPUs may have nobody to share with, and so have not been heard of for long.
+            for cpu in 0..MAX_CPUS {
+                if now.saturating_sub(self.turns[cpu].since) > self.turns[cpu].granted.into() {
+                    self.count(cpu, now);
+                }
+            }
+        }
         self.correct();
         let turn = &mut self.turns[cpu];
         let mut candidates = candidates;

@@ -529,7 +529,7 @@ impl Scheduler {
         let elsewhere = self.held & !self.cpus[c].holds;
         self.fair.rebalance(self.free(), now);
         let candidates = self.runnable & !elsewhere & self.fair.allowed(c);
-        let Some(i) = self.fair.choose(c, candidates, self.cpus[c].local, yields) else {
+        let Some(i) = self.fair.choose(c, candidates, self.cpus[c].local, yields, now) else {
             self.fair.stop(c);
             self.cpus[c].sliced = false;
             return (None, NEVER, expired);

@@ -44,13 +44,17 @@ impl Scheduler {
         let mut victim: Option<(i64, CpuId)> = None;
         for cpu in self.reachable(i).iter() {
             let this = &self.cpus[usize::from(cpu.0)];
-            if this.told || this.reserved {
+            if this.reserved {
                 continue;
             }
             if this.running.is_none() {
-                if idle.is_none() || cpu == last {
-                    idle = Some(cpu);
+                // One that was told for another is the second choice: it decides soon whom it takes.
+                let rank = (this.told, cpu != last);
+                if idle.is_none_or(|(best, _)| rank < best) {
+                    idle = Some((rank, cpu));
                 }
+            } else if this.told {
+                continue;
             } else if !this.sliced {
                 unsliced.insert(CpuSet::only(cpu));
             } else if let Some(by) = self.fair.precedes(i, usize::from(cpu.0))
@@ -66,7 +70,7 @@ impl Scheduler {
             return self.tell(CpuSet::only(cpu));
         }
         let told = match (idle, victim) {
-            (Some(cpu), _) => CpuSet::only(cpu),
+            (Some((_, cpu)), _) => CpuSet::only(cpu),
             (None, Some((_, cpu))) if unsliced.is_empty() => CpuSet::only(cpu),
             _ => unsliced,
         };

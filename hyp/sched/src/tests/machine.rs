@@ -56,8 +56,6 @@ struct Vcpu {
     alarm: Ns,
     /// Since when it has been waiting while an allowed CPU slept, and the longest time.
     starved_since: Option<Ns>,
-    /// It has slept since it started.
-    slept: bool,
 }
 
 pub struct Machine {
@@ -76,6 +74,8 @@ pub struct Machine {
     pub starved: Ns,
     pub behind: f64,
     pub ahead: f64,
+    /// The VMs that have slept.
+    slept: u64,
     /// The ideal is that of a machine on which nobody sleeps.
     pub strict: bool,
     /// By CPU: how often it woke from idling, and how often its timer fired.
@@ -99,6 +99,7 @@ impl Machine {
             starved: 0,
             behind: 0.0,
             ahead: 0.0,
+            slept: 0,
             strict: false,
             wakeups: vec![0; cpus],
             timers: vec![0; cpus],
@@ -116,7 +117,6 @@ impl Machine {
             wants: false,
             alarm: NEVER,
             starved_since: None,
-            slept: false,
         });
         self.ran.push(0);
         self.wake(v);
@@ -303,9 +303,11 @@ impl Machine {
         let runnable = wants.fold(0, |set, (i, _)| set | bit(i));
         let free = CpuSet::first(self.cpus.len()).without(self.reserved);
         self.fluid.advance(self.now, runnable, free, &shares);
-        for (i, vcpu) in self.vcpus.iter_mut().enumerate().filter(|(_, vcpu)| vcpu.share.is_some()) {
-            vcpu.slept |= !vcpu.wants;
-            if !vcpu.slept {
+        for vcpu in self.vcpus.iter().filter(|vcpu| !vcpu.wants) {
+            self.slept |= vcpu.share.map_or(0, |(vm, _)| bit(vm));
+        }
+        for (i, vcpu) in self.vcpus.iter().enumerate() {
+            if vcpu.share.is_some_and(|(vm, _)| self.slept & bit(vm) == 0) {
                 let lag = self.fluid.service[i] - self.ran[i] as f64;
                 self.behind = self.behind.max(lag);
                 self.ahead = self.ahead.max(-lag);
