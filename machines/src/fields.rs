@@ -86,6 +86,11 @@ impl<'a> Fields<'a> {
         self.get(key).ok_or_else(missing)
     }
 
+    /// Where the table begins.
+    pub(crate) fn line(&self) -> usize {
+        self.line
+    }
+
     /// Of the keys `names`, the first in the file.
     pub(crate) fn first_of(&self, names: &[&str]) -> Option<Field<'a>> {
         names.iter().filter_map(|name| self.get(name)).min_by_key(|field| field.line)

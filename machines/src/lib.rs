@@ -4,6 +4,7 @@
 //! host, as `FILE:LINE: KEY: REASON, WHAT TO DO`.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod compile;
 mod error;
 mod fields;
@@ -14,9 +15,13 @@ mod placement;
 mod schema;
 mod summary;
 mod units;
+mod workload;
 
+pub use admission::Plan;
 pub use bundle::{Memory, Schedule};
 pub use compile::Resolver;
 pub use error::Error;
 pub use machine::{Channel, Input, Kernel, Machine, Origin, Vm};
 pub use schema::explain;
+pub use units::duration;
+pub use workload::{Task, Workload};

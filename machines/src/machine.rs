@@ -1,7 +1,7 @@
 //! A machine: what the machine file says, checked as far as it can be without its images.
 
 use crate::fields::{Field, Fields, Source};
-use crate::{Error, schema};
+use crate::{Error, Workload, schema};
 use bundle::{
     MAX_CHANNELS, MAX_CMDLINE, MAX_PERIOD_NS, MAX_VCPUS, MAX_VMS, MAX_WEIGHT, MIN_BUDGET_NS, Memory,
     RAM_ALIGN, RAM_BASE, RAM_END, Schedule,
@@ -55,8 +55,12 @@ pub struct Vm {
     pub schedule: Schedule,
     /// The physical CPUs that the vCPUs may run on: bit n = CPU n; all bits set = any.
     pub affinity: u64,
+    /// What each vCPU does in the simulator.
+    pub workload: Workload,
     /// The line of `memory`.
     pub(crate) memory_line: usize,
+    /// The line of `schedule`, or the VM's if there is none.
+    pub(crate) schedule_line: usize,
 }
 
 /// What a VM starts.
@@ -161,6 +165,10 @@ impl Vm {
             Some(field) => read_schedule(&field, vcpus)?,
             None => (Schedule::Share { weight: DEFAULT_WEIGHT, cap_percent: 0 }, u64::MAX),
         };
+        let workload = match vm.get("workload") {
+            Some(field) => Workload::read(&field, &schedule)?,
+            None => Workload::usual(&schedule),
+        };
         let memory = vm.required("memory")?;
         Ok(Self {
             name,
@@ -171,7 +179,9 @@ impl Vm {
             memory: read_memory(&memory)?,
             schedule,
             affinity,
+            workload,
             memory_line: memory.line(),
+            schedule_line: vm.get("schedule").map_or(vm.line(), |field| field.line()),
         })
     }
 }

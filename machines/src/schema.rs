@@ -63,6 +63,7 @@ pub(crate) const VM: Section = Section {
             "RAM at 0x4000_0000, a multiple of \"2MiB\". A table for more.",
         ),
         key("schedule", "table, default { weight = 256 }", "How its vCPUs get CPU time."),
+        key("workload", "table, optional", "What its vCPUs do in the simulator; nothing else reads it."),
     ],
 };
 
@@ -126,6 +127,41 @@ pub(crate) const CHANNEL: Section = Section {
     ],
 };
 
+pub(crate) const WORKLOAD: Section = Section {
+    header: "workload = { ... }",
+    text: "For `cargo xtask sim`: a kind, or the tasks of an RTOS. Without it a reservation does periodic work of four \
+           fifths of its budget, and everybody else is busy.",
+    keys: &[
+        key(
+            "kind",
+            "string",
+            "busy (always runs), periodic, sporadic (up to twice the period apart), sleeper (mostly sleeps), flooder \
+             (wakes up all the time), dodger (runs from tick to tick and sleeps across each) or bursty (bursts of \
+             interrupts).",
+        ),
+        key("work", "duration, optional", "Of each job, interrupt or tick; not with busy."),
+        key(
+            "period",
+            "duration, optional",
+            "From job to job, burst to burst or tick to tick; not with busy.",
+        ),
+        key("offset", "duration, optional", "Of the first job; without it the seed decides."),
+        key("tasks", "array of tables, optional", "Instead of a kind: 1 to 64 tasks by fixed priority."),
+    ],
+};
+
+pub(crate) const TASK: Section = Section {
+    header: "tasks = [{ ... }, ...]",
+    text: "A task of an RTOS. They are also checked against what the reservation is sure to supply.",
+    keys: &[
+        key("wcet", "duration, required", "The work of a job at most."),
+        key("period", "duration, required", "From release to release, at most \"10s\"."),
+        key("deadline", "duration, default period", "From a job's release, at most the period."),
+        key("priority", "integer, required", "0 to 63; a larger number goes first."),
+        key("offset", "duration, optional", "Of the first job; without it the seed decides."),
+    ],
+};
+
 const NOTES: &str = "\
 size      a whole number and a unit: KiB, MiB or GiB, such as \"512MiB\"
 duration  a whole number and a unit: ns, us, ms or s, such as \"250us\"
@@ -134,7 +170,7 @@ duration  a whole number and a unit: ns, us, ms or s, such as \"250us\"
 /// The schema as text: what `machine explain` prints.
 pub fn explain() -> String {
     let mut out = String::new();
-    for section in [MACHINE, VM, KERNEL, MEMORY, SCHEDULE, CHANNEL] {
+    for section in [MACHINE, VM, KERNEL, MEMORY, SCHEDULE, WORKLOAD, TASK, CHANNEL] {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{}", section.header);
         wrap(&mut out, "  ", "  ", section.text);

@@ -13,7 +13,10 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Reads a duration in nanoseconds, such as `250us`.
-pub(crate) fn duration(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// What to write instead.
+pub fn duration(text: &str) -> Result<u64, String> {
     quantity(text, &DURATIONS).ok_or_else(|| {
         format!(
             "`{text}` is not a duration: write a whole number and a unit, ns, us, ms or s, such as \"250us\""

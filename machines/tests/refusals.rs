@@ -3,6 +3,8 @@
 mod common;
 
 use mobivmm_machines::{Error, Machine};
+use sched::CpuSet;
+use sched::admission::Overhead;
 
 /// Loads and compiles a machine file beside the made-up guests.
 fn refusal(text: &str) -> Error {
@@ -242,4 +244,74 @@ fn channels() {
     refused(&machine(&channel("c", AB).repeat(2)), 15, "channel[1].name", "an earlier channel has this name");
     let nine: String = (0..9).map(|n| channel(&format!("c{n}"), AB)).collect();
     refused(&machine(&nine), 37, "channel[8].between", "has 8 channels");
+}
+
+#[test]
+fn workloads() {
+    let refused = |workload: &str, key: &str, reason: &str| {
+        let key = format!("vm[a].workload{key}");
+        refused(&with(&format!("workload = {{ {workload} }}")), 7, &key, reason);
+    };
+    refused("", ".kind", "is missing");
+    refused("kind = \"lazy\"", ".kind", "is no workload: write one of busy, periodic,");
+    refused("kind = \"busy\", work = \"1ms\"", ".work", "does not go with kind \"busy\"");
+    refused("kind = \"dodger\", offset = \"1ms\"", ".offset", "does not go with kind \"dodger\"");
+    refused("kind = \"periodic\", work = \"2ms\", period = \"1ms\"", ".work", "shorten it");
+    refused("kind = \"periodic\", period = \"0ms\"", ".period", "is no time");
+    refused("kind = \"periodic\", period = \"11s\"", ".period", "is longer than 10s");
+    refused("kind = \"periodic\", wcet = \"1ms\"", ".wcet", "unknown key");
+    refused("kind = \"busy\", tasks = []", ".kind", "does not go with tasks");
+    refused("tasks = []", ".tasks", "has 0 tasks: write 1 to 64");
+    let task = |task: &str, key: &str, reason| refused(&format!("tasks = [{{ {task} }}]"), key, reason);
+    task("period = \"1ms\", priority = 1", ".tasks[0].wcet", "is missing");
+    task("wcet = \"1ms\", period = \"9ms\"", ".tasks[0].priority", "is missing");
+    task("wcet = \"1ms\", period = \"9ms\", priority = 64", ".tasks[0].priority", "from 0 to 63");
+    task(
+        "wcet = \"5ms\", period = \"9ms\", deadline = \"4ms\", priority = 1",
+        ".tasks[0].wcet",
+        "shorten it",
+    );
+    task(
+        "wcet = \"1ms\", period = \"9ms\", deadline = \"10ms\", priority = 1",
+        ".tasks[0].deadline",
+        "shorten it",
+    );
+}
+
+#[test]
+fn promises_that_the_cpus_cannot_keep() {
+    let dir = common::guests();
+    let admit = |text: &str, cpus| {
+        let machine = Machine::load(&common::machine_file(dir.path(), text)).unwrap();
+        machine.admit(CpuSet::first(cpus), Overhead { irq_off_max: 1_000, vm_switch: 800 })
+    };
+    let text = with("schedule = { budget = \"600us\", period = \"1ms\" }\nvcpus = 3");
+    let plan = admit(&text, 3).unwrap();
+    assert_eq!(
+        plan.to_string(),
+        "  CPU 0  60.00 % reserved: a.0\n  CPU 1  60.00 % reserved: a.1\n  CPU 2  60.00 % reserved: a.2\n"
+    );
+    let error = admit(&text, 2).unwrap_err();
+    assert_eq!((error.line, error.key.as_str()), (7, "vm[a].schedule"));
+    let reason = "vCPU 2 is not admitted: no partition found: 600us in every 1ms (60.00 %) fits nowhere, however the \
+                  others are placed; CPU 0 60.00 %, CPU 1 60.00 %, of 95.00 % that can be reserved: ask for less, or \
+                  allow other CPUs";
+    assert_eq!(error.reason, reason);
+    let error = admit(&text, 1).unwrap_err();
+    assert!(error.reason.contains("over capacity: CPU 0 is asked for 180.00 % reserved;"), "{error}");
+
+    let share = with("schedule = { affinity = [4] }");
+    let error = admit(&share, 4).unwrap_err();
+    assert!(error.reason.starts_with("vCPU 0 is not admitted: none of the CPUs"), "{error}");
+
+    let vm = |n: u32| {
+        let schedule = format!("schedule = {{ affinity = [0, {n}] }}");
+        format!("[[vm]]\nname = \"b{n}\"\nkernel = \"Image\"\nmemory = \"16MiB\"\n{schedule}\n")
+    };
+    let many = with("") + &(0..4).map(vm).collect::<String>();
+    let error = admit(&many, 4).unwrap_err();
+    assert_eq!((error.line, error.key.as_str()), (8 + 3 * 5 + 4, "vm[b3].schedule"));
+    assert!(error.reason.contains("more than 4 different affinities"), "{error}");
+    // On two CPUs some are the same.
+    admit(&many, 2).unwrap();
 }

@@ -1,11 +1,13 @@
-//! The command line: `cargo xtask setup|run|test|bench|machine`.
+//! The command line: `cargo xtask setup|run|test|bench|sim|machine`.
 
 mod bench;
+mod board;
 mod build;
 mod machine;
 mod run;
 mod script;
 mod setup;
+mod sim;
 mod test;
 
 use anyhow::Result;
@@ -17,6 +19,7 @@ use crate::build::Builder;
 use crate::machine::MachineCommand;
 use crate::run::RunOptions;
 use crate::setup::{SetupCommand, SetupOptions};
+use crate::sim::SimOptions;
 use crate::test::TestOptions;
 
 /// Builds MobiVMM and runs it
@@ -30,6 +33,8 @@ enum Command {
     Test(TestOptions),
     /// Measure what is promised, in instructions and virtual time
     Bench(BenchOptions),
+    /// Run a machine's schedule in virtual time: shares, lag, deadlines
+    Sim(Box<SimOptions>),
     /// Check a machine file, or explain what one may say
     Machine {
         #[command(subcommand)]
@@ -60,6 +65,7 @@ fn execute(command: Command) -> Result<bool> {
         Command::Run(options) => run::run(*options)?,
         Command::Test(options) => return Ok(test::run(&options)),
         Command::Bench(options) => return bench::run(&options),
+        Command::Sim(options) => return sim::run(&options),
         Command::Machine { command, setup } => {
             machine::run(command, &|package, file| Builder::new(setup::run(&setup)?).artefact(package, file))?
         }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use machines::Machine;
 use qemu::{Board, Config, Gic, Observer, Run, Symbols};
 
+use crate::board::BoardName;
 use crate::build::{Builder, Hypervisor};
 use crate::script::ScriptArgs;
 use crate::setup::{self, SetupOptions, Tools};
@@ -57,12 +58,6 @@ pub struct RunOptions {
     qemu_args: Vec<OsString>,
     #[command(flatten)]
     setup: SetupOptions,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum BoardName {
-    Virt,
-    Rpi4,
 }
 
 /// Builds the machine, starts it, and ends when its script is done, or QEMU ends by itself.

@@ -11,13 +11,13 @@ use arch::mmu::{Map, MapError};
 use arch::phys::{self, Region};
 use arch::work::{MAX_WORK, Work};
 use arch::{MAX_CPUS, cpu, errata, heap, image, time, traps};
-use bundle::{Bundle, Schedule, VmConfig};
+use bundle::{Bundle, VmConfig};
 use drivers::board::{self, Board};
 use drivers::devices::Devices;
 use drivers::gic::Gic;
 use drivers::platform::{self, Platform};
 use lock::TicketMutex;
-use sched::{AddError, Class, CpuId, CpuSet, Scheduler, VcpuId};
+use sched::{CpuId, CpuSet, MAX_VCPUS, Scheduler};
 use stage2::{
     AllocError, BLOCK, DirtyMap, Extent, FreeRanges, GrantError, Ipa, MAX_PIECES, Owners, PAGE, Pa,
     PhysRange, Stage2, VmId, VmidAllocator,
@@ -28,6 +28,7 @@ use crate::guest::{Guest, Pages};
 use crate::machine::{self, Machine};
 use crate::memory::{Mmu, Ram, TablePool};
 use crate::ranges::Ranges;
+use crate::schedule::{NotAdmitted, Places};
 use crate::{channels, console, log};
 
 arch::entry!(crate::boot::primary, crate::cpu::secondary);
@@ -35,7 +36,7 @@ arch::entry!(crate::boot::primary, crate::cpu::secondary);
 /// The boards that this image knows.
 const BOARDS: [&Board; 2] = [&board_virt::BOARD, &board_rpi4::BOARD];
 /// The time slice of the round-robin class, ns.
-const SLICE: u64 = 5_000_000;
+const SLICE: u64 = 1_000_000;
 /// SPIs of every VM: INTIDs 32 to 127.
 const SPIS: usize = 96;
 /// How long a secondary CPU may take to come in, ns.
@@ -121,6 +122,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         gic: &gic,
         owners: owners.get_mut(),
         scheduler: scheduler.get_mut(),
+        places: Places::new(online, board.map(|board| board.timing)),
         tables: &tables,
         vmids: VmidAllocator::new(),
     };
@@ -129,12 +131,14 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     console::add_vms(count);
     let place = |id| guests.iter().position(|guest| usize::from(guest.vm.config.id) == id);
     let places = (0..count).map(place).collect();
-    let vcpus = guests
-        .iter()
-        .enumerate()
-        .flat_map(|(at, guest)| (0..guest.vm.vcpus.len()).map(move |vcpu| (at, vcpu)));
+    let mut vcpus = [None; MAX_VCPUS];
+    for (at, guest) in guests.iter().enumerate() {
+        for vcpu in 0..guest.vm.vcpus.len() {
+            vcpus[usize::from(guest.id(vcpu).0)] = Some((at, vcpu));
+        }
+    }
     let machine = machine::set(Machine {
-        vcpus: vcpus.collect(),
+        vcpus,
         uart_intid,
         maintenance_intid,
         alive: AtomicUsize::new(guests.len()),
@@ -281,7 +285,7 @@ enum VmError {
     NoPage,
     NoWork,
     Vm(vm::BadVm),
-    Scheduler(AddError),
+    NotAdmitted(NotAdmitted),
 }
 
 impl fmt::Display for VmError {
@@ -301,8 +305,9 @@ impl fmt::Display for VmError {
             Self::NoPage => write!(f, "no page of EL2's is left for it"),
             Self::NoWork => write!(f, "more than {MAX_WORK} VMs"),
             Self::Vm(error) => write!(f, "{error:?}"),
-            Self::Scheduler(AddError::NoCpu) => write!(f, "affinity: none of its CPUs is online"),
-            Self::Scheduler(error) => write!(f, "scheduler: {error:?}"),
+            Self::NotAdmitted(NotAdmitted::TooMany) => write!(f, "more than {MAX_VCPUS} vCPUs"),
+            Self::NotAdmitted(NotAdmitted::Refused(refusal)) => write!(f, "schedule: {refusal}"),
+            Self::NotAdmitted(NotAdmitted::Schedule(error)) => write!(f, "schedule: {error:?}"),
         }
     }
 }
@@ -315,6 +320,7 @@ struct Builder<'a> {
     gic: &'a Gic,
     owners: &'a mut Owners,
     scheduler: &'a mut Scheduler,
+    places: Places,
     tables: &'a TicketMutex<TablePool>,
     vmids: VmidAllocator,
 }
@@ -335,8 +341,16 @@ impl Builder<'_> {
             }
         };
         log!("machine: {}", bundle.name());
-        let mut first = 0;
-        for ((index, config), name) in bundle.vms().enumerate().zip(bundle.vm_names()) {
+        // A VM that is refused keeps its vCPUs' numbers, so that what the host has checked holds here.
+        let numbered = || {
+            bundle.vms().scan(0, |next, config| {
+                let first = *next;
+                *next += config.as_ref().map_or(0, |config| config.vcpus as u16);
+                Some((first, config))
+            })
+        };
+        self.places.admit_all(numbered().filter_map(|(first, config)| Some((first, config.ok()?))));
+        for ((index, (first, config)), name) in numbered().enumerate().zip(bundle.vm_names()) {
             let config = match config {
                 Ok(config) => config,
                 Err(error) => {
@@ -346,12 +360,11 @@ impl Builder<'_> {
             };
             match self.guest(index, &guests, config, first) {
                 Ok(guest) => {
-                    first += config.vcpus as u16;
                     log!("{guest}: {} vCPUs, {} MiB", config.vcpus, config.memory.size >> 20);
                     guests.push(guest);
                 }
                 Err(error) => {
-                    self.undo(VmId(index as u8), first, config.vcpus as u16);
+                    self.undo(VmId(index as u8), first, &config);
                     log!("vm {name}: refused: {error}");
                 }
             }
@@ -387,12 +400,8 @@ impl Builder<'_> {
             channels: channels::of(&config, earlier),
         })
         .map_err(VmError::Vm)?;
-        for vcpu in 0..config.vcpus as u16 {
-            let affinity = CpuSet(config.affinity);
-            self.scheduler
-                .add(VcpuId(first + vcpu), class(&config.schedule), affinity)
-                .map_err(VmError::Scheduler)?;
-        }
+        let competitor = sched::VmId(index as u8);
+        self.places.admit(self.scheduler, competitor, first, &config).map_err(VmError::NotAdmitted)?;
         let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
         let stolen = self.tables.lock().page().ok_or(VmError::NoPage)?;
         let channels = channels::pages(&vm.config.channels, earlier, self.tables).ok_or(VmError::NoPage)?;
@@ -429,23 +438,10 @@ impl Builder<'_> {
     }
 
     /// Takes back what a VM got that is refused after all.
-    fn undo(&mut self, id: VmId, first: u16, vcpus: u16) {
-        // It never ran, so it has no loans, and no CPU has its registers: nothing is refused.
+    fn undo(&mut self, id: VmId, first: u16, config: &VmConfig<'_>) {
+        // It never ran, so it has no loans: nothing is refused.
         let _ = self.owners.reclaim(id);
-        for vcpu in 0..vcpus {
-            let _ = self.scheduler.remove(VcpuId(first + vcpu));
-        }
-    }
-}
-
-/// The first scheduler's classes: reservations by rate (the shorter the period the more urgent), everything else in turns.
-fn class(schedule: &Schedule) -> Class {
-    match schedule {
-        Schedule::Reservation { period_ns, .. } => {
-            Class::RealTime { priority: period_ns.leading_zeros() as u8 }
-        }
-        Schedule::Exclusive => Class::RealTime { priority: u8::MAX },
-        Schedule::Share { .. } => Class::RoundRobin,
+        self.places.withdraw(self.scheduler, first, config);
     }
 }
 

@@ -28,6 +28,8 @@ mod memory;
 mod panic;
 #[cfg(target_os = "none")]
 mod ranges;
+#[cfg(target_os = "none")]
+mod schedule;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

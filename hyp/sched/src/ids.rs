@@ -11,8 +11,14 @@ pub struct VcpuId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuId(pub u8);
 
+/// A virtual machine, as far as its vCPUs share CPU time with others': below [`MAX_VMS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VmId(pub u8);
+
 /// How many vCPUs the machine can have.
 pub const MAX_VCPUS: usize = 64;
+/// How many VMs can have a share.
+pub const MAX_VMS: usize = 16;
 /// How many CPUs the machine can have.
 pub const MAX_CPUS: usize = 8;
 
@@ -49,6 +55,16 @@ impl CpuSet {
     /// The CPUs that are in both sets.
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+
+    /// The CPUs that are not in `other`.
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// How many CPUs are in the set.
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
     }
 
     /// Adds every CPU of `other`.

@@ -1,67 +1,49 @@
-//! Who runs where, and until when.
+//! Who runs where, and until when: reservations by earliest deadline first, shares in what they leave.
 //!
-//! The first scheduler: fixed-priority real-time vCPUs above round-robin ones, one queue for all CPUs. It is tickless:
-//! a CPU's timer is armed for the end of a time slice only while somebody waits for that CPU, and for the next
-//! timed wake-up of a vCPU that went to sleep there.
+//! A vCPU with a *reservation* ([`Schedule::Reserved`]) belongs to one CPU, where it goes before all shares, and gets its
+//! budget in every period and no more (`server`). [`admission`] makes sure that every deadline holds. VMs with a *share*
+//! divide what is left of all CPUs together (`fair`). An *exclusive* vCPU has a CPU of its own.
 //!
 //! The scheduler is a passive object under one lock. Each CPU asks it what to do ([`Scheduler::pick`]); operations
 //! that make another CPU's last decision wrong return the CPUs that have to *pick again*, and the caller interrupts
 //! those. A CPU that was told so and has not picked yet is not told again.
 //!
+//! It is tickless: a CPU's timer is armed for the end of a slice only while somebody waits for that CPU; for timed
+//! wake-ups; and while a reservation runs only for what can change the decision there. The timed wake-ups that shares have
+//! on such a CPU are another one's task in the meantime.
+//!
 //! # Switching
 //! A vCPU is *held* by the CPU that picked it, since its registers are there, until that CPU calls
 //! [`Scheduler::released`]; nobody else gets it before. A CPU whose pick says another vCPU than the one loaded must
-//! save and release the loaded one before it picks again. One that idles may keep a blocked vCPU loaded.
+//! save and release the loaded one before it picks again. One that idles may keep a blocked vCPU loaded, unless it is
+//! told to let go ([`Decision::unload`]).
 //!
 //! # Costs
-//! No operation allocates. `pick` visits at most [`MAX_VCPUS`] queued and sleeping vCPUs, `wake` and `released` at
-//! most [`MAX_CPUS`] CPUs.
+//! No operation allocates. The work of each is bounded by the numbers of VMs, CPUs and vCPUs of one VM; see
+//! `docs/scheduler.md` for instruction counts.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod admission;
+mod fair;
+mod fill;
 mod ids;
+mod place;
+mod queue;
+mod schedule;
+mod server;
+mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use ids::{CpuId, CpuSet, MAX_CPUS, MAX_VCPUS, Ns, VcpuId};
+pub use ids::{CpuId, CpuSet, MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns, VcpuId, VmId};
+pub use schedule::{MAX_AFFINITIES, MAX_WEIGHT, Schedule, ScheduleError, Share};
+pub use stats::Stats;
+
+use fair::Fair;
 use ids::{bit, bits};
-
-/// How a vCPU competes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Runs whenever it can, before all round-robin vCPUs and all of a lower priority. First come, first served
-    /// among equals, without a time slice.
-    RealTime {
-        /// A larger number goes first.
-        priority: u8,
-    },
-    /// Takes turns with the other round-robin vCPUs.
-    RoundRobin,
-}
-
-impl Class {
-    /// Orders classes and priorities in one number: the larger one runs.
-    const fn rank(self) -> u16 {
-        match self {
-            Self::RealTime { priority } => 1 + priority as u16,
-            Self::RoundRobin => ROUND_ROBIN,
-        }
-    }
-}
-
-/// [`Class::rank`] of the round-robin class.
-const ROUND_ROBIN: u16 = 0;
-
-/// Why [`Scheduler::add`] refused a vCPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddError {
-    /// The number is not below [`MAX_VCPUS`].
-    OutOfRange,
-    /// There is a vCPU with this number.
-    Exists,
-    /// None of the CPUs on which it may run is online.
-    NoCpu,
-}
+use queue::Queues;
+use server::{Server, Supply};
 
 /// What a wake-up asks the caller to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,96 +63,208 @@ pub struct Decision {
     pub until: Option<Ns>,
     /// Other CPUs that have to pick again.
     pub repick: CpuSet,
+    /// The vCPU has a reservation: interrupts for others can wait.
+    pub reserved: bool,
+    /// A CPU that idles has to save and release what it has loaded: it may be run elsewhere.
+    pub unload: bool,
 }
+
+/// What is left of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// CPU time that can be used now, up to the last decision of the vCPU's CPU.
+    pub left: Ns,
+    /// By when it is guaranteed.
+    pub deadline: Ns,
+}
+
+/// Timers beyond those of the vCPUs: when a VM at its cap may run again.
+const TIMERS: usize = MAX_VCPUS + MAX_VMS;
+/// The time at which a timer that is not needed fires.
+const NEVER: Ns = Ns::MAX;
 
 #[derive(Clone, Copy)]
 struct Vcpu {
-    rank: u16,
-    affinity: CpuSet,
-    /// Place in the queue among those of equal rank: the lowest is next.
-    ticket: u64,
-    /// How much of the time slice is used up.
-    used: Ns,
-    /// Time on CPUs since it was added.
-    ran: Ns,
-    /// When to wake it; meaningful while it is in some [`Cpu::sleeping`].
-    wake_at: Ns,
+    schedule: Schedule,
     /// Where it ran last.
     last: CpuId,
     /// The CPU that has its registers.
     held: Option<CpuId>,
     /// A wake-up came while it was runnable, so its next block does not block.
     woken: bool,
+    /// Since when it wants to run and does not.
+    waits_since: Ns,
+    /// When its current job was released, as it has said; 0 if it has not.
+    job: Ns,
+    server: Server,
+    stats: Stats,
 }
 
 #[derive(Clone, Copy)]
 struct Cpu {
-    running: Option<VcpuId>,
+    running: Option<u8>,
     /// Up to when `running` has been charged.
     since: Ns,
-    /// Its timer is armed for the end of the slice.
+    /// What its timer is armed for.
+    until: Ns,
+    /// The timer is armed for the end of a slice, if nothing comes earlier.
     sliced: bool,
+    /// It runs a reservation or belongs to one vCPU: nothing that a share does can change its decision.
+    reserved: bool,
+    /// What it runs gives way to others.
+    yields: bool,
     /// It was told to pick again and has not yet.
     told: bool,
-    /// The vCPU that it was told to come for.
-    claim: Option<VcpuId>,
-    /// The vCPUs that blocked here and have a timed wake-up, which is this CPU's task.
-    sleeping: u64,
+    /// The vCPUs that it was told to come for.
+    claims: u64,
+    /// The vCPUs that it holds, and those that ran here last.
+    holds: u64,
+    local: u64,
+    /// Whose CPU it is exclusively.
+    owner: Option<u8>,
+    /// The CPU that has the timers of this one's shares meanwhile; the CPUs whose timers it has.
+    helper: Option<CpuId>,
+    helps: CpuSet,
 }
 
 const NO_VCPU: Vcpu = Vcpu {
-    rank: ROUND_ROBIN,
-    affinity: CpuSet::EMPTY,
-    ticket: 0,
-    used: 0,
-    ran: 0,
-    wake_at: 0,
+    schedule: Schedule::Shared(VmId(0)),
     last: CpuId(0),
     held: None,
     woken: false,
+    waits_since: 0,
+    job: 0,
+    server: Server::new(admission::Reservation { budget: 0, period: 0, deadline: 0 }),
+    stats: Stats::NONE,
 };
-const IDLE: Cpu = Cpu { running: None, since: 0, sliced: false, told: false, claim: None, sleeping: 0 };
+const IDLE: Cpu = Cpu {
+    running: None,
+    since: 0,
+    until: NEVER,
+    sliced: false,
+    reserved: false,
+    yields: false,
+    told: false,
+    claims: 0,
+    holds: 0,
+    local: 0,
+    owner: None,
+    helper: None,
+    helps: CpuSet::EMPTY,
+};
 
 /// The scheduler of a machine. A vCPU or CPU that it does not know is never runnable, never told, and runs nothing.
 pub struct Scheduler {
     vcpus: [Vcpu; MAX_VCPUS],
     cpus: [Cpu; MAX_CPUS],
     online: CpuSet,
-    slice: Ns,
+    /// The CPUs that do not belong to one vCPU.
+    usable: CpuSet,
+    /// CPUs whose `reserved` is set; and those of them whose shares' timers nobody has.
+    reserved: CpuSet,
+    orphans: CpuSet,
     /// Which of `vcpus` exist.
     present: u64,
     /// The vCPUs that want to run, those that do included.
     runnable: u64,
-    next_ticket: u64,
+    /// The vCPUs that some CPU holds.
+    held: u64,
+    fair: Fair,
+    /// Reservations that can run, by deadline.
+    ready: Queues<MAX_VCPUS>,
+    /// Reservations: when they wake, or get budget back. Exclusive vCPUs: when they wake.
+    reserved_timers: Queues<MAX_VCPUS>,
+    /// Shares: when they wake, or may run again.
+    timers: Queues<TIMERS>,
+    /// The latest time that has been seen.
+    now: Ns,
 }
 
 impl Scheduler {
-    /// A scheduler without vCPUs for the CPUs `online`, with a round-robin time slice of `slice` nanoseconds.
+    /// A scheduler without vCPUs for the CPUs `online`, with slices of `slice` nanoseconds for shares (a millisecond is
+    /// right; less than 50).
     pub const fn new(online: CpuSet, slice: Ns) -> Self {
         Self {
             vcpus: [NO_VCPU; MAX_VCPUS],
             cpus: [IDLE; MAX_CPUS],
             online: online.and(CpuSet::ALL),
-            slice,
+            usable: online.and(CpuSet::ALL),
+            reserved: CpuSet::EMPTY,
+            orphans: CpuSet::EMPTY,
             present: 0,
             runnable: 0,
-            next_ticket: 0,
+            held: 0,
+            fair: Fair::new(slice),
+            ready: Queues::new(),
+            reserved_timers: Queues::new(),
+            timers: Queues::new(),
+            now: 0,
         }
     }
 
-    /// Adds a vCPU that may run on the CPUs `affinity`. It does not run before it is woken.
-    pub fn add(&mut self, v: VcpuId, class: Class, affinity: CpuSet) -> Result<(), AddError> {
-        let affinity = affinity.and(self.online);
-        let last = affinity.iter().next().ok_or(AddError::NoCpu)?;
-        if usize::from(v.0) >= MAX_VCPUS {
-            return Err(AddError::OutOfRange);
+    /// Gives a VM a share, or changes it: weight, cap, affinity. Returns the CPUs that have to pick again.
+    ///
+    /// # Errors
+    /// [`ScheduleError::OutOfRange`], [`ScheduleError::Malformed`], [`ScheduleError::NoCpu`] and
+    /// [`ScheduleError::TooManyAffinities`]; nothing has changed then.
+    pub fn set_share(&mut self, vm: VmId, share: Share, now: Ns) -> Result<CpuSet, ScheduleError> {
+        self.fair.set_share(usize::from(vm.0), share, self.usable, now)?;
+        Ok(self.tell(self.usable))
+    }
+
+    /// The share of a VM, if it has one.
+    pub fn share(&self, vm: VmId) -> Option<Share> {
+        self.fair.share(usize::from(vm.0))
+    }
+
+    /// Adds a vCPU. It does not run before it is woken.
+    ///
+    /// # Errors
+    /// As [`Scheduler::set_schedule`]; [`ScheduleError::OutOfRange`] and [`ScheduleError::Exists`].
+    pub fn add(&mut self, v: VcpuId, schedule: Schedule) -> Result<(), ScheduleError> {
+        let i = usize::from(v.0);
+        if i >= MAX_VCPUS {
+            return Err(ScheduleError::OutOfRange);
         }
         if self.slot(v).is_some() {
-            return Err(AddError::Exists);
+            return Err(ScheduleError::Exists);
         }
-        self.vcpus[usize::from(v.0)] = Vcpu { rank: class.rank(), affinity, last, ..NO_VCPU };
-        self.present |= bit(usize::from(v.0));
+        self.check(i, schedule)?;
+        self.vcpus[i] = NO_VCPU;
+        self.present |= bit(i);
+        self.assign(i, schedule);
         Ok(())
+    }
+
+    /// Changes how a vCPU competes, also while it runs. That reservations fit is [`admission`]'s to say, before. Returns
+    /// the CPUs that have to pick again.
+    ///
+    /// # Errors
+    /// [`ScheduleError::Unknown`], [`ScheduleError::NoCpu`], [`ScheduleError::Malformed`], [`ScheduleError::NoShare`];
+    /// nothing has changed then.
+    pub fn set_schedule(&mut self, v: VcpuId, schedule: Schedule, now: Ns) -> Result<CpuSet, ScheduleError> {
+        let i = self.slot(v).ok_or(ScheduleError::Unknown)?;
+        self.check(i, schedule)?;
+        let mut told = CpuSet::EMPTY;
+        if let Some(cpu) = self.running_on(i) {
+            self.charge(usize::from(cpu.0), now);
+            told.insert(self.tell(CpuSet::only(cpu)));
+        }
+        let wake_at = self.withdraw(i, now);
+        self.assign(i, schedule);
+        if self.runnable & bit(i) != 0 {
+            self.enter(i, now);
+            told.insert(self.offer(i));
+        } else if let Some(at) = wake_at {
+            let home = self.home(i);
+            told.insert(self.arm(i, home, at));
+        }
+        Ok(told)
+    }
+
+    /// How `v` competes.
+    pub fn schedule(&self, v: VcpuId) -> Option<Schedule> {
+        self.slot(v).map(|i| self.vcpus[i].schedule)
     }
 
     /// Takes a vCPU out. One whose registers are still on a CPU stays: the error names that CPU, which has to let go
@@ -181,21 +275,27 @@ impl Scheduler {
             return Err(cpu);
         }
         self.stop(v);
+        self.withdraw(i, self.now);
         self.present &= !bit(i);
+        for cpu in &mut self.cpus {
+            cpu.local &= !bit(i);
+        }
         Ok(())
     }
 
     /// Makes `v` runnable: it was started, or an interrupt came for it. If it is runnable already, its next
     /// [`Scheduler::block`] does not block, so a wake-up between its decision to sleep and its sleep is not lost.
-    pub fn wake(&mut self, v: VcpuId) -> Wake {
+    pub fn wake(&mut self, v: VcpuId, now: Ns) -> Wake {
         let Some(i) = self.slot(v) else {
             return Wake::Repick(CpuSet::EMPTY);
         };
+        self.now = self.now.max(now);
         let was_runnable = self.runnable & bit(i) != 0;
         if was_runnable {
             self.vcpus[i].woken = true;
         } else {
-            self.make_runnable(i);
+            self.rouse(i, now);
+            self.fair.rebalance(self.free(), now);
         }
         match self.running_on(i) {
             Some(cpu) => Wake::Running(cpu),
@@ -214,10 +314,28 @@ impl Scheduler {
         // A vCPU that was stopped a moment ago must not get a timed wake-up.
         let was_runnable = self.runnable & bit(i) != 0;
         self.runnable &= !bit(i);
+        self.ready.remove(i);
         if let Some(at) = wake_at.filter(|_| was_runnable) {
-            self.vcpus[i].wake_at = at;
-            self.cpus[usize::from(cpu.0)].sleeping |= bit(i);
+            match self.vcpus[i].schedule {
+                Schedule::Shared(_) => self.timers.insert(usize::from(cpu.0), i, at),
+                Schedule::Reserved { cpu, .. } | Schedule::Exclusive(cpu) => {
+                    self.reserved_timers.insert(usize::from(cpu.0), i, at);
+                }
+            }
         }
+        true
+    }
+
+    /// The vCPU that runs on `cpu` has done its job, and its next one is released at `next_release`. A job that is done after
+    /// its deadline counts as a miss. False if it has no reservation.
+    pub fn job_done(&mut self, cpu: CpuId, next_release: Ns, now: Ns) -> bool {
+        let Some(i) = self.running(cpu) else { return false };
+        let vcpu = &mut self.vcpus[i];
+        let Schedule::Reserved { reservation, .. } = vcpu.schedule else { return false };
+        let release = if vcpu.job == 0 { vcpu.server.release() } else { vcpu.job };
+        vcpu.stats.jobs += 1;
+        vcpu.stats.misses += u64::from(now > release.saturating_add(reservation.deadline));
+        vcpu.job = next_release;
         true
     }
 
@@ -226,14 +344,21 @@ impl Scheduler {
         let i = self.slot(v)?;
         self.runnable &= !bit(i);
         self.vcpus[i].woken = false;
-        self.cancel_wake_up(i);
-        self.running_on(i)
+        self.vcpus[i].job = 0;
+        self.ready.remove(i);
+        self.reserved_timers.remove(i);
+        self.timers.remove(i);
+        let running = self.running_on(i);
+        if running.is_none() {
+            self.fair_sleep(i, self.now);
+        }
+        running
     }
 
-    /// Moves the vCPU that runs on `cpu` behind its equals, with a new time slice. The CPU has to pick again.
+    /// The vCPU that runs on `cpu` lets others of its kind go first, if there are any. The CPU has to pick again.
     pub fn yield_now(&mut self, cpu: CpuId) {
-        if let Some(i) = self.running(cpu) {
-            self.requeue(i);
+        if self.running(cpu).is_some() {
+            self.cpus[usize::from(cpu.0)].yields = true;
         }
     }
 
@@ -246,137 +371,387 @@ impl Scheduler {
             return CpuSet::EMPTY;
         }
         self.vcpus[i].held = None;
-        if self.runnable & bit(i) != 0 { self.offer(i) } else { CpuSet::EMPTY }
+        self.held &= !bit(i);
+        self.cpus[usize::from(cpu.0)].holds &= !bit(i);
+        if self.runnable & bit(i) != 0 {
+            if let Schedule::Reserved { cpu, .. } = self.vcpus[i].schedule
+                && self.ready.key(i).is_none()
+                && self.reserved_timers.key(i).is_none()
+            {
+                // It was re-admitted to another CPU while it was held here.
+                self.ready.insert(usize::from(cpu.0), i, self.vcpus[i].server.deadline());
+            }
+            return self.offer(i);
+        }
+        self.send_home(i, usize::from(cpu.0))
     }
 
-    /// How long `v` has been running since it was added, up to the last pick of its CPU.
-    pub fn run_time(&self, v: VcpuId) -> Ns {
-        self.slot(v).map_or(0, |i| self.vcpus[i].ran)
+    /// What has been counted for `v`, up to its CPU's last decision.
+    pub fn stats(&self, v: VcpuId) -> Stats {
+        self.slot(v).map_or(Stats::NONE, |i| self.vcpus[i].stats)
+    }
+
+    /// What is left of the reservation of `v`, if it has one.
+    pub fn budget(&self, v: VcpuId) -> Option<Budget> {
+        let i = self.slot(v)?;
+        let Vcpu { schedule: Schedule::Reserved { .. }, server, .. } = &self.vcpus[i] else { return None };
+        Some(Budget { left: server.left(), deadline: server.deadline() })
+    }
+
+    /// Of the time since the last pick of `cpu`, EL2 has spent `time` ns for `cause` and not for what runs there.
+    pub fn charge_to(&mut self, cpu: CpuId, cause: VcpuId, time: Ns) {
+        let (Some(i), Some(running)) = (self.slot(cause), self.running(cpu)) else { return };
+        if i == running {
+            return;
+        }
+        self.cpus[usize::from(cpu.0)].since += time;
+        self.fair.shift(usize::from(cpu.0), time);
+        self.vcpus[i].stats.ran += time;
+        match self.vcpus[i].schedule {
+            // If that was all its budget, its CPU finds out when it picks.
+            Schedule::Reserved { .. } => _ = self.vcpus[i].server.charge(time),
+            Schedule::Shared(_) => self.fair.charge(i, time, self.now),
+            Schedule::Exclusive(_) => {}
+        }
     }
 
     /// Decides what `cpu` does from `now` on: charges the vCPU that ran, wakes those whose time has come, chooses.
     pub fn pick(&mut self, cpu: CpuId, now: Ns) -> Decision {
-        let idle = Decision { run: None, until: None, repick: CpuSet::EMPTY };
-        if !self.online.contains(cpu) {
-            return idle;
-        }
         let c = usize::from(cpu.0);
-        self.charge(cpu, now);
-        let (woken, next_wake_up) = self.expire(c, now);
-        let claim = self.cpus[c].claim.and_then(|v| self.slot(v)).map_or(0, bit);
-
-        let candidates = self.candidates(cpu);
-        let best =
-            bits(candidates).min_by_key(|&i| (core::cmp::Reverse(self.vcpus[i].rank), self.vcpus[i].ticket));
-        if let Some(i) = best {
-            self.vcpus[i].held = Some(cpu);
-            self.vcpus[i].last = cpu;
+        if !self.online.contains(cpu) {
+            return Decision {
+                run: None,
+                until: None,
+                repick: CpuSet::EMPTY,
+                reserved: false,
+                unload: false,
+            };
         }
-        let slice_end = best
-            .filter(|&i| self.vcpus[i].rank == ROUND_ROBIN && candidates != bit(i))
-            .map(|i| now.saturating_add(self.slice.saturating_sub(self.vcpus[i].used)));
-        let this = &mut self.cpus[c];
-        this.running = best.map(|i| VcpuId(i as u16));
-        this.since = now;
-        this.sliced = slice_end.is_some();
-        (this.told, this.claim) = (false, None);
+        self.now = self.now.max(now);
+        let before = self.charge(c, now);
+        // It needs not be told anything while it decides.
+        self.cpus[c].told = true;
+        let yields = core::mem::take(&mut self.cpus[c].yields);
+        let mut left_over = core::mem::take(&mut self.cpus[c].claims);
+        if let Some(i) = before {
+            self.await_cap(c, i, bit(i));
+        }
 
+        let reserved = self.pick_reserved(c, before, now);
+        let owned = self.cpus[c].owner.is_some();
+        if self.cpus[c].reserved != (reserved.is_some() || owned) {
+            self.cpus[c].reserved = !self.cpus[c].reserved;
+            self.reserved = CpuSet(self.reserved.0 ^ CpuSet::only(cpu).0);
+            self.fair.cpus_changed();
+        }
+        let (chosen, mut until) = match reserved {
+            Some((i, until)) => (Some(i), until),
+            None if owned => {
+                let owner = self.cpus[c].owner.map(usize::from);
+                let run = |&i: &usize| self.runnable & bit(i) != 0 && !self.is_held_elsewhere(i, c);
+                (owner.filter(run), NEVER)
+            }
+            None => {
+                let (chosen, until, expired) = self.pick_shared(c, yields, now);
+                left_over |= expired;
+                (chosen, until)
+            }
+        };
+        self.switch(c, before, chosen, now);
         // Those that counted on this CPU, or woke up here, and were not chosen may have to go elsewhere.
         let mut repick = CpuSet::EMPTY;
-        for i in bits((woken | claim) & self.runnable) {
+        for i in bits(left_over & self.runnable) {
             if self.running_on(i).is_none() {
                 repick.insert(self.offer(i));
             }
         }
-        let until = [slice_end, next_wake_up].into_iter().flatten().min();
-        Decision { run: self.cpus[c].running, until, repick }
-    }
-
-    /// Tells CPUs to pick again because the vCPU `i` waits: the best one to run it, that is the one with the lowest
-    /// occupant; or, if all are as good as itself, those that did not know that they have to share. CPUs that were
-    /// told before are left out: they see this vCPU when they pick.
-    fn offer(&mut self, i: usize) -> CpuSet {
-        let Vcpu { rank, last, .. } = self.vcpus[i];
-        let mut told = self.reachable(i);
-        for cpu in told.iter().filter(|cpu| self.cpus[usize::from(cpu.0)].told) {
-            told.remove(cpu);
-        }
-        let occupant = |cpu: CpuId| self.running(cpu).map(|o| self.vcpus[o].rank);
-        let best = told.iter().min_by_key(|&cpu| (occupant(cpu), cpu != last));
-        match best {
-            Some(cpu) if occupant(cpu) < Some(rank) => {
-                told = CpuSet::only(cpu);
-                self.cpus[usize::from(cpu.0)].claim = Some(VcpuId(i as u16));
-            }
-            _ => {
-                for cpu in told.iter() {
-                    let shares = rank == ROUND_ROBIN && occupant(cpu) == Some(ROUND_ROBIN);
-                    if !shares || self.cpus[usize::from(cpu.0)].sliced {
-                        told.remove(cpu);
-                    }
+        if chosen.is_none() && !owned {
+            // Somebody may wait for another CPU that could be free if what runs there came here.
+            let waiting = self.runnable & self.fair.waiting() & !self.held;
+            for i in bits(waiting) {
+                if let Some(cpu) = self.make_room(i) {
+                    repick.insert(self.tell(CpuSet::only(cpu)));
                 }
             }
         }
-        for cpu in told.iter() {
-            self.cpus[usize::from(cpu.0)].told = true;
+        if reserved.is_none() {
+            until = until.min(self.reserved_timers.first(c).map_or(NEVER, |(_, at)| at));
         }
-        told
-    }
-
-    /// The CPUs that can take the vCPU `i`: only the one that holds it, else those it may run on.
-    fn reachable(&self, i: usize) -> CpuSet {
-        let allowed = self.vcpus[i].affinity;
-        self.vcpus[i].held.map_or(allowed, |cpu| allowed.and(CpuSet::only(cpu)))
-    }
-
-    /// The runnable vCPUs that `cpu` can take.
-    fn candidates(&self, cpu: CpuId) -> u64 {
-        bits(self.runnable).filter(|&i| self.reachable(i).contains(cpu)).fold(0, |set, i| set | bit(i))
-    }
-
-    /// Charges the vCPU that runs on `cpu` up to `now`. At the end of its slice it goes behind its equals.
-    fn charge(&mut self, cpu: CpuId, now: Ns) {
-        let Some(i) = self.running(cpu) else { return };
-        let ran = now.saturating_sub(self.cpus[usize::from(cpu.0)].since);
-        let vcpu = &mut self.vcpus[i];
-        vcpu.ran += ran;
-        vcpu.used += ran;
-        if vcpu.rank == ROUND_ROBIN && vcpu.used >= self.slice {
-            self.requeue(i);
+        if self.cpus[c].reserved {
+            self.cpus[c].until = until;
+            self.fair.stop(c);
+            self.fair.rebalance(self.free(), now);
+            repick.insert(self.hand_over_timers(c));
+        } else {
+            until = until.min(self.next_timer(c));
+            self.cpus[c].until = until;
+        }
+        self.cpus[c].told = false;
+        Decision {
+            run: chosen.map(|i| VcpuId(i as u16)),
+            until: Some(until).filter(|&at| at != NEVER),
+            repick,
+            reserved: reserved.is_some(),
+            unload: chosen.is_none() && self.has_to_unload(c),
         }
     }
 
-    /// Wakes the vCPUs that sleep on CPU `c` and are due. Returns them, and when the next one is.
-    fn expire(&mut self, c: usize, now: Ns) -> (u64, Option<Ns>) {
-        let (mut due, mut next) = (0, None);
-        for i in bits(self.cpus[c].sleeping) {
-            let at = self.vcpus[i].wake_at;
-            if at <= now {
-                due |= bit(i);
-                self.make_runnable(i);
+    /// Wakes the reservations of CPU `c` that are due, and finds the one with the earliest deadline. Returns it, and until
+    /// when that is sure.
+    fn pick_reserved(&mut self, c: usize, before: Option<usize>, now: Ns) -> Option<(usize, Ns)> {
+        while let Some((i, at)) = self.reserved_timers.pop_until(c, now) {
+            if self.runnable & bit(i) == 0 {
+                self.rouse(i, at);
             } else {
-                next = Some(next.map_or(at, |n: Ns| n.min(at)));
+                self.supply(i, at);
             }
         }
-        (due, next)
+        let (first, deadline) = self.ready.first(c)?;
+        let chosen = before.filter(|&i| self.ready.key(i) == Some(deadline) && self.ready.cpu(i) == Some(c));
+        let chosen = chosen.unwrap_or(first);
+        let mut until = now.saturating_add(self.vcpus[chosen].server.left());
+        if self.reserved_timers.first(c).is_some_and(|(_, at)| at < until) {
+            for (i, at) in self.reserved_timers.members(c) {
+                if at < until && self.vcpus[i].server.deadline_at(at) < deadline {
+                    until = at;
+                }
+            }
+        }
+        Some((chosen, until))
     }
 
-    fn make_runnable(&mut self, i: usize) {
-        self.cancel_wake_up(i);
+    /// Wakes the shares that are due on CPU `c`, and finds out whose turn it is. Returns that one, the end of its slice if
+    /// somebody waits, and those that were woken.
+    fn pick_shared(&mut self, c: usize, yields: bool, now: Ns) -> (Option<usize>, Ns, u64) {
+        self.take_over_timers(c);
+        let mut expired = 0;
+        for cpu in self.timed_by(c).iter() {
+            while let Some((id, at)) = self.timers.pop_until(usize::from(cpu.0), now) {
+                expired |= self.expire(id, at, now);
+            }
+        }
+        let elsewhere = self.held & !self.cpus[c].holds;
+        self.fair.rebalance(self.free(), now);
+        let candidates = self.runnable & !elsewhere & self.fair.allowed(c);
+        let Some(i) = self.fair.choose(c, candidates, self.cpus[c].local, yields, now) else {
+            self.fair.stop(c);
+            self.cpus[c].sliced = false;
+            return (None, NEVER, expired);
+        };
+        let slice_end = self.fair.begin(c, i, now);
+        self.await_cap(c, i, candidates & !bit(i));
+        let sliced = candidates != bit(i) || self.fair.has_cap(i);
+        self.cpus[c].sliced = sliced;
+        (Some(i), if sliced { slice_end } else { NEVER }, expired)
+    }
+
+    /// If the VM of the vCPU `i` is at its cap and some of its vCPUs `waiting` want to run, CPU `c` lets them when they may.
+    fn await_cap(&mut self, c: usize, i: usize, waiting: u64) {
+        if let Some(at) = self.fair.capped_until(i) {
+            let vm = self.fair.vm_of(i);
+            if self.fair.members(vm) & waiting & self.runnable != 0 {
+                self.timers.insert(c, MAX_VCPUS + vm, at);
+            }
+        }
+    }
+
+    /// A timer of the shares has fired. Returns the vCPUs that may run now.
+    fn expire(&mut self, id: usize, at: Ns, now: Ns) -> u64 {
+        if let Some(vm) = id.checked_sub(MAX_VCPUS) {
+            self.fair.check_cap(vm, now);
+            return self.fair.members(vm);
+        }
+        if self.runnable & bit(id) == 0 {
+            self.rouse(id, at);
+        }
+        bit(id)
+    }
+
+    /// CPU `c` goes from one vCPU, or none, to another.
+    fn switch(&mut self, c: usize, before: Option<usize>, chosen: Option<usize>, now: Ns) {
+        let this = &mut self.cpus[c];
+        this.since = now;
+        if before == chosen {
+            return;
+        }
+        this.running = chosen.map(|i| i as u8);
+        if let Some(i) = before {
+            self.vcpus[i].waits_since = now;
+        }
+        if let Some(i) = chosen {
+            let vcpu = &mut self.vcpus[i];
+            vcpu.stats.waited += now.saturating_sub(vcpu.waits_since);
+            vcpu.stats.switches += 1;
+            let last = usize::from(vcpu.last.0);
+            if last != c {
+                vcpu.stats.migrations += 1;
+                vcpu.last = CpuId(c as u8);
+                self.cpus[last].local &= !bit(i);
+            }
+            vcpu.held = Some(CpuId(c as u8));
+            self.held |= bit(i);
+            self.cpus[c].holds |= bit(i);
+            self.cpus[c].local |= bit(i);
+        }
+    }
+
+    /// Charges the vCPU that runs on CPU `c` up to `now`. Returns it.
+    fn charge(&mut self, c: usize, now: Ns) -> Option<usize> {
+        let i = self.cpus[c].running.map(usize::from)?;
+        let ran = now.saturating_sub(self.cpus[c].since);
+        self.cpus[c].since = self.cpus[c].since.max(now);
+        self.vcpus[i].stats.ran += ran;
+        match self.vcpus[i].schedule {
+            Schedule::Reserved { .. } => {
+                let exhausted = self.vcpus[i].server.charge(ran);
+                if exhausted && self.ready.key(i).is_some() {
+                    self.vcpus[i].stats.throttles += 1;
+                    self.supply(i, now);
+                }
+            }
+            Schedule::Shared(_) => {
+                self.fair.count(c, now);
+                if self.runnable & bit(i) == 0 {
+                    self.fair_sleep(i, now);
+                }
+            }
+            Schedule::Exclusive(_) => {}
+        }
+        Some(i)
+    }
+
+    /// The vCPU `i`, which slept, wants to run as of `at`.
+    fn rouse(&mut self, i: usize, at: Ns) {
+        self.timers.remove(i);
+        self.reserved_timers.remove(i);
         self.runnable |= bit(i);
-        self.requeue(i);
+        self.vcpus[i].waits_since = at;
+        self.enter(i, at);
     }
 
-    fn cancel_wake_up(&mut self, i: usize) {
-        // A vCPU sleeps where it ran last.
-        self.cpus[usize::from(self.vcpus[i].last.0)].sleeping &= !bit(i);
+    /// The vCPU `i` wants to run as of `at`: lets it compete.
+    fn enter(&mut self, i: usize, at: Ns) {
+        match self.vcpus[i].schedule {
+            Schedule::Reserved { .. } => self.supply(i, at),
+            Schedule::Shared(_) => self.fair.wake(i, at),
+            Schedule::Exclusive(_) => {}
+        }
     }
 
-    /// Puts the vCPU `i` behind its equals, with a new slice.
-    fn requeue(&mut self, i: usize) {
-        self.vcpus[i].ticket = self.next_ticket;
-        self.vcpus[i].used = 0;
-        self.next_ticket += 1;
+    /// Queues the reservation `i`, which wants to run as of `at`: as ready if it has budget, else until it gets some.
+    fn supply(&mut self, i: usize, at: Ns) {
+        let Vcpu { schedule: Schedule::Reserved { cpu, .. }, held, server, .. } = &mut self.vcpus[i] else {
+            return;
+        };
+        let c = usize::from(cpu.0);
+        match server.wake(at) {
+            // Else when it is released: it was re-admitted to another CPU.
+            Supply::Until(deadline) if held.is_none_or(|by| by == *cpu) => self.ready.insert(c, i, deadline),
+            Supply::Until(_) => self.ready.remove(i),
+            Supply::From(at) => {
+                self.ready.remove(i);
+                self.reserved_timers.insert(c, i, at);
+            }
+        }
+    }
+
+    fn fair_sleep(&mut self, i: usize, now: Ns) {
+        if self.fair_vcpus() & bit(i) != 0 {
+            self.fair.sleep(i, now);
+        }
+    }
+
+    /// The CPU whose timer wakes the vCPU `i`.
+    fn home(&self, i: usize) -> usize {
+        match self.vcpus[i].schedule {
+            Schedule::Reserved { cpu, .. } | Schedule::Exclusive(cpu) => usize::from(cpu.0),
+            Schedule::Shared(_) => usize::from(self.vcpus[i].last.0),
+        }
+    }
+
+    /// Whether the vCPU `i` can have this schedule.
+    fn check(&self, i: usize, schedule: Schedule) -> Result<(), ScheduleError> {
+        match schedule {
+            Schedule::Shared(vm) => self.share(vm).map(|_| ()).ok_or(ScheduleError::NoShare),
+            Schedule::Reserved { reservation, cpu } => {
+                let free = self.usable.contains(cpu) || self.owns(i, cpu);
+                if !free {
+                    return Err(ScheduleError::NoCpu);
+                }
+                reservation.is_valid().then_some(()).ok_or(ScheduleError::Malformed)
+            }
+            Schedule::Exclusive(cpu) => {
+                let others = bits(self.present & !bit(i)).any(|other| match self.vcpus[other].schedule {
+                    Schedule::Reserved { cpu: theirs, .. } => theirs == cpu,
+                    Schedule::Shared(vm) => {
+                        let share = self.share(vm).map_or(CpuSet::EMPTY, |share| share.affinity);
+                        share.and(self.usable).without(CpuSet::only(cpu)).is_empty()
+                    }
+                    Schedule::Exclusive(_) => false,
+                });
+                let free = self.usable.contains(cpu) || self.owns(i, cpu);
+                (free && !others).then_some(()).ok_or(ScheduleError::NoCpu)
+            }
+        }
+    }
+
+    fn owns(&self, i: usize, cpu: CpuId) -> bool {
+        self.cpus.get(usize::from(cpu.0)).is_some_and(|cpu| cpu.owner == Some(i as u8))
+    }
+
+    /// Gives the vCPU `i`, which is in no queue, a schedule.
+    fn assign(&mut self, i: usize, schedule: Schedule) {
+        let before = core::mem::replace(&mut self.vcpus[i].schedule, schedule);
+        match schedule {
+            Schedule::Shared(vm) => {
+                self.fair.add(i, usize::from(vm.0), self.usable);
+                let affinity = self.share(vm).map_or(CpuSet::EMPTY, |share| share.affinity.and(self.usable));
+                if !affinity.contains(self.vcpus[i].last) {
+                    self.vcpus[i].last = affinity.iter().next().unwrap_or(CpuId(0));
+                }
+            }
+            Schedule::Reserved { reservation, cpu } => {
+                self.vcpus[i].last = cpu;
+                match before {
+                    Schedule::Reserved { .. } => self.vcpus[i].server.change(reservation),
+                    _ => self.vcpus[i].server = Server::new(reservation),
+                }
+            }
+            Schedule::Exclusive(cpu) => {
+                self.vcpus[i].last = cpu;
+                self.cpus[usize::from(cpu.0)].owner = Some(i as u8);
+                self.usable.remove(cpu);
+                self.fair.set_usable(self.usable);
+            }
+        }
+    }
+
+    /// Takes the vCPU `i` out of all queues. Returns when it was to be woken.
+    fn withdraw(&mut self, i: usize, now: Ns) -> Option<Ns> {
+        let wake_at = self.timers.key(i).or(self.reserved_timers.key(i));
+        self.ready.remove(i);
+        self.timers.remove(i);
+        self.reserved_timers.remove(i);
+        match self.vcpus[i].schedule {
+            Schedule::Shared(_) => self.fair.remove(i, now),
+            Schedule::Reserved { .. } => {}
+            Schedule::Exclusive(cpu) => {
+                self.cpus[usize::from(cpu.0)].owner = None;
+                self.usable.insert(CpuSet::only(cpu));
+                self.fair.set_usable(self.usable);
+            }
+        }
+        wake_at
+    }
+
+    /// The CPUs that are free for shares.
+    fn free(&self) -> CpuSet {
+        self.online.without(self.reserved)
+    }
+
+    /// The vCPUs with a share.
+    fn fair_vcpus(&self) -> u64 {
+        self.fair.all()
     }
 
     /// The index of `v`, if there is such a vCPU.
@@ -387,11 +762,15 @@ impl Scheduler {
 
     /// The index of the vCPU that runs on `cpu`.
     fn running(&self, cpu: CpuId) -> Option<usize> {
-        self.cpus.get(usize::from(cpu.0))?.running.map(|v| usize::from(v.0))
+        self.cpus.get(usize::from(cpu.0))?.running.map(usize::from)
     }
 
     /// The CPU on which the vCPU `i` runs.
     fn running_on(&self, i: usize) -> Option<CpuId> {
         self.vcpus[i].held.filter(|&cpu| self.running(cpu) == Some(i))
+    }
+
+    fn is_held_elsewhere(&self, i: usize, c: usize) -> bool {
+        self.vcpus[i].held.is_some_and(|cpu| usize::from(cpu.0) != c)
     }
 }

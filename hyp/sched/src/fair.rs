@@ -1,0 +1,707 @@
+//! Proportional shares: which VM's turn it is.
+//!
+//! VMs are served as by earliest eligible virtual deadline first (I. Stoica and H. Abdel-Wahab, "Earliest Eligible Virtual
+//! Deadline First", 1995), on all CPUs together. Each VM has a virtual time, which advances by the CPU time that its vCPUs
+//! get, divided by its weight. The *clock* is the weighted mean of the virtual times of all VMs that want to run. A VM
+//! behind the clock has had less than its share and is *eligible*; of those the one goes first whose request, a slice of
+//! CPU time, would end at the earliest virtual time. So a VM is never more than about a slice ahead of or behind its share.
+//!
+//! A slice is counted in full when it begins, so that all CPUs see it, and corrected when it ends: there is no tick that a
+//! guest could dodge. A VM that starts to want to run asks for a short slice first. That brings it to the CPU soon and gives
+//! it nothing that is not counted; and what it was ahead of its share when it went to sleep it is still, until the clock
+//! has come there.
+//!
+//! # Who cannot use its part
+//! While every vCPU has a CPU nothing needs to be counted ([`Regime::Slack`]). While every VM can use its part, its weight
+//! is what it says ([`Regime::Plain`]). Else ([`Regime::Filled`]) the weights are the rates that water-filling finds.
+//! [`Fair::rebalance`] decides which, with an effort that depends on it, when somebody starts or stops wanting to run or
+//! the CPUs that are free for shares change.
+//!
+//! Within a VM the vCPU goes first that has had the least.
+
+use crate::fill::{Claim, ONE_CPU, fill};
+use crate::ids::{CpuSet, MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns, bit, bits};
+use crate::schedule::{MAX_AFFINITIES, MAX_WEIGHT, ScheduleError, Share};
+
+/// The first slice of a VM that starts to want to run is so many times shorter.
+const SHORTER: u32 = 4;
+/// A capped VM runs until it is so much ahead of its cap.
+const CAP_TOLERANCE: Ns = 50_000;
+/// Being ahead of one's share is forgotten after so long a sleep.
+const FORGET: Ns = 1_000_000_000;
+/// What is counted at once, at most.
+const MAX_TIME: Ns = 1 << 26;
+/// The smallest effective weight.
+const MIN_RATE: u32 = 16;
+/// VMs behind their shares by more than that many slices were kept from running; the rest is not made up for.
+const MAX_LAG: i64 = 4;
+/// CPU times that differ by less than 2 to the power of this count as equal.
+const EQUAL_BITS: u32 = 17;
+
+/// Whether there is anything to divide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Regime {
+    /// All run.
+    Slack,
+    /// Virtual times advance by the VMs' weights.
+    Plain,
+    /// Virtual times advance by the rates that [`fill`] has found.
+    Filled,
+}
+
+/// A VM. Virtual times are in ns · 2³² / [`Vm::rate`], wrapping.
+#[derive(Clone, Copy)]
+struct Vm {
+    share: Share,
+    /// Its vCPUs, and how many of them want to run.
+    members: u64,
+    awake: u32,
+    /// While it is counted (see [`Fair::counted`]): its virtual time. Else: how far that is ahead of the clock.
+    time: u64,
+    /// The effective weight.
+    rate: u32,
+    /// 2⁴⁰ / rate.
+    inverse: u64,
+    /// The length of the next slice, ns.
+    request: u32,
+    /// When it stopped wanting to run, and the clock then.
+    left: Ns,
+    left_clock: u64,
+    /// What its last vCPU to sleep had had: the first to wake has not had less.
+    floor: u64,
+    /// When it would have had what it has had, had it run at its cap.
+    cap_time: Ns,
+    /// 100 · 2¹⁶ / cap.
+    cap_inverse: u64,
+}
+
+/// What runs on a CPU.
+#[derive(Clone, Copy)]
+struct Turn {
+    vcpu: Option<u8>,
+    /// Up to when it has been counted, but for `granted` more.
+    since: Ns,
+    granted: u32,
+    /// What was left of the slice when it was last counted.
+    rest: u32,
+    /// The virtual time at which the slice is to be over.
+    deadline: u64,
+}
+
+/// The VMs with a share, and their vCPUs.
+pub(crate) struct Fair {
+    vms: [Vm; MAX_VMS],
+    /// By vCPU: its VM, and CPU time that it has had, or more (see [`Fair::wake`]).
+    vm_of: [u8; MAX_VCPUS],
+    had: [u64; MAX_VCPUS],
+    turns: [Turn; MAX_CPUS],
+    /// By CPU: the vCPUs that may run there.
+    allowed: [u64; MAX_CPUS],
+    /// All vCPUs with a share, and those of them that are known to want to run.
+    vcpus: u64,
+    awake: u64,
+    /// The VMs that want to run; those whose virtual time counts for the clock; those that may not run everywhere.
+    active: u64,
+    counted: u64,
+    picky: u64,
+    /// The vCPUs of VMs that are at their cap.
+    capped: u64,
+    clock: u64,
+    /// Σ rate · (virtual time - clock) of the active VMs: what the clock has to be corrected for.
+    imbalance: i64,
+    /// Σ rate of the counted VMs; Σ weight of the active ones.
+    rates: u32,
+    weights: u32,
+    regime: Regime,
+    /// What [`Fair::rebalance`] looks at has changed.
+    stale: bool,
+    slice: u32,
+}
+
+const NO_VM: Vm = Vm {
+    share: Share { weight: 0, cap: 0, affinity: CpuSet::EMPTY },
+    members: 0,
+    awake: 0,
+    time: 0,
+    rate: 1,
+    inverse: 0,
+    request: 0,
+    left: 0,
+    left_clock: 0,
+    floor: 0,
+    cap_time: 0,
+    cap_inverse: 0,
+};
+const NO_TURN: Turn = Turn { vcpu: None, since: 0, granted: 0, rest: 0, deadline: 0 };
+
+impl Vm {
+    fn set_rate(&mut self, rate: u32) {
+        if self.rate != rate {
+            self.rate = rate;
+            self.inverse = (1 << 40) / u64::from(rate);
+        }
+    }
+
+    /// The virtual time that `time` ns of CPU time are worth.
+    fn virtual_time(&self, time: i64) -> i64 {
+        (time * self.inverse as i64) >> 8
+    }
+
+    /// The most that it can use, as a rate.
+    fn limit(&self) -> u32 {
+        let vcpus = self.awake * ONE_CPU;
+        match self.share.cap {
+            0 => vcpus,
+            cap => vcpus.min((u64::from(cap) * u64::from(ONE_CPU) / 100).min(u32::MAX.into()) as u32),
+        }
+    }
+}
+
+impl Fair {
+    /// Nobody has a share; slices are of `slice` ns, which has to be less than 2²⁶.
+    pub(crate) const fn new(slice: Ns) -> Self {
+        Self {
+            vms: [NO_VM; MAX_VMS],
+            vm_of: [0; MAX_VCPUS],
+            had: [0; MAX_VCPUS],
+            turns: [NO_TURN; MAX_CPUS],
+            allowed: [0; MAX_CPUS],
+            vcpus: 0,
+            awake: 0,
+            active: 0,
+            counted: 0,
+            picky: 0,
+            capped: 0,
+            clock: 0,
+            imbalance: 0,
+            rates: 0,
+            weights: 0,
+            regime: Regime::Slack,
+            stale: false,
+            slice: slice as u32,
+        }
+    }
+
+    /// Gives a VM a share, or another one. Shares have the CPUs `usable`.
+    pub(crate) fn set_share(
+        &mut self,
+        vm: usize,
+        share: Share,
+        usable: CpuSet,
+        now: Ns,
+    ) -> Result<(), ScheduleError> {
+        let others = (0..MAX_VMS).filter(|&other| other != vm).map(|other| self.vms[other].share);
+        let mut affinities = [CpuSet::EMPTY; MAX_AFFINITIES + 1];
+        let mut count = 0;
+        for share in others.filter(|share| share.weight != 0).chain([share]) {
+            let affinity = share.affinity.and(usable);
+            if !affinities[..count].contains(&affinity) {
+                if count == MAX_AFFINITIES {
+                    return Err(ScheduleError::TooManyAffinities);
+                }
+                affinities[count] = affinity;
+                count += 1;
+            }
+        }
+        if vm >= MAX_VMS {
+            return Err(ScheduleError::OutOfRange);
+        }
+        if share.weight == 0 || share.weight > MAX_WEIGHT || share.cap > 100 * MAX_VCPUS as u32 {
+            return Err(ScheduleError::Malformed);
+        }
+        if share.affinity.and(usable).is_empty() {
+            return Err(ScheduleError::NoCpu);
+        }
+        let grants = self.settle(now);
+        let active = bit(vm) & self.active;
+        if active != 0 {
+            self.weights = self.weights - self.vms[vm].share.weight + share.weight;
+        }
+        let this = &mut self.vms[vm];
+        this.share = share;
+        this.cap_inverse = if share.cap == 0 { 0 } else { (100 << 16) / u64::from(share.cap) };
+        this.cap_time = now;
+        let members = this.members;
+        self.capped &= !members;
+        if active != 0 && self.counted & bit(vm) != 0 {
+            self.change_rate(vm, share.weight << 8);
+        }
+        self.regrant(grants, now);
+        self.set_usable(usable);
+        Ok(())
+    }
+
+    /// Shares have the CPUs `usable` from now on.
+    pub(crate) fn set_usable(&mut self, usable: CpuSet) {
+        self.stale = true;
+        self.picky = 0;
+        self.allowed = [0; MAX_CPUS];
+        for (vm, Vm { share, members, .. }) in self.vms.iter().enumerate() {
+            if !usable.without(share.affinity).is_empty() {
+                self.picky |= bit(vm);
+            }
+            for cpu in share.affinity.and(usable).iter() {
+                self.allowed[usize::from(cpu.0)] |= members;
+            }
+        }
+    }
+
+    /// The VM of the vCPU `v`'s share.
+    pub(crate) fn vm_of(&self, v: usize) -> usize {
+        usize::from(self.vm_of[v])
+    }
+
+    /// The share of a VM, if it has one.
+    pub(crate) fn share(&self, vm: usize) -> Option<Share> {
+        self.vms.get(vm).map(|vm| vm.share).filter(|share| share.weight != 0)
+    }
+
+    /// Adds the vCPU `v`, which sleeps, to a VM with a share.
+    pub(crate) fn add(&mut self, v: usize, vm: usize, usable: CpuSet) {
+        self.vm_of[v] = vm as u8;
+        self.had[v] = 0;
+        self.vms[vm].members |= bit(v);
+        self.vcpus |= bit(v);
+        self.set_usable(usable);
+    }
+
+    /// Takes out the vCPU `v`.
+    pub(crate) fn remove(&mut self, v: usize, now: Ns) {
+        for cpu in 0..MAX_CPUS {
+            if self.turns[cpu].vcpu == Some(v as u8) {
+                self.count(cpu, now);
+                self.turns[cpu].vcpu = None;
+            }
+            self.allowed[cpu] &= !bit(v);
+        }
+        self.sleep(v, now);
+        self.vms[self.vm_of(v)].members &= !bit(v);
+        self.vcpus &= !bit(v);
+        self.capped &= !bit(v);
+    }
+
+    /// The vCPUs that may run on `cpu`.
+    pub(crate) fn allowed(&self, cpu: usize) -> u64 {
+        self.allowed[cpu] & !self.capped
+    }
+
+    /// When the VM of `v` may run again, if it is at its cap.
+    pub(crate) fn capped_until(&self, v: usize) -> Option<Ns> {
+        (self.capped & bit(v) != 0).then(|| self.vms[self.vm_of(v)].cap_time)
+    }
+
+    /// Whether `v` is known to want to run.
+    pub(crate) fn is_awake(&self, v: usize) -> bool {
+        self.awake & bit(v) != 0
+    }
+
+    /// The CPUs that are free for shares have changed.
+    pub(crate) fn cpus_changed(&mut self) {
+        self.stale = true;
+    }
+
+    /// `v` starts to want to run.
+    pub(crate) fn wake(&mut self, v: usize, now: Ns) {
+        if self.is_awake(v) {
+            return;
+        }
+        self.awake |= bit(v);
+        self.stale = true;
+        let vm = self.vm_of(v);
+        let this = &mut self.vms[vm];
+        this.awake += 1;
+        let siblings = self.awake & this.members & !bit(v);
+        let least = bits(siblings).map(|sibling| self.had[sibling]).min().unwrap_or(this.floor);
+        self.had[v] = self.had[v].max(least);
+        if this.awake == 1 {
+            this.request = self.slice / SHORTER;
+            this.set_rate(this.share.weight << 8);
+            let ahead = (this.time.wrapping_sub(self.clock.wrapping_sub(this.left_clock)) as i64).max(0);
+            this.time = if now.saturating_sub(this.left) > FORGET { 0 } else { ahead as u64 };
+            self.active |= bit(vm);
+            self.weights += this.share.weight;
+            self.imbalance = self.imbalance.wrapping_add(self.share_of_imbalance(vm));
+            self.thaw(vm);
+        }
+        self.check_cap(vm, now);
+    }
+
+    /// `v` stops wanting to run. What it has run is counted.
+    pub(crate) fn sleep(&mut self, v: usize, now: Ns) {
+        if !self.is_awake(v) {
+            return;
+        }
+        self.awake &= !bit(v);
+        self.stale = true;
+        let vm = self.vm_of(v);
+        self.vms[vm].awake -= 1;
+        if self.vms[vm].awake == 0 {
+            self.freeze(vm);
+            self.imbalance = self.imbalance.wrapping_sub(self.share_of_imbalance(vm));
+            self.active &= !bit(vm);
+            if self.active == 0 {
+                self.imbalance = 0;
+            }
+            let this = &mut self.vms[vm];
+            self.weights -= this.share.weight;
+            this.floor = this.floor.max(self.had[v]);
+            this.left = now;
+            this.left_clock = self.clock;
+        }
+    }
+
+    /// Counts what has run on `cpu` up to `now`.
+    pub(crate) fn count(&mut self, cpu: usize, now: Ns) {
+        let turn = &mut self.turns[cpu];
+        let Some(v) = turn.vcpu.map(usize::from) else { return };
+        let time = now.saturating_sub(turn.since).min(MAX_TIME) as u32;
+        turn.since = turn.since.max(now);
+        turn.rest = turn.granted.saturating_sub(time);
+        let granted = core::mem::take(&mut turn.granted);
+        self.bill(v, time, granted, now);
+    }
+
+    /// `v` has had `time`, of which `granted` is counted already.
+    fn bill(&mut self, v: usize, time: u32, granted: u32, now: Ns) {
+        let vm = self.vm_of(v);
+        self.had[v] += u64::from(time);
+        if self.regime != Regime::Slack {
+            self.advance(vm, i64::from(time) - i64::from(granted));
+        }
+        if self.vms[vm].cap_inverse != 0 {
+            self.use_cap(vm, i64::from(time) - i64::from(granted), now);
+            self.check_cap(vm, now);
+        }
+    }
+
+    /// `time` that was counted for what runs on `cpu` was spent for `v`.
+    pub(crate) fn shift(&mut self, cpu: usize, time: Ns) {
+        self.turns[cpu].since += time;
+    }
+
+    /// `v` has had `time` without running.
+    pub(crate) fn charge(&mut self, v: usize, time: Ns, now: Ns) {
+        if self.is_awake(v) {
+            self.bill(v, time.min(MAX_TIME) as u32, 0, now);
+        }
+    }
+
+    /// Nothing with a share runs on `cpu`.
+    pub(crate) fn stop(&mut self, cpu: usize) {
+        self.turns[cpu].vcpu = None;
+    }
+
+    /// Chooses among the vCPUs `candidates` for `cpu`, which has just counted; among equals of a VM one of `local`. With
+    /// `yields` the one that ran there comes last.
+    pub(crate) fn choose(
+        &mut self,
+        cpu: usize,
+        candidates: u64,
+        local: u64,
+        yields: bool,
+        now: Ns,
+    ) -> Option<usize> {
+        if self.regime == Regime::Filled {
+            // Some CPUs may have nobody to share with, and so have not been heard of for long.
+            for cpu in 0..MAX_CPUS {
+                if now.saturating_sub(self.turns[cpu].since) > self.turns[cpu].granted.into() {
+                    self.count(cpu, now);
+                }
+            }
+        }
+        self.correct();
+        let turn = &mut self.turns[cpu];
+        let mut candidates = candidates;
+        let mut kept = turn.vcpu.map(usize::from).filter(|&v| candidates & bit(v) != 0);
+        if yields || turn.rest < self.slice / (4 * SHORTER) {
+            turn.rest = 0;
+        }
+        if let Some(v) = kept.filter(|_| turn.rest == 0) {
+            kept = None;
+            if yields && candidates != bit(v) {
+                candidates &= !bit(v);
+            }
+        }
+        let kept_deadline = turn.deadline.wrapping_sub(self.clock) as i64;
+        let kept_vm = kept.map(|v| usize::from(self.vm_of[v]));
+
+        let (mut best, mut best_key) = (None, i64::MAX);
+        for vm in bits(self.counted) {
+            let this = &self.vms[vm];
+            if this.members & candidates == 0 {
+                continue;
+            }
+            let ahead = this.time.wrapping_sub(self.clock) as i64;
+            let key = if kept_vm == Some(vm) {
+                kept_deadline
+            } else if ahead <= 0 {
+                ahead + this.virtual_time(this.request.into())
+            } else {
+                // Not eligible: only if nobody is, and the one that is the least ahead.
+                ahead + (1 << 62)
+            };
+            if key < best_key {
+                (best, best_key) = (Some(vm), key);
+            }
+        }
+        let vm = best?;
+        if kept_vm == Some(vm) {
+            return kept;
+        }
+        self.turns[cpu].rest = 0;
+        let key = |v: &usize| (self.had[*v] >> EQUAL_BITS << 1) | u64::from(local & bit(*v) == 0);
+        bits(self.vms[vm].members & candidates).min_by_key(key)
+    }
+
+    /// `v`, which was chosen, runs on `cpu` from `now`. Returns until when, if somebody else waits.
+    pub(crate) fn begin(&mut self, cpu: usize, v: usize, now: Ns) -> Ns {
+        let vm = self.vm_of(v);
+        let this = &mut self.vms[vm];
+        let rest = self.turns[cpu].rest;
+        let granted = if rest > 0 { rest } else { this.request };
+        let ahead = this.time.wrapping_sub(self.clock) as i64;
+        let least = -this.virtual_time(MAX_LAG * i64::from(self.slice));
+        if self.regime != Regime::Slack && ahead < least {
+            self.advance_virtual(vm, least - ahead);
+        }
+        self.turns[cpu].vcpu = Some(v as u8);
+        self.turns[cpu].since = now;
+        self.grant(cpu, vm, granted, now);
+        if rest == 0 {
+            self.turns[cpu].deadline = self.vms[vm].time;
+            self.vms[vm].request = self.slice;
+        }
+        now + Ns::from(granted)
+    }
+
+    /// Counts a slice of `vm` on `cpu` in advance.
+    fn grant(&mut self, cpu: usize, vm: usize, time: u32, now: Ns) {
+        let turn = &mut self.turns[cpu];
+        (turn.rest, turn.granted) = (0, 0);
+        if self.regime != Regime::Slack {
+            turn.granted = time;
+            self.advance(vm, time.into());
+        }
+        if self.vms[vm].cap_inverse != 0 {
+            self.turns[cpu].granted = time;
+            self.use_cap(vm, time.into(), now);
+            self.check_cap(vm, now);
+        }
+    }
+
+    /// Whether the VM of `v` has a cap.
+    pub(crate) fn has_cap(&self, v: usize) -> bool {
+        self.vms[self.vm_of(v)].cap_inverse != 0
+    }
+
+    /// By how much the slice on `cpu` would be over after that of `v`, if `v` were to begin now: whether `v` should go
+    /// first, and how urgently.
+    pub(crate) fn precedes(&self, v: usize, cpu: usize) -> Option<i64> {
+        let this = &self.vms[self.vm_of(v)];
+        let ahead = this.time.wrapping_sub(self.clock) as i64;
+        let deadline = ahead + this.virtual_time(this.request.into());
+        let by = (self.turns[cpu].deadline.wrapping_sub(self.clock) as i64) - deadline;
+        (ahead <= 0 && by > 0).then_some(by)
+    }
+
+    /// Finds the regime for the CPUs `free`, if it can have changed.
+    pub(crate) fn rebalance(&mut self, free: CpuSet, now: Ns) {
+        if !core::mem::take(&mut self.stale) || free.is_empty() {
+            return;
+        }
+        let regime = self.find_regime(free);
+        if regime == self.regime && regime != Regime::Filled {
+            return;
+        }
+        let grants = self.settle(now);
+        self.regime = regime;
+        match regime {
+            Regime::Slack | Regime::Plain => {
+                for vm in bits(self.active) {
+                    self.thaw(vm);
+                    self.change_rate(vm, self.vms[vm].share.weight << 8);
+                }
+            }
+            Regime::Filled => self.fill(free),
+        }
+        self.regrant(grants, now);
+    }
+
+    fn find_regime(&self, free: CpuSet) -> Regime {
+        if self.active & self.picky != 0 {
+            return Regime::Filled;
+        }
+        if self.awake.count_ones() as usize <= free.len() {
+            return Regime::Slack;
+        }
+        let cpus = free.len() as u64 * u64::from(ONE_CPU);
+        let can_use = |vm: usize| {
+            let this = &self.vms[vm];
+            u64::from(this.share.weight) * cpus <= u64::from(this.limit()) * u64::from(self.weights)
+        };
+        if bits(self.active).all(can_use) { Regime::Plain } else { Regime::Filled }
+    }
+
+    fn fill(&mut self, free: CpuSet) {
+        let claims = self.vms.map(|vm| {
+            let cpus = vm.share.affinity.and(free);
+            Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
+        });
+        let can_run = bits(self.active).filter(|&vm| !claims[vm].cpus.is_empty());
+        let can_run = can_run.fold(0, |set, vm| set | bit(vm));
+        let rates = fill(can_run, &claims);
+        // Whoever can use all of its part keeps its weight, so that the clock keeps its pace.
+        let Some(unbound) = bits(can_run).max_by(|&a, &b| {
+            let level = |a: usize, b: usize| u64::from(rates[a]) * u64::from(claims[b].weight);
+            level(a, b).cmp(&level(b, a))
+        }) else {
+            return;
+        };
+        let scale = |rate: u32| {
+            let weight = u64::from(claims[unbound].weight) << 8;
+            (u64::from(rate) * weight / u64::from(rates[unbound].max(1))) as u32
+        };
+        for vm in bits(self.active) {
+            if can_run & bit(vm) == 0 {
+                // None of its CPUs is free: it is owed nothing for this time.
+                self.freeze(vm);
+            } else {
+                self.thaw(vm);
+                self.change_rate(vm, scale(rates[vm]).max(MIN_RATE));
+            }
+        }
+    }
+
+    /// Counts what has run on all CPUs, and no more. Returns what was left of the slices that were counted in advance.
+    fn settle(&mut self, now: Ns) -> [u32; MAX_CPUS] {
+        let mut grants = [0; MAX_CPUS];
+        for (cpu, grant) in grants.iter_mut().enumerate() {
+            let Turn { vcpu, granted, rest, .. } = self.turns[cpu];
+            if vcpu.is_some() && (granted != 0 || rest == 0) {
+                self.count(cpu, now);
+                *grant = core::mem::take(&mut self.turns[cpu].rest);
+            }
+        }
+        self.correct();
+        grants
+    }
+
+    /// Counts the rest of slices in advance again.
+    fn regrant(&mut self, grants: [u32; MAX_CPUS], now: Ns) {
+        for (cpu, grant) in grants.into_iter().enumerate() {
+            if let Some(v) = self.turns[cpu].vcpu.filter(|_| grant != 0) {
+                self.grant(cpu, self.vm_of(v.into()), grant, now);
+            }
+        }
+    }
+
+    /// The virtual time of `vm` advances with the clock from now on.
+    fn thaw(&mut self, vm: usize) {
+        if self.counted & bit(vm) == 0 {
+            self.vms[vm].time = self.vms[vm].time.wrapping_add(self.clock);
+            self.rates += self.vms[vm].rate;
+            self.counted |= bit(vm);
+        }
+    }
+
+    /// The virtual time of `vm` stays as far ahead of the clock, or behind, as it is.
+    fn freeze(&mut self, vm: usize) {
+        if self.counted & bit(vm) != 0 {
+            self.correct();
+            self.vms[vm].time = self.vms[vm].time.wrapping_sub(self.clock);
+            self.rates -= self.vms[vm].rate;
+            self.counted &= !bit(vm);
+        }
+    }
+
+    /// What a frozen VM is ahead, in ns · 2³²: part of the sum that is 0.
+    fn share_of_imbalance(&self, vm: usize) -> i64 {
+        (self.vms[vm].time as i64).wrapping_mul(self.vms[vm].rate.into())
+    }
+
+    /// Changes the effective weight of a counted VM, which stays as many ns ahead or behind.
+    fn change_rate(&mut self, vm: usize, rate: u32) {
+        let old = self.vms[vm].rate;
+        if old == rate {
+            return;
+        }
+        self.freeze(vm);
+        let this = &mut self.vms[vm];
+        this.time = ((this.time as i64).wrapping_mul(old.into()) / i64::from(rate)) as u64;
+        this.set_rate(rate);
+        self.thaw(vm);
+    }
+
+    /// Advances the virtual time of `vm` by `time` ns of CPU time.
+    fn advance(&mut self, vm: usize, time: i64) {
+        if self.counted & bit(vm) != 0 {
+            self.advance_virtual(vm, self.vms[vm].virtual_time(time));
+        }
+    }
+
+    fn advance_virtual(&mut self, vm: usize, by: i64) {
+        let this = &mut self.vms[vm];
+        this.time = this.time.wrapping_add_signed(by);
+        self.imbalance = self.imbalance.wrapping_add(by.wrapping_mul(this.rate.into()));
+    }
+
+    /// Sets the clock to the mean again.
+    fn correct(&mut self) {
+        if self.rates != 0 {
+            let by = self.imbalance / i64::from(self.rates);
+            self.clock = self.clock.wrapping_add_signed(by);
+            self.imbalance -= by * i64::from(self.rates);
+        }
+    }
+
+    /// A capped VM has had `time`.
+    fn use_cap(&mut self, vm: usize, time: i64, now: Ns) {
+        let slice = Ns::from(self.slice);
+        let this = &mut self.vms[vm];
+        // What it did not use it can use later, up to a slice.
+        this.cap_time = this.cap_time.max(now.saturating_sub(slice));
+        this.cap_time = this.cap_time.saturating_add_signed((time * this.cap_inverse as i64) >> 16);
+    }
+
+    /// Finds out whether `vm` is at its cap.
+    pub(crate) fn check_cap(&mut self, vm: usize, now: Ns) {
+        let this = &self.vms[vm];
+        if this.cap_inverse != 0 && this.cap_time > now + CAP_TOLERANCE {
+            self.capped |= this.members;
+        } else {
+            self.capped &= !this.members;
+        }
+    }
+
+    /// The vCPUs that want to run and are not at their cap.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.awake & !self.capped
+    }
+
+    /// All vCPUs with a share.
+    pub(crate) fn all(&self) -> u64 {
+        self.vcpus
+    }
+
+    /// The vCPUs of `vm`.
+    pub(crate) fn members(&self, vm: usize) -> u64 {
+        self.vms[vm].members
+    }
+}
+#[cfg(test)]
+impl Fair {
+    pub(crate) fn debug(&self) -> Vec<String> {
+        bits(self.active)
+            .map(|vm| {
+                let this = &self.vms[vm];
+                let ahead = this.time.wrapping_sub(self.clock) as i64;
+                format!(
+                    "{vm}: {:.3} ms rate {}",
+                    ahead as f64 * this.rate as f64 / 4294967296.0 / 1e6,
+                    this.rate
+                )
+            })
+            .chain([format!("{:?} imb {}", self.regime, self.imbalance as f64 / 4294967296.0 / 1e6)])
+            .collect()
+    }
+}

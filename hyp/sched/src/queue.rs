@@ -1,0 +1,114 @@
+//! Priority queues of small numbers: one a CPU, each number in one of them at most.
+
+use crate::ids::{MAX_CPUS, Ns};
+
+/// Not in any queue.
+const NOWHERE: u8 = u8::MAX;
+
+/// One binary heap for each CPU, of numbers below `N`, smallest key first. Every operation is O(log N) at most.
+pub(crate) struct Queues<const N: usize> {
+    heaps: [[u8; N]; MAX_CPUS],
+    lens: [u8; MAX_CPUS],
+    /// By number: the key, the queue's CPU, and the place in the heap.
+    keys: [Ns; N],
+    cpus: [u8; N],
+    places: [u8; N],
+}
+
+impl<const N: usize> Queues<N> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            heaps: [[0; N]; MAX_CPUS],
+            lens: [0; MAX_CPUS],
+            keys: [0; N],
+            cpus: [NOWHERE; N],
+            places: [0; N],
+        }
+    }
+
+    /// The key of `id`, if it is in some queue.
+    pub(crate) fn key(&self, id: usize) -> Option<Ns> {
+        (self.cpus[id] != NOWHERE).then(|| self.keys[id])
+    }
+
+    /// The CPU in whose queue `id` is.
+    pub(crate) fn cpu(&self, id: usize) -> Option<usize> {
+        Some(usize::from(self.cpus[id])).filter(|&cpu| cpu < MAX_CPUS)
+    }
+
+    /// The first of a CPU's queue, and its key.
+    pub(crate) fn first(&self, cpu: usize) -> Option<(usize, Ns)> {
+        let id = usize::from(self.heaps[cpu][0]);
+        (self.lens[cpu] > 0).then(|| (id, self.keys[id]))
+    }
+
+    /// Takes out the first of a CPU's queue if its key is at most `limit`.
+    pub(crate) fn pop_until(&mut self, cpu: usize, limit: Ns) -> Option<(usize, Ns)> {
+        let (id, key) = self.first(cpu).filter(|&(_, key)| key <= limit)?;
+        self.remove(id);
+        Some((id, key))
+    }
+
+    /// The members of a CPU's queue, in no order, with their keys.
+    pub(crate) fn members(&self, cpu: usize) -> impl Iterator<Item = (usize, Ns)> {
+        let heap = &self.heaps[cpu][..usize::from(self.lens[cpu])];
+        heap.iter().map(|&id| (usize::from(id), self.keys[usize::from(id)]))
+    }
+
+    /// Puts `id` into a CPU's queue, out of any other.
+    pub(crate) fn insert(&mut self, cpu: usize, id: usize, key: Ns) {
+        self.remove(id);
+        self.keys[id] = key;
+        self.cpus[id] = cpu as u8;
+        self.lens[cpu] += 1;
+        self.up(cpu, usize::from(self.lens[cpu]) - 1, id);
+    }
+
+    /// Takes `id` out of its queue.
+    pub(crate) fn remove(&mut self, id: usize) {
+        let Some(cpu) = self.cpu(id) else { return };
+        self.cpus[id] = NOWHERE;
+        self.lens[cpu] -= 1;
+        let last = usize::from(self.lens[cpu]);
+        let moved = usize::from(self.heaps[cpu][last]);
+        if moved != id {
+            let place = usize::from(self.places[id]);
+            let place = self.down(cpu, place, last);
+            self.up(cpu, place, moved);
+        }
+    }
+
+    /// Finds the place for `id` from `place` towards the root.
+    fn up(&mut self, cpu: usize, mut place: usize, id: usize) {
+        while place > 0 {
+            let parent = self.heaps[cpu][(place - 1) / 2];
+            if self.keys[usize::from(parent)] <= self.keys[id] {
+                break;
+            }
+            self.put(cpu, place, parent);
+            place = (place - 1) / 2;
+        }
+        self.put(cpu, place, id as u8);
+    }
+
+    /// Moves the gap at `place` to a leaf of a heap of `len`. Returns where that is.
+    fn down(&mut self, cpu: usize, mut place: usize, len: usize) -> usize {
+        loop {
+            let mut child = 2 * place + 1;
+            if child >= len {
+                return place;
+            }
+            let key = |child: usize| self.keys[usize::from(self.heaps[cpu][child])];
+            if child + 1 < len && key(child + 1) < key(child) {
+                child += 1;
+            }
+            self.put(cpu, place, self.heaps[cpu][child]);
+            place = child;
+        }
+    }
+
+    fn put(&mut self, cpu: usize, place: usize, id: u8) {
+        self.heaps[cpu][place] = id;
+        self.places[usize::from(id)] = place as u8;
+    }
+}

@@ -1,0 +1,101 @@
+//! Any workload, and any operations in any order.
+
+use super::machine::*;
+use crate::admission::Reservation;
+use crate::*;
+use proptest::prelude::*;
+
+/// A guest that works and sleeps for times out of a list, over and over.
+fn pattern(times: Vec<(Ns, Ns)>) -> Guest {
+    let mut n = 0;
+    Box::new(move |now| {
+        n += 1;
+        let (work, sleep) = times[n / 2 % times.len()];
+        if n % 2 == 1 { Step::Work(work) } else { Step::Sleep(now + sleep) }
+    })
+}
+
+/// Times of work and sleep.
+type Times = Vec<(Ns, Ns)>;
+
+const BUSY: (Ns, Ns) = (S, 1);
+
+/// A weight, and what each vCPU does.
+fn vm(asleep: u32) -> impl Strategy<Value = (u32, Vec<Times>)> {
+    let times = prop::collection::vec((10 * US..20 * MS, 1..20 * MS), 1..4);
+    let guest = prop_oneof![2 => Just(vec![BUSY]), asleep => times];
+    (prop_oneof![Just(256_u32), 1_u32..1000], prop::collection::vec(guest, 1..5))
+}
+
+/// A budget, period and deadline, and what the vCPU does.
+fn reservation() -> impl Strategy<Value = (Ns, Ns, Ns, Times)> {
+    let times = prop::collection::vec((10 * US..MS, 1..10 * MS), 1..4);
+    (500 * US..10 * MS, 5..30_u64, 0..100_u64, times).prop_map(|(period, percent, tight, times)| {
+        let budget = period * percent / 100;
+        (budget, period, period - (period - budget) * tight / 200, times)
+    })
+}
+
+fn machine(cpus: usize, reservations: Vec<(Ns, Ns, Ns, Times)>) -> Machine {
+    let mut m = Machine::new(cpus);
+    for (n, (budget, period, deadline, times)) in reservations.into_iter().enumerate() {
+        m.reserve((n % cpus) as u8, budget, period, deadline, pattern(times));
+    }
+    m
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn shares_follow_the_ideal(
+        cpus in 1_usize..=8,
+        vms in prop::collection::vec((vm(0), 0_usize..4), 1..8),
+        masks in prop::array::uniform3(1_u64..256),
+        reservations in prop::collection::vec(reservation(), 0..4),
+    ) {
+        let picky = vms.iter().any(|&(_, mask)| mask < masks.len());
+        let mut m = machine(cpus, if picky { Vec::new() } else { reservations });
+        for (n, ((weight, guests), mask)) in vms.into_iter().enumerate() {
+            let affinity = masks.get(mask).map_or(CpuSet::ALL, |&mask| CpuSet(mask | 1));
+            m.vm(n as u8, Share { weight, cap: 0, affinity }, guests.into_iter().map(pattern).collect());
+        }
+        m.run(S / 2);
+        prop_assert!(m.starved <= 50 * US, "somebody waited {} ns while a CPU slept", m.starved);
+        prop_assert!(m.behind <= 5e6 && m.ahead <= 5e6, "{} ms behind, {} ahead", m.behind / 1e6, m.ahead / 1e6);
+    }
+
+    #[test]
+    fn sleepers_take_nothing_from_others(
+        cpus in 1_usize..=8,
+        vms in prop::collection::vec(vm(2), 1..8),
+        reservations in prop::collection::vec(reservation(), 0..4),
+    ) {
+        let mut m = machine(cpus, reservations);
+        m.strict = true;
+        for (n, (weight, guests)) in vms.into_iter().enumerate() {
+            m.weighted(n as u8, weight, guests.into_iter().map(pattern).collect());
+        }
+        m.run(S / 2);
+        prop_assert!(m.starved <= 50 * US, "somebody waited {} ns while a CPU slept", m.starved);
+        prop_assert!(m.behind <= 5e6, "{} ms behind", m.behind / 1e6);
+    }
+}
+
+#[test]
+fn debug_case() {
+    let mut m = Machine::new(4);
+    let two = || vec![busy(), busy()];
+    let mut all = m.vm(0, Share { weight: 256, cap: 0, affinity: CpuSet(1) }, two());
+    all.extend(m.vm(1, Share { weight: 256, cap: 0, affinity: CpuSet(15) }, two()));
+    all.extend(m.vm(2, Share { weight: 256, cap: 0, affinity: CpuSet(7) }, two()));
+    for _ in 0..20 {
+        println!(
+            "{:?} lag.imb {:.3} {:.3} {:?}",
+            m.shares(20 * MS, &all),
+            m.behind / 1e6,
+            m.ahead / 1e6,
+            m.sched.fair.debug()
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! Who gets how much of what reservations leave.
+
+use super::machine::*;
+use crate::*;
+
+#[track_caller]
+fn close(shares: &[f64], expected: &[f64], tolerance: f64) {
+    let ok = shares.iter().zip(expected).all(|(a, b)| (a - b).abs() <= tolerance);
+    assert!(ok && shares.len() == expected.len(), "{shares:?} and not {expected:?}");
+}
+
+#[track_caller]
+fn small_lag(m: &Machine) {
+    assert!(m.behind.max(m.ahead) <= 5e6, "lag {} ms, lead {} ms", m.behind / 1e6, m.ahead / 1e6);
+    assert!(m.starved <= 50 * US, "somebody waited {} ns while a CPU slept", m.starved);
+}
+
+#[test]
+fn five_busy_vcpus_on_four_cpus() {
+    let mut m = Machine::new(4);
+    let all: Vec<_> = (0..5).flat_map(|vm| m.weighted(vm, 256, vec![busy()])).collect();
+    close(&m.shares(S, &all), &[0.8; 5], 0.008);
+    small_lag(&m);
+    let mut m = Machine::new(4);
+    let all = m.weighted(0, 256, (0..5).map(|_| busy()).collect());
+    close(&m.shares(S, &all), &[0.8; 5], 0.008);
+    small_lag(&m);
+}
+
+#[test]
+fn in_proportion_to_weights() {
+    for cpus in 1..=4 {
+        let mut m = Machine::new(cpus);
+        let of = |m: &mut Machine, vm, weight| m.weighted(vm, weight, (0..cpus).map(|_| busy()).collect());
+        let all = [of(&mut m, 0, 256), of(&mut m, 1, 512), of(&mut m, 2, 1024)].concat();
+        let shares = m.shares(2 * S, &all);
+        let expected: Vec<f64> = (0..3 * cpus).map(|i| f64::from(1 << (i / cpus)) / 7.0).collect();
+        close(&shares, &expected, 0.01 / 7.0);
+        small_lag(&m);
+    }
+}
+
+#[test]
+fn with_a_cpu_sixty_percent_reserved() {
+    let mut m = Machine::new(4);
+    m.reserve(0, 600 * US, MS, MS, busy());
+    let all: Vec<_> = (0..5).flat_map(|vm| m.weighted(vm, 256, vec![busy()])).collect();
+    close(&m.shares(2 * S, &all), &[0.68; 5], 0.0068);
+    small_lag(&m);
+}
+
+#[test]
+fn a_cap_holds() {
+    let mut m = Machine::new(2);
+    let share = Share { weight: 256, cap: 50, affinity: CpuSet::ALL };
+    let capped = m.vm(0, share, vec![busy()]);
+    let wide = m.vm(1, Share { cap: 130, ..share }, vec![busy(), busy()]);
+    let all = [capped, wide].concat();
+    close(&m.shares(2 * S, &all), &[0.5, 0.65, 0.65], 0.005);
+    // And under contention: the rest goes to the others.
+    let others = m.weighted(2, 256, vec![busy(), busy()]);
+    let all = [all, others].concat();
+    close(&m.shares(2 * S, &all), &[0.5, 0.375, 0.375, 0.375, 0.375], 0.005);
+    small_lag(&m);
+}
+
+#[test]
+fn who_cannot_use_its_part_leaves_it() {
+    // One vCPU uses one CPU at most, whatever its weight.
+    let mut m = Machine::new(3);
+    let all = [
+        m.weighted(0, 10_000, vec![busy()]),
+        m.weighted(1, 100, (0..3).map(|_| busy()).collect()),
+        m.weighted(2, 300, (0..3).map(|_| busy()).collect()),
+    ];
+    let shares = m.shares(2 * S, &all.concat());
+    let (low, high) = (0.5 / 3.0, 1.5 / 3.0);
+    close(&shares, &[1.0, low, low, low, high, high, high], 0.005);
+    small_lag(&m);
+}
+
+#[test]
+fn affinity_binds() {
+    // Two VMs on CPU 0 with weights 1:3; the others have the rest for themselves.
+    let mut m = Machine::new(3);
+    let on = |weight, cpus| Share { weight, cap: 0, affinity: CpuSet(cpus) };
+    let all = [
+        m.vm(0, on(100, 1), vec![busy()]),
+        m.vm(1, on(300, 1), vec![busy()]),
+        m.vm(2, on(100, 7), vec![busy(), busy(), busy()]),
+        m.vm(3, on(100, 6), vec![busy()]),
+    ];
+    let shares = m.shares(2 * S, &all.concat());
+    close(&shares, &[0.25, 0.75, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 1.0], 0.005);
+    small_lag(&m);
+}
+
+#[test]
+fn many_light_vms_do_not_delay_a_heavy_one() {
+    let mut m = Machine::new(1);
+    let mut all: Vec<_> = (0..15).flat_map(|vm| m.weighted(vm, 10, vec![busy()])).collect();
+    all.extend(m.weighted(15, 150, vec![busy()]));
+    let mut expected = vec![0.5 / 15.0; 15];
+    expected.push(0.5);
+    close(&m.shares(2 * S, &all), &expected, 0.003);
+    small_lag(&m);
+}
+
+/// Sleeps for `sleep` after each `work`.
+fn dozes(work: Ns, sleep: Ns) -> Guest {
+    let mut working = false;
+    Box::new(move |now| {
+        working = !working;
+        if working { Step::Work(work) } else { Step::Sleep(now + sleep) }
+    })
+}
+
+#[test]
+fn sleeping_at_the_right_time_gains_nothing() {
+    for cpus in [1, 2, 4] {
+        for (work, sleep) in [
+            (SLICE - US, US),
+            (SLICE - 10 * US, 10 * US),
+            (SLICE / 4 - US, US),
+            (990 * US, 1),
+            (9_990 * US, 10 * US),
+            (29 * MS, 500 * US),
+            (100 * US, 1 * US),
+            (249 * US, 251 * US),
+        ] {
+            let mut m = Machine::new(cpus);
+            let honest: Vec<_> =
+                (0..2 * cpus as u8 - 1).flat_map(|vm| m.weighted(vm, 256, vec![busy()])).collect();
+            let dodger = m.weighted(15, 256, vec![dozes(work, sleep)]);
+            let shares = m.shares(5 * S, &dodger);
+            assert!(shares[0] < 0.5 * 1.005, "{cpus} CPUs, {work} of work, {sleep} of sleep: {shares:?}");
+            assert!(honest.iter().all(|v| m.ran[usize::from(v.0)] > 5 * S / 2 / 1005 * 1000));
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_wake_ups_gains_nothing() {
+    for cpus in [1, 2] {
+        for interval in [3 * US, 7 * US, 50 * US, 333 * US] {
+            let mut m = Machine::new(cpus);
+            let honest: Vec<_> =
+                (0..2 * cpus as u8 - 1).flat_map(|vm| m.weighted(vm, 256, vec![busy()])).collect();
+            // Sleeps all the time, and is woken by a device at once.
+            let flooder = m.weighted(15, 256, vec![dozes(interval, NEVER - (1 << 62))]);
+            for _ in 0..S / interval {
+                m.run(interval);
+                m.wake(flooder[0]);
+            }
+            let ran = m.ran[usize::from(flooder[0].0)] as f64 / m.now as f64;
+            assert!(ran < 0.5 * 1.005, "{cpus} CPUs, every {interval} ns: {ran}");
+            assert!(honest.iter().all(|v| m.ran[usize::from(v.0)] > m.now / 2 / 1005 * 1000));
+        }
+    }
+}
+
+#[test]
+fn a_waking_vcpu_gets_a_cpu_soon() {
+    let mut m = Machine::new(1);
+    m.weighted(0, 256, vec![busy()]);
+    m.weighted(1, 256, vec![busy()]);
+    let io = m.weighted(2, 256, vec![dozes(20 * US, 3 * MS)]);
+    m.run(S);
+    let waited = m.sched.stats(io[0]).waited / (m.sched.stats(io[0]).switches);
+    assert!(waited < 150 * US, "{waited}");
+    assert!(m.ran[2] > 19 * US * S / (3 * MS + 170 * US));
+}
