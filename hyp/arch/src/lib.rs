@@ -28,6 +28,6 @@ pub mod work;
 /// The most physical CPUs that EL2 brings up; further ones stay where the firmware left them.
 pub const MAX_CPUS: usize = 8;
 /// Bytes of a CPU's EL2 stack. Boot is what needs most: it reads the device tree and makes VMs.
-pub const STACK_SIZE: usize = 16 * 1024;
+pub const STACK_SIZE: usize = 24 * 1024;
 /// The translation granule everywhere in this system, bytes.
 pub const PAGE: usize = 4096;

@@ -35,7 +35,7 @@ arch::entry!(crate::boot::primary, crate::cpu::secondary);
 
 /// The boards that this image knows.
 const BOARDS: [&Board; 2] = [&board_virt::BOARD, &board_rpi4::BOARD];
-/// The time slice of the round-robin class, ns.
+/// For how long a share runs before it is another one's turn, ns.
 const SLICE: u64 = 1_000_000;
 /// SPIs of every VM: INTIDs 32 to 127.
 const SPIS: usize = 96;
@@ -214,7 +214,8 @@ fn discover(tree: &'static [u8]) -> Result<Box<Platform<'static>>, BootError> {
 
 #[inline(never)]
 fn new_scheduler(online: CpuSet) -> Box<TicketMutex<Scheduler>> {
-    Box::new(TicketMutex::new(Scheduler::new(online, SLICE)))
+    // Written where it stays: it is larger than a stack.
+    Box::write(Box::new_uninit(), TicketMutex::new(Scheduler::new(online, SLICE)))
 }
 
 /// What is left of RAM for guests, in whole blocks.
