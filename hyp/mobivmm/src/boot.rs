@@ -35,8 +35,6 @@ arch::entry!(crate::boot::primary, crate::cpu::secondary);
 
 /// The boards that this image knows.
 const BOARDS: [&Board; 2] = [&board_virt::BOARD, &board_rpi4::BOARD];
-/// For how long a share runs before it is another one's turn, ns.
-const SLICE: u64 = 1_000_000;
 /// SPIs of every VM: INTIDs 32 to 127.
 const SPIS: usize = 96;
 /// How long a secondary CPU may take to come in, ns.
@@ -108,7 +106,8 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     let (ram, dirty, mut owners) = guest_ram(&platform, board, dtb, tree.len());
 
     let online = start_secondaries(&platform, &devices);
-    let mut scheduler = new_scheduler(online);
+    let mut scheduler = machine::SCHEDULER.lock();
+    scheduler.set_online(online);
     let tables = TicketMutex::new(TablePool::new().ok_or(BootError::NoTables)?);
     log!(
         "{} CPUs, {} MHz counter, {:?}, {} MiB for guests",
@@ -121,12 +120,13 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     let mut builder = Builder {
         gic: &gic,
         owners: owners.get_mut(),
-        scheduler: scheduler.get_mut(),
+        scheduler: &mut scheduler,
         places: Places::new(online, board.map(|board| board.timing)),
         tables: &tables,
         vmids: VmidAllocator::new(),
     };
     let guests = builder.guests(bundle_bytes);
+    drop(scheduler);
     let count = guests.iter().map(|guest| usize::from(guest.vm.config.id) + 1).max().unwrap_or(0);
     console::add_vms(count);
     let place = |id| guests.iter().position(|guest| usize::from(guest.vm.config.id) == id);
@@ -145,7 +145,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         peers: channels::peers(&guests),
         guests,
         places,
-        scheduler,
+        scheduler: &machine::SCHEDULER,
         tables,
         owners,
         ram: Ram { regions: ram, bundle: bundle_bytes },
@@ -210,12 +210,6 @@ fn map(platform: &Platform<'_>) -> Result<arch::mmu::Active, MapError> {
 #[inline(never)]
 fn discover(tree: &'static [u8]) -> Result<Box<Platform<'static>>, BootError> {
     Platform::discover(tree).map(Box::new).map_err(BootError::Platform)
-}
-
-#[inline(never)]
-fn new_scheduler(online: CpuSet) -> Box<TicketMutex<Scheduler>> {
-    // Written where it stays: it is larger than a stack.
-    Box::write(Box::new_uninit(), TicketMutex::new(Scheduler::new(online, SLICE)))
 }
 
 /// What is left of RAM for guests, in whole blocks.

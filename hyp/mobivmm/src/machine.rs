@@ -35,7 +35,7 @@ pub struct Machine {
     pub places: Vec<Option<usize>>,
     /// By the scheduler's number of a vCPU: the VM's index and its vCPU.
     pub vcpus: [Option<(usize, usize)>; MAX_VCPUS],
-    pub scheduler: Box<TicketMutex<Scheduler>>,
+    pub scheduler: &'static TicketMutex<Scheduler>,
     pub tables: TicketMutex<TablePool>,
     pub owners: Box<TicketMutex<Owners>>,
     pub ram: Ram,
@@ -48,6 +48,12 @@ pub struct Machine {
 }
 
 static MACHINE: Once<Machine> = Once::new();
+
+/// For how long a share runs before it is another one's turn, ns.
+const SLICE: u64 = 1_000_000;
+
+/// [`Machine::scheduler`]: in place from the start, since it is larger than a stack.
+pub static SCHEDULER: TicketMutex<Scheduler> = TicketMutex::new(Scheduler::new(CpuSet::EMPTY, SLICE));
 
 /// Publishes the machine, once, at the end of boot.
 pub fn set(machine: Machine) -> &'static Machine {

@@ -688,20 +688,3 @@ impl Fair {
         self.vms[vm].members
     }
 }
-#[cfg(test)]
-impl Fair {
-    pub(crate) fn debug(&self) -> Vec<String> {
-        bits(self.active)
-            .map(|vm| {
-                let this = &self.vms[vm];
-                let ahead = this.time.wrapping_sub(self.clock) as i64;
-                format!(
-                    "{vm}: {:.3} ms rate {}",
-                    ahead as f64 * this.rate as f64 / 4294967296.0 / 1e6,
-                    this.rate
-                )
-            })
-            .chain([format!("{:?} imb {}", self.regime, self.imbalance as f64 / 4294967296.0 / 1e6)])
-            .collect()
-    }
-}

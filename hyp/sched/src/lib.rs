@@ -86,7 +86,7 @@ const NEVER: Ns = Ns::MAX;
 #[derive(Clone, Copy)]
 struct Vcpu {
     schedule: Schedule,
-    /// Where it ran last.
+    /// Where it ran last, or is to run next.
     last: CpuId,
     /// The CPU that has its registers.
     held: Option<CpuId>,
@@ -117,7 +117,8 @@ struct Cpu {
     told: bool,
     /// The vCPUs that it was told to come for.
     claims: u64,
-    /// The vCPUs that it holds, and those that ran here last.
+    load: place::Load,
+    /// The vCPUs that it holds, and those whose first choice it is: that ran here last.
     holds: u64,
     local: u64,
     /// Whose CPU it is exclusively.
@@ -146,6 +147,7 @@ const IDLE: Cpu = Cpu {
     yields: false,
     told: false,
     claims: 0,
+    load: place::Load::NONE,
     holds: 0,
     local: 0,
     owner: None,
@@ -169,6 +171,8 @@ pub struct Scheduler {
     runnable: u64,
     /// The vCPUs that some CPU holds.
     held: u64,
+    /// The vCPUs that have not run since they were woken, nor waited a little for a CPU.
+    just_woken: u64,
     fair: Fair,
     /// Reservations that can run, by deadline.
     ready: Queues<MAX_VCPUS>,
@@ -194,12 +198,19 @@ impl Scheduler {
             present: 0,
             runnable: 0,
             held: 0,
+            just_woken: 0,
             fair: Fair::new(slice),
             ready: Queues::new(),
             reserved_timers: Queues::new(),
             timers: Queues::new(),
             now: 0,
         }
+    }
+
+    /// Sets the CPUs, before anything is added: for a scheduler that is in place before they are known.
+    pub fn set_online(&mut self, online: CpuSet) {
+        self.online = online.and(CpuSet::ALL);
+        self.usable = self.online;
     }
 
     /// Gives a VM a share, or changes it: weight, cap, affinity. Returns the CPUs that have to pick again.
@@ -250,8 +261,12 @@ impl Scheduler {
             self.charge(usize::from(cpu.0), now);
             told.insert(self.tell(CpuSet::only(cpu)));
         }
+        let usable = self.usable;
         let wake_at = self.withdraw(i, now);
         self.assign(i, schedule);
+        if self.usable != usable {
+            told.insert(self.tell(self.usable));
+        }
         if self.runnable & bit(i) != 0 {
             self.enter(i, now);
             told.insert(self.offer(i));
@@ -267,20 +282,21 @@ impl Scheduler {
         self.slot(v).map(|i| self.vcpus[i].schedule)
     }
 
-    /// Takes a vCPU out. One whose registers are still on a CPU stays: the error names that CPU, which has to let go
+    /// Takes a vCPU out. Returns the CPUs that have to pick again. One whose registers are still on a CPU stays: the error names that CPU, which has to let go
     /// of it first ([`Scheduler::stop`] it, have the CPU pick again and call [`Scheduler::released`]).
-    pub fn remove(&mut self, v: VcpuId) -> Result<(), CpuId> {
-        let Some(i) = self.slot(v) else { return Ok(()) };
+    pub fn remove(&mut self, v: VcpuId) -> Result<CpuSet, CpuId> {
+        let Some(i) = self.slot(v) else { return Ok(CpuSet::EMPTY) };
         if let Some(cpu) = self.vcpus[i].held {
             return Err(cpu);
         }
         self.stop(v);
+        let usable = self.usable;
         self.withdraw(i, self.now);
         self.present &= !bit(i);
         for cpu in &mut self.cpus {
             cpu.local &= !bit(i);
         }
-        Ok(())
+        Ok(if self.usable == usable { CpuSet::EMPTY } else { self.tell(self.usable) })
     }
 
     /// Makes `v` runnable: it was started, or an interrupt came for it. If it is runnable already, its next
@@ -429,6 +445,7 @@ impl Scheduler {
         }
         self.now = self.now.max(now);
         let before = self.charge(c, now);
+        self.cpus[c].load.update(now, before.is_some());
         // It needs not be told anything while it decides.
         self.cpus[c].told = true;
         let yields = core::mem::take(&mut self.cpus[c].yields);
@@ -492,7 +509,7 @@ impl Scheduler {
             until: Some(until).filter(|&at| at != NEVER),
             repick,
             reserved: reserved.is_some(),
-            unload: chosen.is_none() && self.has_to_unload(c),
+            unload: chosen.is_none() && (self.has_to_unload(c) | self.pack(c)),
         }
     }
 
@@ -582,16 +599,14 @@ impl Scheduler {
             let vcpu = &mut self.vcpus[i];
             vcpu.stats.waited += now.saturating_sub(vcpu.waits_since);
             vcpu.stats.switches += 1;
-            let last = usize::from(vcpu.last.0);
-            if last != c {
-                vcpu.stats.migrations += 1;
-                vcpu.last = CpuId(c as u8);
-                self.cpus[last].local &= !bit(i);
-            }
             vcpu.held = Some(CpuId(c as u8));
             self.held |= bit(i);
             self.cpus[c].holds |= bit(i);
-            self.cpus[c].local |= bit(i);
+            vcpu.stats.migrations += u64::from(usize::from(vcpu.last.0) != c);
+            self.move_to(i, CpuId(c as u8));
+            self.just_woken &= !bit(i);
+            // It may have been waiting for a certain CPU.
+            self.timers.remove(i);
         }
     }
 
@@ -625,6 +640,7 @@ impl Scheduler {
         self.timers.remove(i);
         self.reserved_timers.remove(i);
         self.runnable |= bit(i);
+        self.just_woken |= bit(i);
         self.vcpus[i].waits_since = at;
         self.enter(i, at);
     }

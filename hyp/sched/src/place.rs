@@ -3,7 +3,81 @@
 use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, bit, bits};
 use crate::{NEVER, Schedule, Scheduler};
 
+/// The time over which a CPU's load is averaged, ns (a power of two).
+const LOAD_TIME: Ns = 1 << 24;
+/// What a CPU's load is while it never sleeps.
+const FULL: u32 = 1 << 16;
+/// Two CPUs with less load than this together could be one.
+const LOW: u32 = FULL / 4;
+/// How long a vCPU waits for the CPU that it was packed onto while others sleep.
+const PATIENCE: Ns = 40_000;
+
+/// How busy a CPU has been lately.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    load: u32,
+    since: Ns,
+}
+
+impl Load {
+    pub(crate) const NONE: Self = Self { load: 0, since: 0 };
+
+    /// The load at `now`, if the CPU was `busy` since it was updated.
+    fn at(self, now: Ns, busy: bool) -> u32 {
+        let target = if busy { FULL } else { 0 };
+        let time = now.saturating_sub(self.since).min(LOAD_TIME);
+        let change = (i64::from(target) - i64::from(self.load)) * time as i64 / LOAD_TIME as i64;
+        self.load.wrapping_add_signed(change as i32)
+    }
+
+    pub(crate) fn update(&mut self, now: Ns, busy: bool) {
+        *self = Self { load: self.at(now, busy), since: now };
+    }
+}
+
 impl Scheduler {
+    /// CPU `c` idles. At low load the vCPU that sleeps there is packed onto the lowest CPU that can take it too, so that
+    /// this one need not wake for it. True if there is one to be let go of.
+    pub(crate) fn pack(&mut self, c: usize) -> bool {
+        let holds = self.cpus[c].holds & self.fair.all() & !self.runnable;
+        let mine = self.load(c);
+        let mut packed = false;
+        for i in bits(holds) {
+            let fits = |cpu: &CpuId| {
+                let n = usize::from(cpu.0);
+                n < c && !self.cpus[n].reserved && mine + self.load(n) <= LOW
+            };
+            if let Some(cpu) = self.affinity(i).iter().find(fits) {
+                self.move_to(i, cpu);
+                packed = true;
+            }
+        }
+        packed
+    }
+
+    fn load(&self, c: usize) -> u32 {
+        self.cpus[c].load.at(self.now, self.cpus[c].running.is_some())
+    }
+
+    /// The CPU `cpu` is the first choice for the vCPU `i` from now on.
+    pub(crate) fn move_to(&mut self, i: usize, cpu: CpuId) {
+        let last = core::mem::replace(&mut self.vcpus[i].last, cpu);
+        self.cpus[usize::from(last.0)].local &= !bit(i);
+        self.cpus[usize::from(cpu.0)].local |= bit(i);
+    }
+
+    /// At low load the vCPU `i`, which has just been woken, waits a little for the CPU that it was packed onto.
+    fn wait_a_little(&mut self, i: usize) -> Option<CpuSet> {
+        let last = usize::from(self.vcpus[i].last.0);
+        let low = !self.cpus[last].reserved && self.load(last) <= LOW;
+        if !low || self.just_woken & bit(i) == 0 || !self.reachable(i).contains(CpuId(last as u8)) {
+            return None;
+        }
+        self.just_woken &= !bit(i);
+        let at = self.vcpus[i].waits_since + PATIENCE;
+        (at > self.now).then(|| self.arm(i, last, at))
+    }
+
     /// Tells CPUs to pick again because the vCPU `i` waits: the best one to run it; or, if it has to take turns, those
     /// that did not know that they have to share. CPUs that were told before are left out: they see this vCPU when they
     /// pick.
@@ -68,6 +142,11 @@ impl Scheduler {
             && let Some(cpu) = self.make_room(i)
         {
             return self.tell(CpuSet::only(cpu));
+        }
+        if let Some(((_, true), _)) = idle
+            && let Some(told) = self.wait_a_little(i)
+        {
+            return told;
         }
         let told = match (idle, victim) {
             (Some((_, cpu)), _) => CpuSet::only(cpu),
@@ -136,21 +215,23 @@ impl Scheduler {
     fn may_run(&self, i: usize, cpu: CpuId) -> bool {
         match self.vcpus[i].schedule {
             Schedule::Reserved { cpu: own, .. } | Schedule::Exclusive(own) => own == cpu,
+            Schedule::Shared(_) => self.affinity(i).contains(cpu),
+        }
+    }
+
+    /// Where the vCPU `i` with a share may run.
+    fn affinity(&self, i: usize) -> CpuSet {
+        match self.vcpus[i].schedule {
             Schedule::Shared(vm) => {
-                self.share(vm).is_some_and(|share| share.affinity.and(self.usable).contains(cpu))
+                self.share(vm).map_or(CpuSet::EMPTY, |share| share.affinity.and(self.usable))
             }
+            _ => CpuSet::EMPTY,
         }
     }
 
     /// The CPUs that can take the vCPU `i` with a share: only the one that holds it, else those it may run on.
     fn reachable(&self, i: usize) -> CpuSet {
-        match (self.vcpus[i].held, self.vcpus[i].schedule) {
-            (Some(cpu), _) => CpuSet::only(cpu),
-            (None, Schedule::Shared(vm)) => {
-                self.share(vm).map_or(CpuSet::EMPTY, |share| share.affinity.and(self.usable))
-            }
-            (None, _) => CpuSet::EMPTY,
-        }
+        self.vcpus[i].held.map_or(self.affinity(i), CpuSet::only)
     }
 
     /// Whether CPU `c`, which idles, holds something that may not run there, or that waits because its VM is at its cap:

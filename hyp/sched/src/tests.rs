@@ -3,6 +3,7 @@
 
 mod fluid;
 mod machine;
+mod protocol;
 mod random;
 mod reservations;
 mod shares;

@@ -82,20 +82,3 @@ proptest! {
     }
 }
 
-#[test]
-fn debug_case() {
-    let mut m = Machine::new(4);
-    let two = || vec![busy(), busy()];
-    let mut all = m.vm(0, Share { weight: 256, cap: 0, affinity: CpuSet(1) }, two());
-    all.extend(m.vm(1, Share { weight: 256, cap: 0, affinity: CpuSet(15) }, two()));
-    all.extend(m.vm(2, Share { weight: 256, cap: 0, affinity: CpuSet(7) }, two()));
-    for _ in 0..20 {
-        println!(
-            "{:?} lag.imb {:.3} {:.3} {:?}",
-            m.shares(20 * MS, &all),
-            m.behind / 1e6,
-            m.ahead / 1e6,
-            m.sched.fair.debug()
-        );
-    }
-}

@@ -1,1 +1,178 @@
 //! Budgets and deadlines.
+
+use super::machine::*;
+use crate::admission::Reservation;
+use crate::*;
+
+#[test]
+fn no_misses_beside_busy_shares_and_the_shares_get_the_rest() {
+    let mut m = Machine::new(1);
+    let linux = m.weighted(0, 256, vec![busy(), busy()]);
+    let rt = m.reserve(0, 250 * US, MS, MS, periodic(200 * US, MS, 0));
+    let shares = m.shares(10 * S, &linux);
+    let stats = m.sched.stats(rt);
+    assert!(stats.jobs >= 9_999 && stats.misses == 0 && stats.throttles == 0, "{stats:?}");
+    assert!(shares.iter().all(|share| (share - 0.4).abs() < 0.004), "{shares:?}");
+}
+
+#[test]
+fn without_its_reservation_it_misses() {
+    let mut m = Machine::new(1);
+    m.weighted(0, 512, vec![busy(), busy()]);
+    let mut late = 0;
+    let mut next = 0;
+    let mut working = false;
+    let rt = m.weighted(
+        1,
+        256,
+        vec![Box::new(move |now| {
+            working = !working;
+            if working {
+                return Step::Work(400 * US);
+            }
+            next += MS;
+            late += u64::from(now > next);
+            if late > 100 { Step::Sleep(NEVER) } else { Step::Sleep(next) }
+        })],
+    );
+    m.run(S);
+    assert!(m.ran[usize::from(rt[0].0)] < 300 * 400 * US, "it was late 100 times long before the end");
+}
+
+#[test]
+fn an_overrun_is_cut_at_the_budget() {
+    let mut m = Machine::new(1);
+    let linux = m.weighted(0, 256, vec![busy()]);
+    let rt = m.reserve(0, 250 * US, MS, MS, busy());
+    let shares = m.shares(S, &[rt, linux[0]]);
+    assert!((shares[0] - 0.25).abs() < 1e-6 && (shares[1] - 0.75).abs() < 1e-6, "{shares:?}");
+    assert_eq!(m.sched.stats(rt).throttles, 1000);
+}
+
+#[test]
+fn earliest_deadline_first() {
+    let mut m = Machine::new(1);
+    // 30 % + 30 % + 30 %: by fixed priorities, or first come first served, the shortest would miss.
+    let all = [
+        m.reserve(0, 300 * US, MS, MS, periodic(290 * US, MS, 0)),
+        m.reserve(0, 3 * MS, 10 * MS, 10 * MS, periodic(2900 * US, 10 * MS, 0)),
+        m.reserve(0, 15 * MS, 50 * MS, 50 * MS, periodic(14_500 * US, 50 * MS, 0)),
+    ];
+    m.run(5 * S);
+    for v in all {
+        let stats = m.sched.stats(v);
+        assert!(stats.jobs >= 99 && stats.misses == 0, "{v:?} {stats:?}");
+    }
+}
+
+/// Half of the CPU in 1 ms, twice, the second with a deadline of half a period: admission says yes, since in no interval
+/// more is released and due than there is time. A server that lets its vCPU use, with the old deadline, what it left
+/// before a sleep would take half of the second one's time.
+#[test]
+fn sleeping_in_mid_period_harms_nobody() {
+    let mut m = Machine::new(1);
+    let mut step = 0;
+    let sleeper = Box::new(move |now: Ns| {
+        step += 1;
+        // Works for a moment, and again in the middle of the period.
+        match step % 4 {
+            1 => Step::Work(10 * US),
+            2 => Step::Sleep(now - now % MS + 500 * US),
+            3 => Step::Work(250 * US),
+            _ => Step::Sleep(now - now % MS + MS),
+        }
+    });
+    m.reserve(0, 500 * US, MS, MS, sleeper);
+    let other = m.reserve(0, 500 * US, 10 * MS, 500 * US, periodic(490 * US, 10 * MS, 500 * US));
+    m.run(S);
+    let stats = m.sched.stats(other);
+    assert!(stats.jobs >= 99 && stats.misses == 0, "{stats:?}");
+}
+
+#[test]
+fn a_short_deadline_goes_first_and_waits_for_its_period() {
+    let mut m = Machine::new(1);
+    let short = m.reserve(0, 500 * US, 5 * MS, 2 * MS, busy());
+    let long = m.reserve(0, 2 * MS, 4 * MS, 4 * MS, busy());
+    m.run(100 * MS);
+    let ran = [m.ran[usize::from(short.0)], m.ran[usize::from(long.0)]];
+    assert_eq!(ran, [20 * 500 * US, 25 * 2 * MS]);
+}
+
+#[test]
+fn while_it_runs_only_what_can_pre_empt_it_arms_the_timer() {
+    let mut m = Machine::new(2);
+    m.weighted(0, 256, vec![busy(), busy(), busy()]);
+    // Sleeps on some CPU all the time.
+    m.weighted(1, 256, vec![Box::new(|now| Step::Sleep(now + 50 * US))]);
+    let rt = m.reserve(0, 900 * US, MS, MS, busy());
+    m.run(10 * MS + 100 * US);
+    assert_eq!(m.running(0), Some(rt));
+    assert_eq!(m.until(0), Some(10 * MS + 900 * US));
+    let before = m.timers[0];
+    m.run(10 * MS);
+    assert!(m.timers[0] - before <= 40, "{}", m.timers[0] - before);
+    assert!(m.starved <= 50 * US);
+}
+
+#[test]
+fn an_exclusive_cpu_is_left_alone() {
+    let mut m = Machine::new(2);
+    let owner = m.exclusive(1, busy());
+    let others = m.weighted(0, 256, vec![busy(), busy(), busy()]);
+    let before = m.timers[1];
+    let shares = m.shares(S, &others);
+    assert_eq!((m.running(1), m.until(1), m.timers[1]), (Some(owner), None, before));
+    assert!(shares.iter().all(|share| (share - 1.0 / 3.0).abs() < 0.003), "{shares:?}");
+    let taken = Schedule::Exclusive(CpuId(1));
+    assert_eq!(m.sched.add(VcpuId(9), taken), Err(ScheduleError::NoCpu));
+    let reservation = Reservation { budget: MS, period: 2 * MS, deadline: 2 * MS };
+    let there = Schedule::Reserved { reservation, cpu: CpuId(1) };
+    assert_eq!(m.sched.add(VcpuId(9), there), Err(ScheduleError::NoCpu));
+}
+
+#[test]
+fn schedules_change_while_they_run() {
+    let mut m = Machine::new(2);
+    let a = m.weighted(0, 256, vec![busy()])[0];
+    let b = m.weighted(1, 256, vec![busy(), busy()])[0];
+    m.run(10 * MS);
+    let reservation = Reservation { budget: 100 * US, period: MS, deadline: MS };
+    let bad = Schedule::Reserved { reservation: Reservation { budget: 0, ..reservation }, cpu: CpuId(0) };
+    assert_eq!(m.sched.set_schedule(a, bad, m.now), Err(ScheduleError::Malformed));
+    let there = Schedule::Reserved { reservation, cpu: CpuId(2) };
+    assert_eq!(m.sched.set_schedule(a, there, m.now), Err(ScheduleError::NoCpu));
+    assert_eq!(m.sched.schedule(a), Some(Schedule::Shared(VmId(0))));
+    for cpu in [0, 1, 0] {
+        let there = Schedule::Reserved { reservation, cpu: CpuId(cpu) };
+        let told = m.sched.set_schedule(a, there, m.now).unwrap();
+        m.tell(told);
+        let shares = m.shares(100 * MS, &[a]);
+        assert!((shares[0] - 0.1).abs() < 0.002, "{shares:?}");
+    }
+    let told = m.sched.set_schedule(a, Schedule::Shared(VmId(1)), m.now).unwrap();
+    m.tell(told);
+    let shares = m.shares(S, &[a, b]);
+    assert!(shares.iter().all(|share| (share - 2.0 / 3.0).abs() < 0.01), "{shares:?}");
+    let light = Share { weight: 256, cap: 30, affinity: CpuSet::only(CpuId(1)) };
+    let told = m.sched.set_share(VmId(1), light, m.now).unwrap();
+    m.tell(told);
+    let shares = m.shares(S, &[a, b]);
+    assert!(shares.iter().all(|share| (share - 0.1).abs() < 0.001), "{shares:?}");
+}
+
+#[test]
+fn time_spent_for_another_is_charged_to_that_one() {
+    let mut s = Scheduler::new(CpuSet::first(1), SLICE);
+    let reservation = Reservation { budget: 100 * US, period: MS, deadline: MS };
+    s.set_share(VmId(0), Share { weight: 1, cap: 0, affinity: CpuSet::ALL }, 0).unwrap();
+    s.add(VcpuId(0), Schedule::Reserved { reservation, cpu: CpuId(0) }).unwrap();
+    s.add(VcpuId(1), Schedule::Shared(VmId(0))).unwrap();
+    s.wake(VcpuId(0), 0);
+    s.wake(VcpuId(1), 0);
+    assert!(s.pick(CpuId(0), 0).reserved);
+    s.charge_to(CpuId(0), VcpuId(1), 30 * US);
+    assert_eq!(s.pick(CpuId(0), 50 * US).until, Some(130 * US));
+    assert_eq!((s.stats(VcpuId(0)).ran, s.stats(VcpuId(1)).ran), (20 * US, 30 * US));
+    assert_eq!(s.budget(VcpuId(0)), Some(Budget { left: 80 * US, deadline: MS }));
+}

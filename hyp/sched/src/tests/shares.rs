@@ -170,3 +170,40 @@ fn a_waking_vcpu_gets_a_cpu_soon() {
     assert!(waited < 150 * US, "{waited}");
     assert!(m.ran[2] > 19 * US * S / (3 * MS + 170 * US));
 }
+
+#[test]
+fn low_load_leaves_cpus_asleep() {
+    let mut m = Machine::new(4);
+    for vm in 0..6 {
+        // 30 to 80 us of work every 7 to 12 ms.
+        let times = (Ns::from(vm) * 10 + 30, Ns::from(vm) + 7);
+        m.weighted(vm, 256, vec![dozes(times.0 * US, times.1 * MS)]);
+    }
+    m.run(S);
+    let before = m.wakeups.clone();
+    m.run(5 * S);
+    let woken: Vec<u64> = m.wakeups.iter().zip(before).map(|(now, before)| now - before).collect();
+    assert!(woken[0] > 2000 && woken[2..] == [0, 0] && woken[1] < 100, "{woken:?}");
+    assert!(m.starved <= 50 * US, "somebody waited {} ns while a CPU slept", m.starved);
+}
+
+#[test]
+fn nothing_wakes_an_idle_machine_but_its_own_timers() {
+    let mut m = Machine::new(4);
+    m.weighted(0, 256, vec![dozes(20 * US, 100 * MS), dozes(20 * US, NEVER - (1 << 62))]);
+    m.weighted(1, 256, vec![busy_until(MS), busy_until(2 * MS)]);
+    m.reserve(3, 100 * US, MS, MS, dozes(10 * US, 50 * MS));
+    m.run(S);
+    let before = (m.timers.clone(), m.wakeups.clone());
+    m.run(10 * S);
+    let sum = |a: &[u64], b: &[u64]| a.iter().sum::<u64>() - b.iter().sum::<u64>();
+    // 100 and 200 sleeps end.
+    let (timers, wakeups) = (sum(&m.timers, &before.0), sum(&m.wakeups, &before.1));
+    assert!(timers <= 302 && wakeups <= 302 && wakeups > 290, "{timers} timers, {wakeups} wake-ups");
+}
+
+/// Works so long, once.
+fn busy_until(time: Ns) -> Guest {
+    let mut done = false;
+    Box::new(move |_| if core::mem::replace(&mut done, true) { Step::Sleep(NEVER) } else { Step::Work(time) })
+}
