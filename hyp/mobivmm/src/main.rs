@@ -8,6 +8,7 @@ extern crate alloc;
 
 #[cfg(target_os = "none")]
 mod boot;
+#[cfg(target_os = "none")]
 mod channels;
 #[cfg(target_os = "none")]
 mod console;
