@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use machines::{Machine, Resolver};
-use qemu::{Board, Config, Ending, Gic, HYPERVISOR, Observer, Outcome, Run, Step, Symbols};
+use qemu::{Board, Config, Ending, Gic, HYPERVISOR, Observer, Outcome, Recording, Run, Step, Symbols};
 use sha2::{Digest, Sha256};
 
 /// How long a run may take on the host's clock: several times what it takes on two cores.
@@ -25,6 +25,8 @@ pub struct Lab<'a> {
     pub elf: PathBuf,
     /// The EL2 program's arm64 `Image`.
     pub image: PathBuf,
+    /// The QEMU plugin.
+    pub plugin: PathBuf,
     /// The Raspberry Pi 4's device tree.
     pub dtb_rpi4: Option<PathBuf>,
     /// Finds and builds the guests.
@@ -131,6 +133,12 @@ impl Setup {
     /// Whether virtual time is deterministic, so that times mean something.
     pub fn is_icount(&self) -> bool {
         self.config.icount
+    }
+
+    /// Has the QEMU plugin record the run.
+    pub fn record(mut self, recording: &Recording) -> Self {
+        self.config.extra.extend(recording.arguments());
+        self
     }
 
     /// Writes the log elsewhere, for a second run of one test.

@@ -9,9 +9,11 @@ mod checks;
 mod command_line;
 mod footprint;
 mod fuzz;
+mod jobs;
 mod lab;
 mod lifecycle;
 mod linux;
+mod plugin;
 mod rpi4;
 mod rtos;
 mod rules;
@@ -23,11 +25,13 @@ use anyhow::Result;
 pub use lab::Lab;
 
 /// The bare-metal guests that the tests need: package and binary.
-pub const GUESTS: [(&str, &str); 4] = [
+pub const GUESTS: [(&str, &str); 6] = [
     ("rtos-guest", "control-loop"),
     ("rtos-guest", "producer-consumer"),
     ("rtos-guest", "two-tasks"),
     ("test-guest", "checks"),
+    ("bench-guest", "bench"),
+    ("bench-guest", "count"),
 ];
 
 /// One test.
@@ -53,6 +57,8 @@ pub fn all() -> Vec<Test> {
         rules::tests(),
         fuzz::tests(),
         command_line::tests(),
+        plugin::tests(),
+        jobs::tests(),
         terminal::tests(),
         checks::tests(),
         bad_input::tests(),

@@ -1,5 +1,6 @@
-//! The command line: `cargo xtask setup|run|test|machine`.
+//! The command line: `cargo xtask setup|run|test|bench|machine`.
 
+mod bench;
 mod build;
 mod machine;
 mod run;
@@ -11,6 +12,7 @@ use anyhow::Result;
 use clap::Parser;
 use std::process::ExitCode;
 
+use crate::bench::BenchOptions;
 use crate::build::Builder;
 use crate::machine::MachineCommand;
 use crate::run::RunOptions;
@@ -26,6 +28,8 @@ enum Command {
     Run(Box<RunOptions>),
     /// Run the tests, on the host and on QEMU; the last line counts them
     Test(TestOptions),
+    /// Measure what is promised, in instructions and virtual time
+    Bench(BenchOptions),
     /// Check a machine file, or explain what one may say
     Machine {
         #[command(subcommand)]
@@ -55,6 +59,7 @@ fn execute(command: Command) -> Result<bool> {
         Command::Setup(command) => setup::command(&command)?,
         Command::Run(options) => run::run(*options)?,
         Command::Test(options) => return Ok(test::run(&options)),
+        Command::Bench(options) => return bench::run(&options),
         Command::Machine { command, setup } => {
             machine::run(command, &|package, file| Builder::new(setup::run(&setup)?).artefact(package, file))?
         }

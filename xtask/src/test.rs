@@ -112,6 +112,7 @@ fn end_to_end(builder: &Builder, tests: &[Test]) -> Result<Counts> {
         qemu: tools.qemu.clone(),
         elf: hypervisor.elf,
         image: hypervisor.image,
+        plugin: builder.plugin()?,
         dtb_rpi4: tools.dtb_rpi4.clone(),
         resolver: &|package, file| match guests.get(&(package, file)) {
             Some(Ok(guest)) => Ok(guest.clone()),

@@ -26,6 +26,8 @@ pub const LOWEST_PRIORITY: u8 = 0xff;
 pub enum Error {
     /// A register block is smaller than the architecture has it.
     TooSmall,
+    /// Its registers are in other use.
+    InUse,
     /// No redistributor has the affinity of the CPU with this index.
     NoRedistributor(usize),
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooSmall => write!(f, "a register block of the GIC is too small"),
+            Self::InUse => write!(f, "its registers are in other use"),
             Self::NoRedistributor(cpu) => write!(f, "CPU {cpu} has no GIC redistributor"),
         }
     }

@@ -6,6 +6,8 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use arch::mmu::DeviceMemory;
+
 use crate::MAX_CPUS;
 use crate::gic::{Acknowledged, ActivePriorities, DEFAULT_PRIORITY, LOWEST_PRIORITY, publish_memory};
 use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, ISACTIVER, ISENABLER};
@@ -41,7 +43,7 @@ const GICD_SIZE: usize = 0x1000;
 const GICC_SIZE: usize = 0x2000;
 const GICH_SIZE: usize = 0x200;
 /// GICV: as the CPU interface, with its deactivation register in the second page (section 5.5).
-const GICV_SIZE: u64 = 0x2000;
+const GICV_SIZE: usize = 0x2000;
 
 /// A GICv2.
 #[derive(Debug)]
@@ -55,13 +57,16 @@ pub struct GicV2 {
 }
 
 impl GicV2 {
-    /// # Safety
-    /// The addresses are those of a GICv2's distributor (4 KiB), CPU interface (8 KiB), virtual interface control and
-    /// virtual CPU interface; the first three are mapped while the handle is used.
-    pub const unsafe fn new(gicd: u64, gicc: u64, gich: u64, gicv: u64) -> Self {
-        // SAFETY: the same contract.
-        let (gicd, gicc, gich) = unsafe { (Mmio::new(gicd), Mmio::new(gicc), Mmio::new(gich)) };
-        Self { gicd, gicc, gich, gicv, targets: [const { AtomicU8::new(0) }; MAX_CPUS] }
+    /// The GIC with these registers: distributor, CPU interface, virtual interface control, virtual CPU interface. `None` if
+    /// there are not enough.
+    pub fn new([gicd, gicc, gich, gicv]: [&DeviceMemory; 4]) -> Option<Self> {
+        Some(Self {
+            gicd: Mmio::within(gicd, 0)?,
+            gicc: Mmio::within(gicc, 0)?,
+            gich: Mmio::within(gich, 0)?,
+            gicv: Mmio::<GICV_SIZE>::within(gicv, 0).map(|_| gicv.range().start)?,
+            targets: [const { AtomicU8::new(0) }; MAX_CPUS],
+        })
     }
 
     const fn bank(&self) -> Bank {
@@ -179,6 +184,6 @@ impl GicV2 {
     }
 
     pub(crate) const fn gicv(&self) -> Range<u64> {
-        self.gicv..self.gicv + GICV_SIZE
+        self.gicv..self.gicv + GICV_SIZE as u64
     }
 }

@@ -4,6 +4,7 @@
 
 use core::arch::asm;
 
+use arch::mmu::DeviceMemory;
 use heapless::Vec;
 
 use crate::MAX_CPUS;
@@ -11,7 +12,7 @@ use crate::gic::publish_memory;
 use crate::gic::{Acknowledged, ActivePriorities, DEFAULT_PRIORITY, Error, LOWEST_PRIORITY};
 use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, IGROUPR, ISACTIVER, ISENABLER};
 use crate::mmio::Mmio;
-use crate::platform::{Cpu, Registers};
+use crate::platform::Cpu;
 
 // Distributor: section 12.9.
 const GICD_CTLR: usize = 0x0000;
@@ -87,19 +88,12 @@ struct Redistributor {
 }
 
 impl GicV3 {
-    /// Finds the redistributor of each CPU.
-    ///
-    /// # Safety
-    /// `gicd` and `gicr` are the addresses of a GICv3's distributor (64 KiB) and redistributors, and are mapped while the
-    /// handle is used.
-    pub unsafe fn new(gicd: u64, gicr: &[Registers], cpus: &[Cpu]) -> Result<Self, Error> {
-        // SAFETY: the same contract.
-        let gicd = unsafe { Mmio::new(gicd) };
-        let mut gic = Self { gicd, cpus: Vec::new() };
+    /// The GIC with this distributor and these redistributors, of which each CPU has one.
+    pub fn new(gicd: &DeviceMemory, gicr: &[DeviceMemory], cpus: &[Cpu]) -> Result<Self, Error> {
+        let mut gic = Self { gicd: Mmio::within(gicd, 0).ok_or(Error::TooSmall)?, cpus: Vec::new() };
         for (index, &Cpu { mpidr, .. }) in cpus.iter().enumerate() {
-            // SAFETY: the same contract.
-            let found = gicr.iter().find_map(|region| unsafe { find_redistributor(region, mpidr) });
-            let gicr = found.ok_or(Error::NoRedistributor(index))?;
+            let gicr = gicr.iter().find_map(|region| find_redistributor(region, mpidr));
+            let gicr = gicr.ok_or(Error::NoRedistributor(index))?;
             gic.cpus.push(Redistributor { gicr, mpidr }).map_err(|_| Error::NoRedistributor(index))?;
         }
         Ok(gic)
@@ -277,15 +271,11 @@ impl GicV3 {
 
 /// The redistributor of the CPU with this affinity, if it is in the region (section 12.10: frames of two 64 KiB pages, of
 /// four with virtual LPIs; GICR_TYPER tells whose, and which is a region's last).
-///
-/// # Safety
-/// The region is mapped and holds redistributors, for as long as the result is used.
-unsafe fn find_redistributor(region: &Registers, mpidr: u64) -> Option<Mmio<GICR_SIZE>> {
+fn find_redistributor(region: &DeviceMemory, mpidr: u64) -> Option<Mmio<GICR_SIZE>> {
     let affinity = (mpidr >> 8 & 0xff00_0000) | (mpidr & 0x00ff_ffff);
-    let mut at = region.start;
-    while region.end.saturating_sub(at) >= GICR_SIZE as u64 {
-        // SAFETY: a redistributor's first two pages, in the region.
-        let gicr: Mmio<GICR_SIZE> = unsafe { Mmio::new(at) };
+    let mut at = 0;
+    loop {
+        let gicr: Mmio<GICR_SIZE> = Mmio::within(region, at)?;
         let typer = gicr.read_u64(GICR_TYPER);
         if typer >> 32 == affinity {
             return Some(gicr);
@@ -295,7 +285,6 @@ unsafe fn find_redistributor(region: &Registers, mpidr: u64) -> Option<Mmio<GICR
         }
         at += GICR_SIZE as u64 * if typer & GICR_TYPER_VLPIS != 0 { 2 } else { 1 };
     }
-    None
 }
 
 /// ICC_SGI1R_EL1 for one CPU (section 12.2): Aff3, RS (Aff0 / 16), Aff2, INTID, Aff1, and a bit for the lower part of Aff0.

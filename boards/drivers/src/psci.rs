@@ -3,12 +3,9 @@
 pub use smccc::psci::error::Error;
 use smccc::{Smc, psci};
 
-/// Starts the CPU with this MPIDR affinity at the physical address `entry`, in EL2 with its MMU off.
-///
-/// # Safety
-/// The firmware implements PSCI 0.2 or later by SMC, and `entry` is code made to be entered so.
-pub(crate) unsafe fn cpu_on(mpidr: u64, entry: u64) -> Result<(), Error> {
-    psci::cpu_on::<Smc>(mpidr, entry, 0)
+/// Starts the CPU with this MPIDR affinity at [`arch::boot::secondary_entry`].
+pub(crate) fn cpu_on(mpidr: u64) -> Result<(), Error> {
+    psci::cpu_on::<Smc>(mpidr, arch::boot::secondary_entry(), 0)
 }
 
 /// Turns the machine off. Returns only if the firmware refuses.

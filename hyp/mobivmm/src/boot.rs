@@ -89,7 +89,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     let platform = discover(tree)?;
     let board = board::select(&BOARDS, &platform);
     let active = map(&platform).map_err(BootError::Map)?;
-    let devices = Devices::claim(&platform, &active, arch::boot::secondary_entry());
+    let devices = Devices::new(&platform, active);
     let mut uart = devices.uart().ok_or(BootError::NoUart)?;
     uart.set_rx_interrupt(true);
     console::init(uart, platform.bootargs);
@@ -252,10 +252,13 @@ fn start_secondaries(platform: &Platform<'_>, devices: &Devices<'_>) -> CpuSet {
     arch::boot::prepare_secondaries(&mpidrs);
     for index in 1..mpidrs.len() {
         let before = ARRIVED.load(Ordering::Acquire);
-        if let Err(error) = devices.start_cpu(index) {
-            log!("CPU {index} does not start: {error}");
-            continue;
-        }
+        let starting = match devices.start_cpu(index) {
+            Ok(starting) => starting,
+            Err(error) => {
+                log!("CPU {index} does not start: {error}");
+                continue;
+            }
+        };
         let give_up = time::now() + START_TIMEOUT;
         while ARRIVED.load(Ordering::Acquire) == before && time::now() < give_up {
             cpu::relax();
@@ -263,7 +266,7 @@ fn start_secondaries(platform: &Platform<'_>, devices: &Devices<'_>) -> CpuSet {
         if ARRIVED.load(Ordering::Acquire) == before {
             log!("CPU {index} does not come in");
         } else {
-            devices.cpu_has_started(index);
+            starting.arrived();
             online.insert(CpuSet::only(CpuId(index as u8)));
         }
     }

@@ -100,6 +100,7 @@ impl Guest {
             gic: GicConfig { version, vcpus, spis: 96, list_registers: 4 },
             ram: bus::RAM_BASE..bus::RAM_BASE + (16 << 20),
             mapped: Vec::new(),
+            channels: Vec::new(),
         })
         .expect("a good configuration");
         assert!(vm.boot(Entry { pc: bus::RAM_BASE, context: 0 }, machine));
