@@ -431,7 +431,13 @@ impl Scheduler {
     pub fn pick(&mut self, cpu: CpuId, now: Ns) -> Decision {
         let c = usize::from(cpu.0);
         if !self.online.contains(cpu) {
-            return Decision { run: None, until: None, repick: CpuSet::EMPTY, reserved: false, unload: false };
+            return Decision {
+                run: None,
+                until: None,
+                repick: CpuSet::EMPTY,
+                reserved: false,
+                unload: false,
+            };
         }
         self.now = self.now.max(now);
         let before = self.charge(c, now);

@@ -43,7 +43,9 @@ fn rates(vms: &[Option<(usize, Share)>], runnable: u64, free: CpuSet) -> Vec<f64
     let mut bounds: Vec<(Vec<usize>, f64)> = (1..=free.0)
         .map(CpuSet)
         .filter(|cpus| cpus.and(free) == *cpus)
-        .map(|cpus| (set(&|_, _, share| share.affinity.and(free).without(cpus).is_empty()), cpus.len() as f64))
+        .map(|cpus| {
+            (set(&|_, _, share| share.affinity.and(free).without(cpus).is_empty()), cpus.len() as f64)
+        })
         .collect();
     for &(n, vm, share) in &who {
         bounds.push((vec![n], 1.0));

@@ -110,14 +110,7 @@ impl Machine {
     fn start(&mut self, schedule: Schedule, share: Option<(usize, Share)>, guest: Guest) -> VcpuId {
         let v = VcpuId(self.vcpus.len() as u16);
         self.sched.add(v, schedule).unwrap();
-        self.vcpus.push(Vcpu {
-            guest,
-            share,
-            left: 0,
-            wants: false,
-            alarm: NEVER,
-            starved_since: None,
-        });
+        self.vcpus.push(Vcpu { guest, share, left: 0, wants: false, alarm: NEVER, starved_since: None });
         self.ran.push(0);
         self.wake(v);
         v
@@ -261,7 +254,11 @@ impl Machine {
         let decision = self.sched.pick(cpu, self.now);
         assert!(!decision.repick.contains(cpu), "a CPU that has just picked is told to pick");
         self.must_pick.insert(decision.repick);
-        if decision.reserved { self.reserved.insert(CpuSet::only(cpu)) } else { self.reserved.remove(cpu) }
+        if decision.reserved {
+            self.reserved.insert(CpuSet::only(cpu))
+        } else {
+            self.reserved.remove(cpu)
+        }
         if self.cpus[c].is_none() && decision.run.is_some() {
             self.wakeups[c] += 1;
         }
