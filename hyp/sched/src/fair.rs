@@ -445,12 +445,15 @@ impl Fair {
             }
         }
         let vm = best?;
-        if kept_vm == Some(vm) {
-            return kept;
+        let key = |v: &usize| (self.had[*v] >> EQUAL_BITS << 1) | u64::from(local & bit(*v) == 0);
+        let least = bits(self.vms[vm].members & candidates).min_by_key(key);
+        if let (Some(kept), Some(least)) = (kept.filter(|_| kept_vm == best), least)
+            && !self.is_far_behind(least, kept)
+        {
+            return Some(kept);
         }
         self.turns[cpu].rest = 0;
-        let key = |v: &usize| (self.had[*v] >> EQUAL_BITS << 1) | u64::from(local & bit(*v) == 0);
-        bits(self.vms[vm].members & candidates).min_by_key(key)
+        least
     }
 
     /// `v`, which was chosen, runs on `cpu` from `now`. Returns until when, if somebody else waits.
@@ -494,10 +497,20 @@ impl Fair {
         self.vms[self.vm_of(v)].cap_inverse != 0
     }
 
+    /// Whether `v` has had so much less than `other` of the same VM that it need not wait for the end of its slice.
+    fn is_far_behind(&self, v: usize, other: usize) -> bool {
+        self.had[v] + u64::from(self.slice) < self.had[other]
+    }
+
     /// By how much the slice on `cpu` would be over after that of `v`, if `v` were to begin now: whether `v` should go
     /// first, and how urgently.
     pub(crate) fn precedes(&self, v: usize, cpu: usize) -> Option<i64> {
-        let this = &self.vms[self.vm_of(v)];
+        let vm = self.vm_of(v);
+        let this = &self.vms[vm];
+        let sibling = self.turns[cpu].vcpu.map(usize::from).filter(|&other| self.vm_of(other) == vm);
+        if let Some(other) = sibling {
+            return self.is_far_behind(v, other).then_some(1);
+        }
         let ahead = this.time.wrapping_sub(self.clock) as i64;
         let deadline = ahead + this.virtual_time(this.request.into());
         let by = (self.turns[cpu].deadline.wrapping_sub(self.clock) as i64) - deadline;

@@ -164,7 +164,7 @@ impl Scheduler {
     pub(crate) fn make_room(&mut self, i: usize) -> Option<CpuId> {
         let idle = |cpu: &CpuId| {
             let this = &self.cpus[usize::from(cpu.0)];
-            this.running.is_none() && !this.reserved
+            this.running.is_none() && !this.reserved && !this.told
         };
         let idle = self.usable.iter().filter(idle).fold(0, |set, cpu| set | bit(usize::from(cpu.0)));
         if idle == 0 || bits(idle).any(|cpu| self.may_run(i, CpuId(cpu as u8))) {
@@ -176,7 +176,9 @@ impl Scheduler {
             !this.reserved && !this.told && this.running.is_some_and(goes)
         };
         let cpu = self.reachable(i).iter().find(movable)?;
-        self.cpus[usize::from(cpu.0)].yields = true;
+        let this = &mut self.cpus[usize::from(cpu.0)];
+        this.yields = true;
+        this.claims |= bit(i);
         Some(cpu)
     }
 

@@ -83,7 +83,11 @@ impl Machine {
         if let Some(v) = decision.run {
             assert!(may_run(&self.sched, v, cpu), "runs on a forbidden CPU");
             for other in self.cpus().filter(|&other| other != cpu) {
-                assert_ne!(self.loaded[usize::from(other.0)], Some(v), "runs while its registers are elsewhere");
+                assert_ne!(
+                    self.loaded[usize::from(other.0)],
+                    Some(v),
+                    "runs while its registers are elsewhere"
+                );
                 assert_ne!(self.run(other), Some(v), "runs twice");
             }
         }

@@ -81,4 +81,3 @@ proptest! {
         prop_assert!(m.behind <= 5e6, "{} ms behind", m.behind / 1e6);
     }
 }
-
