@@ -128,14 +128,9 @@ impl Map {
         map.map(image.start..image::text_end(), NORMAL | READ_ONLY)?;
         map.map(image::text_end()..image::rodata_end(), NORMAL | READ_ONLY | EXECUTE_NEVER)?;
         let mut at = image::rodata_end();
-        let guards = (0..MAX_CPUS).map(|i| STACKS.guard(i)).chain(WORK_STACKS.guards());
-        // Both sets lie behind all data, in ascending order each; the linker script decides which comes first.
-        let mut sorted = [0usize; MAX_CPUS + crate::work::MAX_WORK];
-        for (slot, guard) in sorted.iter_mut().zip(guards) {
-            *slot = guard;
-        }
-        sorted.sort_unstable();
-        for guard in sorted {
+        let guards = || (0..MAX_CPUS).map(|i| STACKS.guard(i)).chain(WORK_STACKS.guards());
+        // Both sets lie behind all data; the linker script decides which comes first.
+        while let Some(guard) = guards().filter(|&guard| guard >= at).min() {
             map.map(at..guard, NORMAL | EXECUTE_NEVER)?;
             at = guard + PAGE;
         }

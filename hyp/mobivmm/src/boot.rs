@@ -35,6 +35,8 @@ arch::entry!(crate::boot::primary, crate::cpu::secondary);
 
 /// The boards that this image knows.
 const BOARDS: [&Board; 2] = [&board_virt::BOARD, &board_rpi4::BOARD];
+/// For how long a share runs before it is another one's turn, ns.
+const SLICE: u64 = 1_000_000;
 /// SPIs of every VM: INTIDs 32 to 127.
 const SPIS: usize = 96;
 /// How long a secondary CPU may take to come in, ns.
@@ -107,7 +109,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
 
     let online = start_secondaries(&platform, &devices);
     let mut scheduler = machine::SCHEDULER.lock();
-    scheduler.set_online(online);
+    scheduler.start(online, SLICE);
     let tables = TicketMutex::new(TablePool::new().ok_or(BootError::NoTables)?);
     log!(
         "{} CPUs, {} MHz counter, {:?}, {} MiB for guests",

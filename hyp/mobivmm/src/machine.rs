@@ -49,11 +49,8 @@ pub struct Machine {
 
 static MACHINE: Once<Machine> = Once::new();
 
-/// For how long a share runs before it is another one's turn, ns.
-const SLICE: u64 = 1_000_000;
-
 /// [`Machine::scheduler`]: in place from the start, since it is larger than a stack.
-pub static SCHEDULER: TicketMutex<Scheduler> = TicketMutex::new(Scheduler::new(CpuSet::EMPTY, SLICE));
+pub static SCHEDULER: TicketMutex<Scheduler> = TicketMutex::new(Scheduler::empty());
 
 /// Publishes the machine, once, at the end of boot.
 pub fn set(machine: Machine) -> &'static Machine {

@@ -235,22 +235,24 @@ impl Admission {
 
     /// The indices of the requests that need a place, in the order of their search.
     fn order<'a>(&self, requests: &[Request], order: &'a mut [u8; MAX_VCPUS]) -> &'a [u8] {
-        let mut len = 0;
-        for (index, _) in requests.iter().enumerate().filter(|(_, request)| request.demand != Demand::Share) {
-            // At most MAX_VCPUS: each has a number of its own.
-            order[len] = index as u8;
-            len += 1;
-        }
-        let order = &mut order[..len];
-        order.sort_unstable_by_key(|&index| {
+        let key = |index: u8| {
             let Request { affinity, demand, .. } = requests[usize::from(index)];
             let density = match demand {
                 Demand::Reserved(reservation) => Utilisation::of(reservation.budget, reservation.deadline),
                 Demand::Share | Demand::Exclusive => Utilisation::FULL,
             };
             (demand != Demand::Exclusive, affinity.and(self.online).iter().count(), Reverse(density), index)
-        });
-        order
+        };
+        let mut len = 0;
+        for (index, _) in requests.iter().enumerate().filter(|(_, request)| request.demand != Demand::Share) {
+            // At most MAX_VCPUS: each has a number of its own.
+            let index = index as u8;
+            let at = order[..len].partition_point(|&other| key(other) < key(index));
+            order.copy_within(at..len, at + 1);
+            order[at] = index;
+            len += 1;
+        }
+        &order[..len]
     }
 
     /// Places the requests of `order`: depth first, with at most about `trials` trials once somebody found no place. The

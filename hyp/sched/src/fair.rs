@@ -123,7 +123,7 @@ const NO_VM: Vm = Vm {
     members: 0,
     awake: 0,
     time: 0,
-    rate: 1,
+    rate: 0,
     inverse: 0,
     request: 0,
     left: 0,
@@ -158,8 +158,8 @@ impl Vm {
 }
 
 impl Fair {
-    /// Nobody has a share; slices are of `slice` ns, which has to be less than 2²⁶.
-    pub(crate) const fn new(slice: Ns) -> Self {
+    /// Nobody has a share. All bytes are 0.
+    pub(crate) const fn new() -> Self {
         Self {
             vms: [NO_VM; MAX_VMS],
             vm_of: [0; MAX_VCPUS],
@@ -178,8 +178,13 @@ impl Fair {
             weights: 0,
             regime: Regime::Slack,
             stale: false,
-            slice: slice as u32,
+            slice: 0,
         }
+    }
+
+    /// Makes slices last `slice` ns, which has to be less than 2²⁶.
+    pub(crate) const fn set_slice(&mut self, slice: Ns) {
+        self.slice = slice as u32;
     }
 
     /// Gives a VM a share, or another one. Shares have the CPUs `usable`.

@@ -141,7 +141,7 @@ const NO_VCPU: Vcpu = Vcpu {
 const IDLE: Cpu = Cpu {
     running: None,
     since: 0,
-    until: NEVER,
+    until: 0,
     sliced: false,
     reserved: false,
     yields: false,
@@ -188,18 +188,26 @@ impl Scheduler {
     /// A scheduler without vCPUs for the CPUs `online`, with slices of `slice` nanoseconds for shares (a millisecond is
     /// right; less than 50).
     pub const fn new(online: CpuSet, slice: Ns) -> Self {
+        let mut scheduler = Self::empty();
+        scheduler.start(online, slice);
+        scheduler
+    }
+
+    /// A scheduler that has no CPUs before [`Scheduler::start`]. All its bytes are 0, so that a static one needs no place
+    /// in an image.
+    pub const fn empty() -> Self {
         Self {
             vcpus: [NO_VCPU; MAX_VCPUS],
             cpus: [IDLE; MAX_CPUS],
-            online: online.and(CpuSet::ALL),
-            usable: online.and(CpuSet::ALL),
+            online: CpuSet::EMPTY,
+            usable: CpuSet::EMPTY,
             reserved: CpuSet::EMPTY,
             orphans: CpuSet::EMPTY,
             present: 0,
             runnable: 0,
             held: 0,
             just_woken: 0,
-            fair: Fair::new(slice),
+            fair: Fair::new(),
             ready: Queues::new(),
             reserved_timers: Queues::new(),
             timers: Queues::new(),
@@ -207,10 +215,16 @@ impl Scheduler {
         }
     }
 
-    /// Sets the CPUs, before anything is added: for a scheduler that is in place before they are known.
-    pub fn set_online(&mut self, online: CpuSet) {
+    /// Gives an empty scheduler what [`Scheduler::new`] does.
+    pub const fn start(&mut self, online: CpuSet, slice: Ns) {
         self.online = online.and(CpuSet::ALL);
         self.usable = self.online;
+        self.fair.set_slice(slice);
+        let mut c = 0;
+        while c < MAX_CPUS {
+            self.cpus[c].until = NEVER;
+            c += 1;
+        }
     }
 
     /// Gives a VM a share, or changes it: weight, cap, affinity. Returns the CPUs that have to pick again.

@@ -2,14 +2,11 @@
 
 use crate::ids::{MAX_CPUS, Ns};
 
-/// Not in any queue.
-const NOWHERE: u8 = u8::MAX;
-
 /// One binary heap for each CPU, of numbers below `N`, smallest key first. Every operation is O(log N) at most.
 pub(crate) struct Queues<const N: usize> {
     heaps: [[u8; N]; MAX_CPUS],
     lens: [u8; MAX_CPUS],
-    /// By number: the key, the queue's CPU, and the place in the heap.
+    /// By number: the key, the queue's CPU plus one (0: not in any), and the place in the heap.
     keys: [Ns; N],
     cpus: [u8; N],
     places: [u8; N],
@@ -21,19 +18,19 @@ impl<const N: usize> Queues<N> {
             heaps: [[0; N]; MAX_CPUS],
             lens: [0; MAX_CPUS],
             keys: [0; N],
-            cpus: [NOWHERE; N],
+            cpus: [0; N],
             places: [0; N],
         }
     }
 
     /// The key of `id`, if it is in some queue.
     pub(crate) fn key(&self, id: usize) -> Option<Ns> {
-        (self.cpus[id] != NOWHERE).then(|| self.keys[id])
+        (self.cpus[id] != 0).then(|| self.keys[id])
     }
 
     /// The CPU in whose queue `id` is.
     pub(crate) fn cpu(&self, id: usize) -> Option<usize> {
-        Some(usize::from(self.cpus[id])).filter(|&cpu| cpu < MAX_CPUS)
+        usize::from(self.cpus[id]).checked_sub(1)
     }
 
     /// The first of a CPU's queue, and its key.
@@ -59,7 +56,7 @@ impl<const N: usize> Queues<N> {
     pub(crate) fn insert(&mut self, cpu: usize, id: usize, key: Ns) {
         self.remove(id);
         self.keys[id] = key;
-        self.cpus[id] = cpu as u8;
+        self.cpus[id] = cpu as u8 + 1;
         self.lens[cpu] += 1;
         self.up(cpu, usize::from(self.lens[cpu]) - 1, id);
     }
@@ -67,7 +64,7 @@ impl<const N: usize> Queues<N> {
     /// Takes `id` out of its queue.
     pub(crate) fn remove(&mut self, id: usize) {
         let Some(cpu) = self.cpu(id) else { return };
-        self.cpus[id] = NOWHERE;
+        self.cpus[id] = 0;
         self.lens[cpu] -= 1;
         let last = usize::from(self.lens[cpu]);
         let moved = usize::from(self.heaps[cpu][last]);

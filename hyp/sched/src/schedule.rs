@@ -11,6 +11,8 @@ pub const MAX_AFFINITIES: usize = 4;
 /// How a vCPU competes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
+    /// A part of its VM's share in what reservations leave.
+    Shared(VmId),
     /// CPU time that is guaranteed, on the CPU that admission has chosen.
     Reserved {
         /// How much, and when.
@@ -18,8 +20,6 @@ pub enum Schedule {
         /// Where.
         cpu: CpuId,
     },
-    /// A part of its VM's share in what reservations leave.
-    Shared(VmId),
     /// This CPU for itself: nobody else runs there.
     Exclusive(CpuId),
 }

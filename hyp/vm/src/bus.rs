@@ -85,17 +85,22 @@ impl AddressMap {
     ) -> Result<Self, BadMap> {
         let device = |range, device| Region { range, target: Target::Device(device) };
         let memory_at = |range| Region { range, target: Target::Memory };
-        let mut regions =
-            Vec::from([device(GICD, Device::Gicd), device(UART, Device::Uart), memory_at(STOLEN_TIME)]);
+        let mut regions = Vec::new();
+        let mut add = |region: Region| {
+            let at = regions.partition_point(|other: &Region| other.range.start <= region.range.start);
+            regions.insert(at, region);
+        };
+        add(device(GICD, Device::Gicd));
+        add(device(UART, Device::Uart));
+        add(memory_at(STOLEN_TIME));
         match version {
             vgic::Version::V2 => {
-                regions.push(memory_at(GICC.start..GICC_DIR.start));
-                regions.push(device(GICC_DIR, Device::GiccDir));
+                add(memory_at(GICC.start..GICC_DIR.start));
+                add(device(GICC_DIR, Device::GiccDir));
             }
-            vgic::Version::V3 => regions.push(device(gicr(vcpus), Device::Gicr)),
+            vgic::Version::V3 => add(device(gicr(vcpus), Device::Gicr)),
         }
-        regions.extend(memory.map(memory_at));
-        regions.sort_unstable_by_key(|region| region.range.start);
+        memory.map(memory_at).for_each(add);
         let mut end = 0;
         for region in &regions {
             if region.range.is_empty() || region.range.start < end {
