@@ -209,12 +209,14 @@ fn map(platform: &Platform<'_>) -> Result<arch::mmu::Active, MapError> {
 
 // The functions below that are never inlined have large objects on their stack, which is not to be `start`'s.
 
+#[cold]
 #[inline(never)]
 fn discover(tree: &'static [u8]) -> Result<Box<Platform<'static>>, BootError> {
     Platform::discover(tree).map(Box::new).map_err(BootError::Platform)
 }
 
 /// What is left of RAM for guests, in whole blocks.
+#[cold]
 #[inline(never)]
 fn guest_ram(
     platform: &Platform<'_>,
@@ -369,6 +371,7 @@ impl Builder<'_> {
         guests
     }
 
+    #[cold]
     #[inline(never)]
     fn guest(
         &mut self,
@@ -412,6 +415,7 @@ impl Builder<'_> {
     }
 
     /// What a VM sees: its RAM, which it gets here, pages of EL2's, and the virtual CPU interface.
+    #[cold]
     #[inline(never)]
     fn extents(&mut self, id: VmId, config: &VmConfig<'_>, pages: &Pages) -> Result<Extents, GrantError> {
         let memory = &config.memory;

@@ -34,6 +34,7 @@ impl Places {
 
     /// Finds a place for all VMs together, as the host did when it checked the machine file. Without one nobody is admitted,
     /// and each has to be by itself ([`Places::admit`]).
+    #[cold]
     #[inline(never)]
     pub fn admit_all<'a>(&mut self, vms: impl Iterator<Item = (u16, VmConfig<'a>)>) {
         let mut all = Vec::<Request, MAX_VCPUS>::new();
@@ -51,6 +52,7 @@ impl Places {
     ///
     /// # Errors
     /// Why not; it has no place then.
+    #[cold]
     #[inline(never)]
     pub fn admit(
         &mut self,
