@@ -23,7 +23,9 @@ impl Machine {
         let mut images = Images::default();
         let mut machine = Node::new("machine").str("description", &self.name).str("compatible", COMPATIBLE);
         for vm in &self.vms {
-            machine = machine.child(compiler.vm(vm, &mut images)?);
+            let ends = self.channels.iter().filter(|channel| channel.between.contains(&vm.name));
+            let channels: Vec<&str> = ends.map(|channel| channel.name.as_str()).collect();
+            machine = machine.child(compiler.vm(vm, &channels, &mut images)?);
         }
         let error = |error| {
             compiler.error(0, "", format!("cannot be written as a FIT image: {error}; make it smaller"))
@@ -38,7 +40,7 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    fn vm(&self, vm: &Vm, images: &mut Images) -> Result<Node, Error> {
+    fn vm(&self, vm: &Vm, channels: &[&str], images: &mut Images) -> Result<Node, Error> {
         let input = &vm.kernel.input;
         let flat = flatten(self.read(input)?, vm.kernel.raw, &vm.memory);
         let kernel = flat.map_err(|reason| self.input_error(input, reason))?;
@@ -64,6 +66,7 @@ impl Compiler<'_> {
             .str("cmdline", &vm.cmdline);
         node = schedule(node, &vm.schedule)
             .u64("affinity", vm.affinity)
+            .strs("channels", channels)
             .str("kernel", images.name(kernel_id))
             .u64("kernel-load", kernel.load)
             .u64("kernel-entry", kernel.entry)

@@ -26,6 +26,12 @@ impl Node {
         self.bytes(name, [text.as_bytes(), &[0]].concat())
     }
 
+    /// A list of strings; nothing if it is empty.
+    pub(crate) fn strs(self, name: &'static str, texts: &[&str]) -> Self {
+        let bytes: Vec<u8> = texts.iter().flat_map(|text| text.bytes().chain([0])).collect();
+        if texts.is_empty() { self } else { self.bytes(name, bytes) }
+    }
+
     pub(crate) fn u32(self, name: &'static str, value: u32) -> Self {
         self.bytes(name, value.to_be_bytes())
     }

@@ -21,7 +21,7 @@ pub use admission::Plan;
 pub use bundle::{Memory, Schedule};
 pub use compile::Resolver;
 pub use error::Error;
-pub use machine::{Input, Kernel, Machine, Origin, Vm};
+pub use machine::{Channel, Input, Kernel, Machine, Origin, Vm};
 pub use schema::explain;
 pub use units::duration;
 pub use workload::{Task, Workload};

@@ -3,8 +3,8 @@
 use crate::fields::{Field, Fields, Source};
 use crate::{Error, Workload, schema};
 use bundle::{
-    MAX_CMDLINE, MAX_PERIOD_NS, MAX_VCPUS, MAX_VMS, MAX_WEIGHT, MIN_BUDGET_NS, Memory, RAM_ALIGN, RAM_BASE,
-    RAM_END, Schedule,
+    MAX_CHANNELS, MAX_CMDLINE, MAX_PERIOD_NS, MAX_VCPUS, MAX_VMS, MAX_WEIGHT, MIN_BUDGET_NS, Memory,
+    RAM_ALIGN, RAM_BASE, RAM_END, Schedule,
 };
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
@@ -21,8 +21,19 @@ pub struct Machine {
     pub name: String,
     /// Its VMs, in the order of the file.
     pub vms: Vec<Vm>,
+    /// Its channels, in the order of the file.
+    pub channels: Vec<Channel>,
     /// The file that it was read from.
     pub file: PathBuf,
+}
+
+/// A page that two VMs share, and a bell for each of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// Unique among the machine's channels.
+    pub name: String,
+    /// The names of the VMs.
+    pub between: [String; 2],
 }
 
 /// A virtual machine.
@@ -132,7 +143,8 @@ impl Machine {
         if vms.is_empty() {
             return Err(tables.error("the machine has no VM: add a [[vm]] table"));
         }
-        Ok(Self { name, vms, file: file.to_owned() })
+        let channels = read_channels(&root, &vms)?;
+        Ok(Self { name, vms, channels, file: file.to_owned() })
     }
 
     /// The built-in artefacts that the machine needs: package and file, in the order of the file, some maybe twice.
@@ -194,6 +206,37 @@ impl Input {
         };
         Ok(Self { origin, written: written.to_owned(), key: field.key().to_owned(), line: field.line() })
     }
+}
+
+fn read_channels(root: &Fields<'_>, vms: &[Vm]) -> Result<Vec<Channel>, Error> {
+    let mut channels: Vec<Channel> = Vec::new();
+    let Some(tables) = root.get("channel") else { return Ok(channels) };
+    for (index, element) in tables.array("[[channel]] for each channel")?.iter().enumerate() {
+        let table = tables.element(element, format!("channel[{index}]")).table(&schema::CHANNEL)?;
+        let name_field = table.required("name")?;
+        let name = vm_name(&name_field)?;
+        if channels.iter().any(|other| other.name == name) {
+            return Err(name_field.error("an earlier channel has this name: choose another"));
+        }
+        let field = table.required("between")?;
+        let mut ends = Vec::new();
+        for element in field.array("the names of two VMs such as [\"a\", \"b\"]")? {
+            let vm = field.element(element, field.key().to_owned()).string()?;
+            if !vms.iter().any(|other| other.name == vm) {
+                return Err(field.error(format!("there is no VM \"{vm}\": name one of this file")));
+            }
+            let is_end = |other: &&Channel| other.between.iter().any(|end| end == vm);
+            if channels.iter().filter(is_end).count() >= MAX_CHANNELS {
+                return Err(field.error(format!("VM \"{vm}\" has {MAX_CHANNELS} channels: remove some")));
+            }
+            ends.push(vm.to_owned());
+        }
+        match <[String; 2]>::try_from(ends) {
+            Ok(between) if between[0] != between[1] => channels.push(Channel { name, between }),
+            _ => return Err(field.error("is not between two VMs: name two different ones")),
+        }
+    }
+    Ok(channels)
 }
 
 fn is_word(text: &str) -> bool {

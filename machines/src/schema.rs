@@ -30,7 +30,11 @@ pub(crate) const LATER: [(&str, &str); 1] =
 pub(crate) const ROOT: Section = Section {
     header: "",
     text: "",
-    keys: &[key("machine", "table, required", ""), key("vm", "array of tables, required", "")],
+    keys: &[
+        key("machine", "table, required", ""),
+        key("vm", "array of tables, required", ""),
+        key("channel", "array of tables, optional", ""),
+    ],
 };
 
 pub(crate) const MACHINE: Section = Section {
@@ -149,6 +153,15 @@ pub(crate) const TASK: Section = Section {
     ],
 };
 
+pub(crate) const CHANNEL: Section = Section {
+    header: "[[channel]]",
+    text: "A page that two VMs share, and a bell for each of them to ring at the other: at most 8 a VM.",
+    keys: &[
+        key("name", "string, required", "As a VM's; unique among channels. The VMs find it by this name."),
+        key("between", "array, required", "The names of the two VMs, such as [\"a\", \"b\"]."),
+    ],
+};
+
 const NOTES: &str = "\
 size      a whole number and a unit: KiB, MiB or GiB, such as \"512MiB\"
 duration  a whole number and a unit: ns, us, ms or s, such as \"250us\"
@@ -157,7 +170,7 @@ duration  a whole number and a unit: ns, us, ms or s, such as \"250us\"
 /// The schema as text: what `machine explain` prints.
 pub fn explain() -> String {
     let mut out = String::new();
-    for section in [MACHINE, VM, KERNEL, MEMORY, SCHEDULE, WORKLOAD, TASK] {
+    for section in [MACHINE, VM, KERNEL, MEMORY, SCHEDULE, WORKLOAD, TASK, CHANNEL] {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{}", section.header);
         wrap(&mut out, "  ", "  ", section.text);

@@ -80,7 +80,8 @@ pub struct Config {
     pub program: Program,
     /// The machine.
     pub board: Board,
-    /// Deterministic virtual time: one instruction is one nanosecond, and idle time passes at once.
+    /// Deterministic virtual time: one instruction is one nanosecond, and idle time passes at once. A scripted run then has
+    /// semihosting, by which the guests' kernels can reach the host's files: the guests are to be trusted.
     pub icount: bool,
     /// The EL2 program: an arm64 `Image`.
     pub image: PathBuf,
@@ -123,13 +124,14 @@ impl Config {
             command.args(["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", "1"]);
         }
         command.args(["-display", "none", "-monitor", "none", "-no-reboot"]);
-        command.args(["-semihosting-config", "enable=on,target=native"]);
         let console = match transport {
             Transport::Mux => {
                 command.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
                 "console=mux"
             }
             Transport::Lockstep => {
+                // QEMU offers it to the kernels of guests as well: they could reach the host's files.
+                command.args(["-semihosting-config", "enable=on,target=native"]);
                 command.args(["-serial", "null"]);
                 "console=lockstep"
             }
@@ -184,7 +186,7 @@ mod tests {
             line,
             "qemu -L 'a user'\\''s rom' -M virt,virtualization=on,gic-version=2,dtb-randomness=off \
              -cpu max,pauth-impdef=on -smp 2 -m 1024M -nic none -display none -monitor none -no-reboot \
-             -semihosting-config enable=on,target=native -chardev stdio,id=console,signal=off \
+             -chardev stdio,id=console,signal=off \
              -serial chardev:console -kernel Image -initrd 'my phone.itb' -append 'console=mux trace=on' -s"
         );
     }
@@ -196,7 +198,7 @@ mod tests {
         let line = shell_line(&config.command(Transport::Lockstep));
         assert!(line.contains("-M raspi4b -smp 4 -m 2G -dtb pi.dtb "), "{line}");
         assert!(line.contains("-icount shift=0,sleep=off -rtc base=2026-01-01,clock=vm -seed 1 "), "{line}");
-        assert!(line.contains("-serial null "), "{line}");
+        assert!(line.contains("-semihosting-config enable=on,target=native -serial null "), "{line}");
         assert!(line.contains("-append 'console=lockstep trace=on'"), "{line}");
     }
 }

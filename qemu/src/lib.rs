@@ -18,7 +18,8 @@
 //! The consoles share one byte stream, [`abi::mux`]. Usually that is the UART (QEMU's standard input and output).
 //! A scripted run under `-icount` uses lockstep instead: EL2 reads and writes QEMU's standard input and output by
 //! semihosting, which stops the machine, and with it virtual time, until the runner has answered. So what is typed
-//! arrives at a point that follows from the output alone, and two runs are equal to the byte.
+//! arrives at a point that follows from the output alone, and two runs are equal to the byte. Only such a run has
+//! semihosting, which QEMU cannot keep from the guests' kernels.
 //!
 //! QEMU never outlives its runner: it is killed when the run ends, and by the kernel if the runner itself is killed.
 
@@ -26,8 +27,11 @@ mod config;
 mod console;
 mod image;
 mod input;
+mod jobs;
 mod outcome;
 mod process;
+mod profile;
+mod recording;
 mod run;
 mod script;
 mod session;
@@ -37,7 +41,10 @@ mod terminal;
 pub use config::{Board, Config, Gic, Program};
 pub use console::HYPERVISOR;
 pub use image::flatten;
+pub use jobs::{Job, Jobs};
 pub use outcome::{Ending, Failure, Outcome};
+pub use profile::{Class, Code, Profile};
+pub use recording::{Clock, Event, Events, Guest, Kind, Recording};
 pub use run::Run;
 pub use script::{Step, unescape};
 pub use session::Observer;

@@ -11,7 +11,7 @@ pub enum Ending {
     Done,
     /// The person at the terminal asked for it.
     Quit,
-    /// QEMU ended by itself; EL2 chooses the status by semihosting.
+    /// QEMU ended by itself. EL2 chooses the status: it tells it on the console, or by semihosting.
     Exited(ExitStatus),
     /// EL2 panicked: the line that says so.
     Panicked(String),

@@ -1,5 +1,7 @@
 //! A run of one machine: starts QEMU, and carries bytes between it, the [`Session`] and the terminal.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -75,7 +77,12 @@ impl<'o> Run<'o> {
 
     /// QEMU's command line, quoted for a shell.
     pub fn command_line(&self) -> String {
-        shell_line(&self.config.command(self.transport()))
+        shell_line(&self.command())
+    }
+
+    /// QEMU's command, for who carries its bytes himself.
+    pub fn command(&self) -> Command {
+        self.config.command(self.transport())
     }
 
     /// Lockstep answers at once, which a person does not.
@@ -122,7 +129,11 @@ impl<'o> Run<'o> {
                 }
                 Ok(Event::Signal(signal)) => break Ending::Signal(signal),
                 Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => {
-                    let status = process.wait()?;
+                    let mut status = process.wait()?;
+                    if session.failed() && status.success() {
+                        // As by `exit(1)`: turning a machine off is no failure to QEMU.
+                        status = ExitStatus::from_raw(1 << 8);
+                    }
                     break if session.advance() { Ending::Done } else { Ending::Exited(status) };
                 }
                 Err(RecvTimeoutError::Timeout) => break Ending::TimedOut(self.timeout.unwrap_or_default()),

@@ -33,6 +33,8 @@ pub(crate) struct Session {
     /// EL2 has begun to frame its output, so it can take input.
     framed: bool,
     panic: Option<String>,
+    /// EL2 has said that it turns the machine off after a failure.
+    failed: bool,
 }
 
 impl Session {
@@ -49,6 +51,7 @@ impl Session {
             symbols,
             framed: false,
             panic: None,
+            failed: false,
         })
     }
 
@@ -63,6 +66,7 @@ impl Session {
                 }
             }
             Some(Event::Sync) => return true,
+            Some(Event::End { success }) => self.failed = !success,
             None => {}
         }
         false
@@ -129,6 +133,11 @@ impl Session {
     /// The line by which EL2 announced that it panicked.
     pub fn panic(&self) -> Option<&str> {
         self.panic.as_deref()
+    }
+
+    /// Whether EL2 has said that it turns the machine off after a failure.
+    pub fn failed(&self) -> bool {
+        self.failed
     }
 
     /// Ends the session: passes on the lines that have no end; returns each console's name and text, and what the script

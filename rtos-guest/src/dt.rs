@@ -1,6 +1,7 @@
 //! What the kernel wants to know from the device tree (Devicetree Specification v0.4): interrupt controller, timer,
 //! UART, and how to call the firmware or hypervisor.
 
+use abi::channel;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
 
@@ -63,6 +64,21 @@ pub struct Platform {
     pub conduit: Option<Conduit>,
 }
 
+/// An end of a channel to another VM ([`abi::channel`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channel<'a> {
+    /// What the machine file calls it.
+    pub name: &'a str,
+    /// Its page.
+    pub page: Region,
+    /// The bell's GIC number.
+    pub intid: u32,
+    /// The hypervisor's number for it.
+    pub number: u32,
+    /// Which of its two ends this is, 0 or 1.
+    pub end: usize,
+}
+
 /// What is missing in a device tree, or not as its binding says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing(pub &'static str);
@@ -97,15 +113,32 @@ impl Platform {
     }
 }
 
+/// The ends of channels that the device tree describes; nodes that are not as their binding says are left out.
+pub fn channels(fdt: Fdt<'_>) -> impl Iterator<Item = Channel<'_>> {
+    let ends = fdt.root().children().filter(|node| is_enabled(node, &[channel::COMPATIBLE]));
+    ends.filter_map(|node| {
+        let page = region(node, 0).ok().filter(|page| page.size == channel::PAGE_SIZE)?;
+        Some(Channel {
+            name: node.property("label")?.value_as().ok()?,
+            page,
+            intid: interrupt(node, 0).ok()?,
+            number: node.property(channel::NUMBER)?.value_as().ok()?,
+            end: node.property(channel::END)?.value_as::<u32>().ok().filter(|&end| end < 2)? as usize,
+        })
+    })
+}
+
+/// Whether the node is enabled and compatible with one of `names`.
+fn is_enabled(node: &FdtNode<'_>, names: &[&str]) -> bool {
+    node.property("status").is_none_or(|p| p.value_as::<&str>().is_ok_and(|s| s == "okay"))
+        && node.compatible().is_some_and(|mut list| list.any(|name| names.contains(&name)))
+}
+
 /// The first enabled node, at the root or one level of buses below, that is compatible with one of `names`.
 fn find_compatible<'a>(root: FdtNode<'a>, names: &[&str]) -> Option<FdtNode<'a>> {
-    let matches = |node: &FdtNode<'a>| {
-        let enabled = node.property("status").is_none_or(|p| p.value_as::<&str>().is_ok_and(|s| s == "okay"));
-        enabled && node.compatible().is_some_and(|mut list| list.any(|name| names.contains(&name)))
-    };
     root.children()
-        .find(|node| matches(node))
-        .or_else(|| root.children().find_map(|bus| bus.children().find(matches)))
+        .find(|node| is_enabled(node, names))
+        .or_else(|| root.children().find_map(|bus| bus.children().find(|node| is_enabled(node, names))))
 }
 
 /// The `index`-th range of the node's registers.

@@ -1,141 +1,15 @@
-//! The port to AArch64 at EL1 on one CPU.
-//!
-//! Tasks run with SPSel = 0, each on its own stack (SP_EL0); exceptions run with SPSel = 1 on one stack of their own
-//! (SP_EL1) and with interrupts masked. An exception's entry saves all registers on the stack of the task that it
-//! interrupts, so that a task which does not run is nothing but its stack pointer, and a switch is to leave the
-//! exception on another one. A task gives way by SVC.
+//! The ports: what the kernel needs of the machine on which it runs, AArch64 at EL1 or, for tests, a host. All `unsafe`
+//! code is in here.
 
-mod boot;
-mod context;
-mod gic;
-mod mmio;
-mod mmu;
-pub(crate) mod serial;
-mod smccc;
-mod stolen;
-mod timer;
+mod stack;
+pub(crate) use stack::Stack;
 
-use core::cell::OnceCell;
-use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
+#[cfg(target_os = "none")]
+mod aarch64;
+#[cfg(target_os = "none")]
+pub(crate) use aarch64::*;
 
-use aarch64_cpu::registers::{DAIF, ELR_EL1, ESR_EL1, FAR_EL1, Readable, SPSel};
-use critical_section::Mutex;
-
-use crate::kernel::{self, Priority, PriorityInUse};
-use crate::{console, interrupt};
-
-use context::Frame;
-pub(crate) use stolen::stolen_nanos;
-pub(crate) use timer::counter;
-
-/// The interrupt controller and the timer's interrupt: set once at boot.
-static INTERRUPTS: Mutex<OnceCell<(gic::Gic, u32)>> = Mutex::new(OnceCell::new());
-
-/// Set when a task more urgent than the running one became ready.
-static SWITCH: AtomicBool = AtomicBool::new(false);
-
-/// Asks for a switch at the end of the outermost critical section or of the interrupt.
-pub(crate) fn request_switch() {
-    SWITCH.store(true, Ordering::Relaxed);
-}
-
-/// Creates a task that calls `entry` on `stack`.
-pub(crate) fn spawn(
-    stack: &'static mut [core::mem::MaybeUninit<u8>],
-    priority: Priority,
-    entry: impl FnOnce() + Send + 'static,
-) -> Result<(), PriorityInUse> {
-    let context = context::prepare(stack, entry);
-    kernel::with(|kernel, _| kernel.start(priority, context))
-}
-
-/// Configures and enables an interrupt.
-pub(crate) fn enable_interrupt(intid: u32, trigger: interrupt::Trigger) {
-    with_gic(|gic, _| gic.enable(intid, trigger));
-}
-
-fn with_gic<R>(f: impl FnOnce(&gic::Gic, u32) -> R) -> R {
-    critical_section::with(|cs| {
-        let (gic, timer_intid) = INTERRUPTS.borrow(cs).get().expect("the interrupt controller is set up");
-        f(gic, *timer_intid)
-    })
-}
-
-/// Handles an interrupt that was taken from the task of `frame`; returns the frame of the task to go on with.
-extern "C" fn handle_irq(frame: *mut Frame) -> *mut Frame {
-    with_gic(|gic, timer_intid| {
-        while let Some(acknowledged) = gic.acknowledge() {
-            if acknowledged.intid() == timer_intid {
-                // The timer's line is a level: it must fall before the end of the interrupt.
-                timer::disarm();
-                kernel::with(|kernel, _| kernel.expire(counter()));
-            } else {
-                interrupt::dispatch(acknowledged.intid());
-            }
-            gic.end(acknowledged);
-        }
-    });
-    switch(frame)
-}
-
-/// Saves the task of `frame`, sets the timer for the next deadline and returns the frame of the task to go on with.
-extern "C" fn switch(frame: *mut Frame) -> *mut Frame {
-    SWITCH.store(false, Ordering::Relaxed);
-    let context = kernel::with(|kernel, _| {
-        let context = kernel.switch(frame.expose_provenance());
-        timer::arm(kernel.next_deadline());
-        context
-    });
-    core::ptr::with_exposed_provenance_mut(context)
-}
-
-/// An exception that nothing here expects; `vector` is its offset in the vector table.
-extern "C" fn handle_fault(vector: u64) -> ! {
-    let (esr, elr, far) = (ESR_EL1.get(), ELR_EL1.get(), FAR_EL1.get());
-    die(format_args!("exception {vector:#x}: esr={esr:#x} elr={elr:#x} far={far:#x}"))
-}
-
-/// Prints why, and powers the machine off: a virtual machine's end is seen from outside.
-fn die(why: fmt::Arguments<'_>) -> ! {
-    mask_interrupts();
-    console::print_line_raw(format_args!("mobi-rtos: {why}"));
-    smccc::system_off();
-    loop {
-        aarch64_cpu::asm::wfi();
-    }
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    die(format_args!("{info}"))
-}
-
-/// Masks interrupts; returns whether they were open.
-fn mask_interrupts() -> bool {
-    let open = !DAIF.is_set(DAIF::I);
-    // SAFETY: masking interrupts breaks no invariant. It is a compiler barrier (no `nomem`): what follows stays after it.
-    unsafe { core::arch::asm!("msr daifset, #2", options(nostack, preserves_flags)) };
-    open
-}
-
-struct CriticalSection;
-critical_section::set_impl!(CriticalSection);
-
-// SAFETY: there is one CPU, and with IRQs masked (FIQs are never used) nothing else runs on it. Releasing the
-// outermost section may switch tasks, after everything that the section guarded has been let go of.
-unsafe impl critical_section::Impl for CriticalSection {
-    unsafe fn acquire() -> bool {
-        mask_interrupts()
-    }
-
-    unsafe fn release(outermost: bool) {
-        if outermost {
-            if SWITCH.load(Ordering::Relaxed) && !SPSel.is_set(SPSel::SP) {
-                context::give_way();
-            }
-            // SAFETY: interrupts were open when the section began, and what it guarded is no longer in use.
-            unsafe { core::arch::asm!("msr daifclr, #2", options(nostack, preserves_flags)) };
-        }
-    }
-}
+#[cfg(not(target_os = "none"))]
+pub mod host;
+#[cfg(not(target_os = "none"))]
+pub(crate) use host::port::*;

@@ -4,15 +4,12 @@ use core::cell::RefCell;
 
 use critical_section::Mutex;
 
-use crate::kernel::{
-    self,
-    sem::{Counter, Take},
-};
+use crate::kernel::{self, sem::Counter, wait::Outcome};
 use crate::time::{self, Duration, Instant};
 
-pub use crate::kernel::sem::TimedOut;
+pub use crate::kernel::wait::TimedOut;
 
-/// A counting semaphore. The most urgent of the waiting tasks gets a unit first; see [`Counter`] for the order of events.
+/// A counting semaphore. A unit that is given goes to the most urgent of the waiting tasks, at once.
 ///
 /// ```
 /// use mobi_rtos::Semaphore;
@@ -29,14 +26,22 @@ pub struct Semaphore {
 impl Semaphore {
     /// A semaphore with `count` units in it.
     pub const fn new(count: u32) -> Self {
-        Self { counter: Mutex::new(RefCell::new(Counter::new(count))) }
+        Self::with_limit(count, u32::MAX)
     }
 
-    /// Gives a unit. Allowed everywhere; a task that it wakes runs before this returns if it is more urgent than the
-    /// caller (from an interrupt handler or a critical section: at its end).
-    ///
-    /// # Panics
-    /// If 2³² − 1 units are in it.
+    /// An empty semaphore that holds one unit at most: what happened, not how often.
+    pub const fn binary() -> Self {
+        Self::with_limit(0, 1)
+    }
+
+    /// A semaphore with `count` units in it that holds `limit` at most.
+    pub const fn with_limit(count: u32, limit: u32) -> Self {
+        assert!(count <= limit, "more units than the limit");
+        Self { counter: Mutex::new(RefCell::new(Counter::new(count, limit))) }
+    }
+
+    /// Gives a unit; one above the limit is lost. Allowed everywhere; a task that it wakes runs before this returns if it
+    /// is more urgent than the caller (from an interrupt handler or a critical section: at its end).
     pub fn give(&self) {
         kernel::with(|kernel, cs| self.counter.borrow_ref_mut(cs).give(kernel));
     }
@@ -77,10 +82,14 @@ impl Semaphore {
         self.take_until(time::now() + timeout)
     }
 
-    fn take_by(&self, deadline: Option<u64>) -> Result<(), TimedOut> {
+    /// Takes a unit, waiting for it until the tick `deadline`.
+    pub(crate) fn take_by(&self, deadline: Option<u64>) -> Result<(), TimedOut> {
         match kernel::with(|kernel, cs| self.counter.borrow_ref_mut(cs).take(kernel, deadline)) {
-            Take::Taken => Ok(()),
-            Take::Waiting => kernel::with(|kernel, cs| self.counter.borrow_ref_mut(cs).resume(kernel)),
+            Outcome::Got(()) => Ok(()),
+            Outcome::Waits => {
+                kernel::assert_waited();
+                kernel::with(|kernel, cs| self.counter.borrow_ref_mut(cs).resume(kernel))
+            }
         }
     }
 }

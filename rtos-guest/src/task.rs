@@ -1,52 +1,33 @@
-//! Tasks.
+//! Tasks, and what is known about them.
 
-use core::cell::{Cell, UnsafeCell};
-use core::mem::MaybeUninit;
+use crate::kernel::{self, PRIORITIES, Priority};
+use crate::port::{self, Stack};
+use crate::time::{self, Duration};
 
-use critical_section::Mutex;
+pub use crate::kernel::SpawnError;
 
-use crate::port;
-
-pub use crate::kernel::Priority;
-
-/// Why a task could not be spawned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpawnError {
-    /// Another task has this priority.
-    PriorityInUse,
-    /// This [`Task`] was spawned before.
-    TaskInUse,
-}
-
-/// A task's memory: a stack of `STACK` bytes. Interrupts have a stack of their own, so that a task needs room for its
-/// own calls and 272 bytes for its registers.
+/// A task's memory: a stack of `STACK` bytes, a multiple of 4096, above a page that faults when the stack overflows.
+/// Interrupts have a stack of their own, so that a task needs room for its own calls and 272 bytes for its registers.
 ///
 /// ```
 /// use mobi_rtos::{Priority, Task};
 /// static BLINK: Task<4096> = Task::new();
 ///
 /// # mobi_rtos::host::run(|| {
-/// BLINK.spawn(Priority::new(10), || { /* ... */ }).unwrap();
+/// BLINK.spawn("blink", Priority::new(10), || { /* ... */ }).unwrap();
 /// # });
 /// ```
-#[repr(C, align(16))]
-pub struct Task<const STACK: usize> {
-    stack: UnsafeCell<[MaybeUninit<u8>; STACK]>,
-    spawned: Mutex<Cell<bool>>,
-}
-
-// SAFETY: `claim_stack` hands the stack out once, guarded by `spawned`; nothing else touches it.
-unsafe impl<const STACK: usize> Sync for Task<STACK> {}
+#[derive(Debug)]
+pub struct Task<const STACK: usize>(Stack<STACK>);
 
 impl<const STACK: usize> Task<STACK> {
     /// A task that does not run yet.
     pub const fn new() -> Self {
-        const { assert!(STACK >= 1024, "a stack has at least 1024 bytes") };
-        Self { stack: UnsafeCell::new([MaybeUninit::uninit(); STACK]), spawned: Mutex::new(Cell::new(false)) }
+        Self(Stack::new())
     }
 
     /// Starts to run `entry`, which is moved onto the stack, as the task of this priority: at once if that is the most
-    /// urgent, or when the scheduler starts. The task ends when `entry` returns.
+    /// urgent, or when the scheduler starts. The task ends when `entry` returns, and can be spawned again then.
     ///
     /// # Errors
     /// [`SpawnError`] if the priority or this stack is taken.
@@ -55,21 +36,13 @@ impl<const STACK: usize> Task<STACK> {
     /// If `entry` leaves less than 512 bytes of the stack.
     pub fn spawn(
         &'static self,
+        name: &'static str,
         priority: Priority,
         entry: impl FnOnce() + Send + 'static,
     ) -> Result<(), SpawnError> {
-        let stack = self.claim_stack().ok_or(SpawnError::TaskInUse)?;
-        port::spawn(stack, priority, entry).map_err(|_| SpawnError::PriorityInUse)
-    }
-
-    /// Hands the stack out, once.
-    #[expect(clippy::mut_from_ref, reason = "`spawned` makes it the only reference")]
-    pub(crate) fn claim_stack(&'static self) -> Option<&'static mut [MaybeUninit<u8>]> {
-        if critical_section::with(|cs| self.spawned.borrow(cs).replace(true)) {
-            return None;
-        }
-        // SAFETY: `spawned` was false, so that this is the only reference ever made to the stack.
-        Some(unsafe { &mut *self.stack.get() })
+        kernel::with(|kernel, _| kernel.create(priority, name, self.0.addresses()))?;
+        port::start(&self.0, priority, entry);
+        Ok(())
     }
 }
 
@@ -77,4 +50,37 @@ impl<const STACK: usize> Default for Task<STACK> {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What is known about a task that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// What it is called.
+    pub name: &'static str,
+    /// Its number, 0 to 63: 63 is the idle task.
+    pub priority: usize,
+    /// How long it has run. An interrupt's time is that of the task that it interrupts, and so is what the hypervisor
+    /// takes from the CPU ([`time::stolen`]).
+    pub cpu_time: Duration,
+    /// How often it began to run.
+    pub switches: u32,
+    /// The size of its stack in bytes.
+    pub stack: usize,
+    /// The most bytes of the stack that were ever in use; on the host, where tasks run on threads' stacks, 0.
+    pub stack_used: usize,
+}
+
+/// The statistics of all tasks, the most urgent first; the last is the idle task. They are taken one by one.
+pub fn statistics() -> impl Iterator<Item = Statistics> {
+    (0..PRIORITIES).filter_map(|index| {
+        let task = kernel::with(|kernel, _| kernel.task(Priority::of(index), port::counter()))?;
+        Some(Statistics {
+            name: task.name,
+            priority: index,
+            cpu_time: time::clock().duration(task.ran),
+            switches: task.switches,
+            stack: task.stack.len(),
+            stack_used: port::stack_used(task.stack),
+        })
+    })
 }

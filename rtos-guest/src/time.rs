@@ -17,7 +17,7 @@ pub type Duration = fugit::NanosDurationU64;
 
 /// The time now.
 pub fn now() -> Instant {
-    Instant::from_ticks(clock().nanos(port::counter()))
+    clock().instant(port::counter())
 }
 
 /// How long the hypervisor has kept this CPU from running since boot though it could have run, if it tells: the share
@@ -35,7 +35,7 @@ pub fn delay_until(when: Instant) {
     if kernel::in_task() {
         if port::counter() < deadline {
             kernel::with(|kernel, _| kernel.block(Some(deadline)));
-            kernel::with(|kernel, _| kernel.woken_by());
+            kernel::assert_waited();
         }
     } else {
         while port::counter() < deadline {
@@ -80,9 +80,19 @@ impl Clock {
         Self { to_nanos: Ratio::new(Self::HZ, frequency), to_ticks: Ratio::new(frequency, Self::HZ) }
     }
 
-    /// The time at tick `ticks`.
+    /// So many ticks in nanoseconds.
     fn nanos(&self, ticks: u64) -> u64 {
         self.to_nanos.of(ticks, 0)
+    }
+
+    /// The time at tick `ticks`.
+    pub(crate) fn instant(&self, ticks: u64) -> Instant {
+        Instant::from_ticks(self.nanos(ticks))
+    }
+
+    /// The time of so many ticks.
+    pub(crate) fn duration(&self, ticks: u64) -> Duration {
+        Duration::from_ticks(self.nanos(ticks))
     }
 
     /// The first tick that is not before `when`.

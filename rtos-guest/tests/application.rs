@@ -1,7 +1,10 @@
 //! Whole applications in virtual time: the API as its users see it.
 
+mod common;
+
 use std::sync::{Arc, Mutex};
 
+use common::{Log, leak, spawn};
 use mobi_rtos::interrupt::{self, Trigger};
 use mobi_rtos::sem::TimedOut;
 use mobi_rtos::task::SpawnError;
@@ -10,32 +13,6 @@ use mobi_rtos::{Priority, Queue, Semaphore, Task, host};
 
 use embedded_hal::delay::DelayNs;
 use proptest::prelude::*;
-
-/// What happened, and when.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<(u64, String)>>>);
-
-impl Log {
-    fn add(&self, what: impl Into<String>) {
-        self.0.lock().unwrap().push((time::now().as_ticks(), what.into()));
-    }
-
-    fn take(&self) -> Vec<(u64, String)> {
-        std::mem::take(&mut self.0.lock().unwrap())
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.take().into_iter().map(|(_, what)| what).collect()
-    }
-}
-
-fn leak<T>(value: T) -> &'static T {
-    Box::leak(Box::new(value))
-}
-
-fn spawn(priority: u8, entry: impl FnOnce() + Send + 'static) {
-    leak(Task::<4096>::new()).spawn(Priority::new(priority), entry).unwrap();
-}
 
 #[test]
 fn tasks_run_in_order_of_priority_and_preempt_when_woken() {
@@ -61,20 +38,25 @@ fn tasks_run_in_order_of_priority_and_preempt_when_woken() {
 }
 
 #[test]
-fn a_spawned_task_preempts_its_less_urgent_parent_and_memory_is_handed_out_once() {
+fn a_spawned_task_preempts_its_less_urgent_parent_and_memory_is_used_again() {
     let log = Log::default();
     let outer = log.clone();
     host::run(move || {
         spawn(10, move || {
             let task = leak(Task::<4096>::new());
             let child = log.clone();
-            assert_eq!(task.spawn(Priority::new(2), move || child.add("child")), Ok(()));
+            let run = move || {
+                child.add("child");
+                time::delay(1.micros());
+            };
+            assert_eq!(task.spawn("child", Priority::new(2), run), Ok(()));
             log.add("parent");
-            assert_eq!(task.spawn(Priority::new(2), || ()), Err(SpawnError::TaskInUse));
+            assert_eq!(task.spawn("child", Priority::new(3), || ()), Err(SpawnError::StackInUse));
             let other = leak(Task::<4096>::new());
-            assert_eq!(other.spawn(Priority::new(10), || ()), Err(SpawnError::PriorityInUse));
-            // The child has ended: its priority is free again.
-            spawn(2, move || log.add("second child"));
+            assert_eq!(other.spawn("other", Priority::new(10), || ()), Err(SpawnError::PriorityInUse));
+            time::delay(2.micros());
+            // The child has ended: its priority and its stack are free again.
+            assert_eq!(task.spawn("child", Priority::new(2), move || log.add("second child")), Ok(()));
         });
     });
     assert_eq!(outer.names(), ["child", "parent", "second child"]);
@@ -147,8 +129,8 @@ fn interrupts_wake_tasks_and_a_handler_runs_to_its_end_first() {
     let log = Log::default();
     let outer = log.clone();
     host::run(move || {
-        interrupt::attach(40, Trigger::Level, handler).unwrap();
-        assert!(interrupt::attach(40, Trigger::Edge, handler).is_err());
+        interrupt::attach(40, Trigger::Level, &handler).unwrap();
+        assert!(interrupt::attach(40, Trigger::Edge, &handler).is_err());
         let receiver = log.clone();
         spawn(1, move || {
             for _ in 0..3 {

@@ -72,7 +72,7 @@ fn truncated(lab: &Lab<'_>, name: &str) -> Result<()> {
         Ok(())
     })?;
     let report = setup.run(vec![until(HYPERVISOR, "refused")?, good_runs()?])?;
-    report.expect_log(&["refused: ", "kernel-2: data-size: ", "the bundle ends before it"])
+    report.expect_log(&["vm bad: refused: ", "kernel-2: data-size: ", "the bundle ends before it"])
 }
 
 /// One bit of a kernel is not what it was.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use machines::{Machine, Resolver};
-use qemu::{Board, Config, Ending, Gic, HYPERVISOR, Observer, Outcome, Run, Step, Symbols};
+use qemu::{Board, Config, Ending, Gic, HYPERVISOR, Observer, Outcome, Recording, Run, Step, Symbols};
 use sha2::{Digest, Sha256};
 
 /// How long a run may take on the host's clock: several times what it takes on two cores.
@@ -25,6 +25,8 @@ pub struct Lab<'a> {
     pub elf: PathBuf,
     /// The EL2 program's arm64 `Image`.
     pub image: PathBuf,
+    /// The QEMU plugin.
+    pub plugin: PathBuf,
     /// The Raspberry Pi 4's device tree.
     pub dtb_rpi4: Option<PathBuf>,
     /// Finds and builds the guests.
@@ -66,14 +68,15 @@ impl Lab<'_> {
 
     /// Runs `cargo xtask` with these arguments, without a terminal.
     pub fn xtask(&self, arguments: &[&str]) -> Result<Output> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        Command::new(cargo)
-            .arg("xtask")
-            .args(arguments)
-            .current_dir(&self.root)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .output()
-            .context("cannot start cargo")
+        self.xtask_command(arguments).output().context("cannot start cargo")
+    }
+
+    /// `cargo xtask` with these arguments and the tools of the tests.
+    pub fn xtask_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.arg("xtask").args(arguments).current_dir(&self.root);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 }
 
@@ -127,6 +130,17 @@ impl Setup {
         self
     }
 
+    /// Whether virtual time is deterministic, so that times mean something.
+    pub fn is_icount(&self) -> bool {
+        self.config.icount
+    }
+
+    /// Has the QEMU plugin record the run.
+    pub fn record(mut self, recording: &Recording) -> Self {
+        self.config.extra.extend(recording.arguments());
+        self
+    }
+
     /// Writes the log elsewhere, for a second run of one test.
     pub fn log(mut self, suffix: &str) -> Self {
         self.log = self.log.with_extension(suffix);
@@ -170,6 +184,13 @@ impl Setup {
             }
             _ => Err(report.outcome.success().err().context("QEMU did not end")?.into()),
         }
+    }
+
+    /// QEMU's command for the same machine with a plain text console, which nobody has to decode, on its standard input and output.
+    pub fn plain_command(self) -> Command {
+        let mut config = self.config;
+        config.extra.extend(["-append".into(), "".into()]);
+        Run::new(config, self.vms).command()
     }
 
     fn start(self, script: Vec<Step>) -> Result<Report> {

@@ -7,17 +7,32 @@
 mod bad_input;
 mod checks;
 mod command_line;
+mod footprint;
+mod fuzz;
+mod jobs;
 mod lab;
+mod lifecycle;
 mod linux;
+mod plugin;
 mod rpi4;
+mod rtos;
 mod rules;
+mod stolen;
+mod terminal;
 
 use anyhow::Result;
 
 pub use lab::Lab;
 
 /// The bare-metal guests that the tests need: package and binary.
-pub const GUESTS: [(&str, &str); 2] = [("rtos-guest", "control-loop"), ("test-guest", "checks")];
+pub const GUESTS: [(&str, &str); 6] = [
+    ("rtos-guest", "control-loop"),
+    ("rtos-guest", "producer-consumer"),
+    ("rtos-guest", "two-tasks"),
+    ("test-guest", "checks"),
+    ("bench-guest", "bench"),
+    ("bench-guest", "count"),
+];
 
 /// One test.
 pub struct Test {
@@ -40,9 +55,17 @@ impl Test {
 pub fn all() -> Vec<Test> {
     [
         rules::tests(),
+        fuzz::tests(),
         command_line::tests(),
+        plugin::tests(),
+        jobs::tests(),
+        terminal::tests(),
         checks::tests(),
         bad_input::tests(),
+        rtos::tests(),
+        lifecycle::tests(),
+        footprint::tests(),
+        stolen::tests(),
         rpi4::tests(),
         linux::tests(),
     ]

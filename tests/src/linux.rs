@@ -35,7 +35,7 @@ pub fn tests() -> Vec<Test> {
         let name = format!("two_linux_gic{gic}");
         tests.push(Test::new(name, move |lab, name| {
             let setup = lab.setup(name, "machines/two-linux.toml")?.gic(gic).cpus("cortex-a72", 2);
-            setup.run(two_linux()?).map(drop)
+            two_linux(setup)
         }));
     }
     tests
@@ -71,17 +71,29 @@ fn repeats(setup: Setup) -> Result<()> {
     Ok(())
 }
 
-/// Both reach the shell and count, at the same time, with four vCPUs each on two CPUs.
-fn two_linux() -> Result<Vec<Step>> {
+/// Both VMs reach the shell, have their four vCPUs, and keep all of them busy on two CPUs. Neither has to wait for the other's end.
+fn two_linux(setup: Setup) -> Result<()> {
     const VMS: [&str; 2] = ["linux-a", "linux-b"];
-    const COUNT: &str = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; echo counted-$i";
+    const COUNT: &str = "for n in 1 2 3 4; do (i=0; while [ $i -lt 4000 ]; do i=$((i+1)); \
+                         [ $((i%500)) = 0 ] && echo job-$n-$i; done) & done; wait; echo all-done";
     let mut script = Vec::new();
     for vm in VMS {
         script.extend([until(vm, "~ #")?, send(vm, "nproc"), until(vm, "^4$")?, until(vm, "~ #")?]);
     }
     script.extend(VMS.map(|vm| send(vm, COUNT)));
     for vm in VMS {
-        script.push(until(vm, "^counted-2000$")?);
+        script.push(until(vm, "^all-done$")?);
     }
-    Ok(script)
+    let report = setup.run(script)?;
+    let lines = || report.lines.iter().filter_map(|line| line.split_once(" | "));
+    let first = lines().position(|(_, line)| line == "all-done").context("no VM is done")?;
+    for vm in VMS {
+        let steps = lines().take(first).filter(|(of, line)| *of == vm && line.starts_with("job-")).count();
+        ensure!(steps > 4, "{vm} got {steps} of 32 steps done before the first VM was done");
+        for job in 1..=4 {
+            let last = format!("job-{job}-4000");
+            ensure!(lines().any(|(of, line)| of == vm && line == last), "{vm} has not said {last}");
+        }
+    }
+    Ok(())
 }

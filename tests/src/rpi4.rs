@@ -1,18 +1,25 @@
-//! The Raspberry Pi 4: the image of `virt`, all cores, the RTOS with its loop, console input.
+//! The Raspberry Pi 4: the image of `virt`, all cores, the RTOS with its loop, console input, the virtual platform.
 
 use anyhow::{Result, ensure};
 use qemu::{Gic, HYPERVISOR, Step};
 
 use crate::Test;
+use crate::checks;
 use crate::lab::{Lab, Setup, send, until};
 
 pub fn tests() -> Vec<Test> {
-    [false, true]
-        .map(|icount| {
-            let name = if icount { "rpi4_rtos_icount" } else { "rpi4_rtos" };
-            Test::new(name, move |lab, name| rtos(lab, name, icount))
-        })
-        .into()
+    let mut tests = Vec::new();
+    for icount in [false, true] {
+        let test = |what: &str| format!("rpi4_{what}{}", if icount { "_icount" } else { "" });
+        tests.push(Test::new(test("rtos"), move |lab, name| rtos(lab, name, icount)));
+        tests.push(Test::new(test("platform"), move |lab, name| platform(lab, name, icount)));
+    }
+    tests
+}
+
+/// The test guest's checks with a vCPU for each core.
+fn platform(lab: &Lab<'_>, name: &str, icount: bool) -> Result<()> {
+    checks::platform(lab.setup(name, checks::CHECKS_TOML)?.rpi4(lab)?.icount(icount))
 }
 
 fn rtos(lab: &Lab<'_>, name: &str, icount: bool) -> Result<()> {

@@ -1,8 +1,9 @@
 //! Builds what a machine needs: the EL2 program, the bare-metal guests, the Linux guest, the bundle.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use machines::Machine;
@@ -10,6 +11,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::setup::{TARGET, Tools};
+
+/// The package of the QEMU plugin.
+const PLUGIN: &str = "mobivmm-qemu-plugin";
 
 /// Builds with the tools that setup found.
 pub struct Builder {
@@ -82,6 +86,22 @@ impl Builder {
         }
     }
 
+    /// Builds the QEMU plugin, for the host; returns the shared library.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub fn plugin(&self) -> Result<PathBuf> {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .current_dir(Self::root())
+            .args(["build", "--release", "--message-format=json-render-diagnostics", "--package", PLUGIN])
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot start cargo")?;
+        ensure!(output.status.success(), "cannot build {PLUGIN} (see above)");
+        library(&output.stdout, PLUGIN).with_context(|| format!("cargo built no {PLUGIN}"))
+    }
+
     /// Builds a bare-metal binary; returns its ELF file.
     fn binary(&self, package: &str, name: &str) -> Result<PathBuf> {
         let output = self
@@ -105,6 +125,15 @@ fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
         messages.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     let mut programs = messages.filter(|message| message["target"]["name"] == name);
     programs.find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
+}
+
+/// The path of the library of the package `name` in cargo's messages.
+fn library(messages: &[u8], name: &str) -> Option<PathBuf> {
+    let target = name.replace('-', "_");
+    let messages =
+        messages.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let mut libraries = messages.filter(|message| message["target"]["name"] == target.as_str());
+    libraries.find_map(|message| Some(PathBuf::from(message["filenames"][0].as_str()?)))
 }
 
 /// Replaces the file at once, so that a run that goes on beside this one sees the old or the new one, and never a half.

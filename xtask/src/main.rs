@@ -1,5 +1,6 @@
-//! The command line: `cargo xtask setup|run|test|machine|sim`.
+//! The command line: `cargo xtask setup|run|test|bench|machine|sim`.
 
+mod bench;
 mod board;
 mod build;
 mod machine;
@@ -13,6 +14,7 @@ use anyhow::Result;
 use clap::Parser;
 use std::process::ExitCode;
 
+use crate::bench::BenchOptions;
 use crate::build::Builder;
 use crate::machine::MachineCommand;
 use crate::run::RunOptions;
@@ -29,6 +31,8 @@ enum Command {
     Run(Box<RunOptions>),
     /// Run the tests, on the host and on QEMU; the last line counts them
     Test(TestOptions),
+    /// Measure what is promised, in instructions and virtual time
+    Bench(BenchOptions),
     /// Run a machine's schedule in virtual time: shares, lag, deadlines
     Sim(Box<SimOptions>),
     /// Check a machine file, or explain what one may say
@@ -60,6 +64,7 @@ fn execute(command: Command) -> Result<bool> {
         Command::Setup(command) => setup::command(&command)?,
         Command::Run(options) => run::run(*options)?,
         Command::Test(options) => return Ok(test::run(&options)),
+        Command::Bench(options) => return bench::run(&options),
         Command::Sim(options) => return sim::run(&options),
         Command::Machine { command, setup } => {
             machine::run(command, &|package, file| Builder::new(setup::run(&setup)?).artefact(package, file))?

@@ -41,7 +41,8 @@ pub struct RunOptions {
     /// The model of virt's CPUs [default: cortex-a72]
     #[arg(long, value_name = "MODEL")]
     cpu: Option<String>,
-    /// Deterministic virtual time: two runs print the same, to the byte
+    /// Deterministic virtual time: two runs print the same, to the byte. Guests can then reach this host by semihosting: run only
+    /// what you trust
     #[arg(long)]
     icount: bool,
     #[command(flatten)]

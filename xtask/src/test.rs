@@ -2,6 +2,7 @@
 
 mod host;
 mod lint;
+mod toolchain;
 
 use std::collections::HashMap;
 use std::fs;
@@ -71,6 +72,7 @@ pub fn run(options: &TestOptions) -> bool {
     }
     if options.host || default {
         counts += host::run(filter);
+        counts += toolchain::run(builder.as_ref().ok().map(Builder::tools), filter);
     }
     if options.e2e || default {
         let tests: Vec<Test> = tests::all().into_iter().filter(|test| test.name.contains(filter)).collect();
@@ -110,6 +112,7 @@ fn end_to_end(builder: &Builder, tests: &[Test]) -> Result<Counts> {
         qemu: tools.qemu.clone(),
         elf: hypervisor.elf,
         image: hypervisor.image,
+        plugin: builder.plugin()?,
         dtb_rpi4: tools.dtb_rpi4.clone(),
         resolver: &|package, file| match guests.get(&(package, file)) {
             Some(Ok(guest)) => Ok(guest.clone()),

@@ -25,16 +25,13 @@ pub struct Bcm2835Pm {
 }
 
 impl Bcm2835Pm {
-    /// # Safety
-    /// 256 bytes from `base` are mapped and are the registers of a BCM2835 power manager, while the handle is used.
-    pub const unsafe fn new(base: u64) -> Self {
-        // SAFETY: the same contract.
-        let mmio = unsafe { Mmio::new(base) };
-        Self { mmio }
+    /// The power manager with these registers; `None` if there are not enough.
+    pub fn new(device: &arch::mmu::DeviceMemory) -> Option<Self> {
+        Some(Self { mmio: Mmio::within(device, 0)? })
     }
 
     /// Resets the machine about 160 µs from now.
-    pub fn reset(&mut self) {
+    fn reset(&mut self) {
         self.mmio.write(WDOG, PASSWORD | SOON);
         let others = self.mmio.read(RSTC) & !(0xff << 24 | RSTC_CONFIG);
         self.mmio.write(RSTC, PASSWORD | others | RSTC_FULL_RESET);

@@ -11,7 +11,7 @@ pub struct Board {
     pub name: &'static str,
     /// The root node's `compatible` strings that mean this board.
     pub compatible: &'static [&'static str],
-    /// How the machine is turned off and reset.
+    /// How the machine is turned off.
     pub power: PowerMethod,
     /// CPUs that the board can have.
     pub max_cpus: usize,
@@ -21,10 +21,10 @@ pub struct Board {
     pub timing: Timing,
 }
 
-/// How a machine is turned off and reset.
+/// How a machine is turned off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerMethod {
-    /// PSCI SYSTEM_OFF and SYSTEM_RESET.
+    /// PSCI SYSTEM_OFF.
     Psci,
     /// The watchdog of the BCM2835 power manager ([`crate::bcm2835_pm`]).
     Bcm2835Pm,

@@ -2,20 +2,39 @@
 
 use core::fmt;
 
+use arch::mmu::Active;
+use arch::phys::ReleaseWord;
+
 use crate::bcm2835_pm::Bcm2835Pm;
 use crate::board::PowerMethod;
 use crate::gic::{self, Gic};
 use crate::gicv2::GicV2;
 use crate::gicv3::GicV3;
 use crate::pl011::Pl011;
-use crate::platform::{Conduit, EnableMethod, Gic as GicModel, Platform};
-use crate::{psci, spin_table};
+use crate::platform::{Conduit, EnableMethod, Gic as GicModel, MAX_GICR, Platform};
+use crate::psci;
 
-/// A machine that is what its [`Platform`] says: makes drivers for it.
+/// A machine that is what its [`Platform`] says: makes drivers for it. The registers of each are claimed, so there is one at
+/// the most.
 #[derive(Debug)]
 pub struct Devices<'p> {
     platform: &'p Platform<'p>,
-    secondary_entry: u64,
+    map: Active,
+}
+
+/// A CPU that has been told to start.
+#[derive(Debug)]
+#[must_use]
+pub struct Starting(Option<ReleaseWord>);
+
+impl Starting {
+    /// To be called by another CPU once this one has come in, before it can go back to polling: takes its entry address away
+    /// again.
+    pub fn arrived(self) {
+        if let Some(word) = self.0 {
+            word.clear();
+        }
+    }
 }
 
 /// Why a CPU was not started.
@@ -25,6 +44,8 @@ pub enum StartError {
     NoSuchCpu,
     /// The device tree names no way that EL2 knows, or PSCI that EL2 cannot call.
     NoMethod,
+    /// The word that it polls is in other use.
+    InUse,
     /// PSCI refused.
     Psci(psci::Error),
 }
@@ -34,47 +55,37 @@ impl fmt::Display for StartError {
         match self {
             Self::NoSuchCpu => write!(f, "no such CPU"),
             Self::NoMethod => write!(f, "no way to start it"),
+            Self::InUse => write!(f, "its release address is in other use"),
             Self::Psci(error) => write!(f, "PSCI: {error}"),
         }
     }
 }
 
 impl<'p> Devices<'p> {
-    /// Believes the device tree, which is the firmware's word for what this machine is, and so trusted like the firmware. To be true:
-    /// * `platform` was read from the device tree that the firmware passed for this machine.
-    /// * `_map` has [`Platform::devices`] one to one as device memory, and the words at the CPUs' `release_addr` as device or
-    ///   normal memory, for as long as drivers made here are in use; Rust uses none of it otherwise.
-    /// * `secondary_entry` is the physical address of code that a CPU may run from in EL2 with its MMU off.
-    pub const fn claim(platform: &'p Platform<'p>, _map: &arch::mmu::Active, secondary_entry: u64) -> Self {
-        Self { platform, secondary_entry }
+    /// The devices of `platform`, in a map that has [`Platform::devices`].
+    pub const fn new(platform: &'p Platform<'p>, map: Active) -> Self {
+        Self { platform, map }
     }
 
-    /// The interrupt controller, not initialised yet. To be made once: [`Gic`]'s `&mut self` tells nothing of others.
+    /// The interrupt controller, not initialised yet.
     pub fn gic(&self) -> Result<Gic, gic::Error> {
+        let claim = |registers| self.map.device(registers).ok_or(gic::Error::InUse);
         match &self.platform.gic {
             GicModel::V2 { gicd, gicc, gich, gicv, .. } => {
-                // The CPU interface's second page has GICC_DIR.
-                if gicc.end - gicc.start < 0x2000 || gicv.end - gicv.start < 0x2000 {
-                    return Err(gic::Error::TooSmall);
-                }
-                // SAFETY: a GICv2's, and mapped, as the contract of `claim` says.
-                Ok(Gic::V2(unsafe { GicV2::new(gicd.start, gicc.start, gich.start, gicv.start) }))
+                let [gicd, gicc, gich, gicv] = [claim(gicd)?, claim(gicc)?, claim(gich)?, claim(gicv)?];
+                GicV2::new([&gicd, &gicc, &gich, &gicv]).map(Gic::V2).ok_or(gic::Error::TooSmall)
             }
             GicModel::V3 { gicd, gicr, .. } => {
-                if gicd.end - gicd.start < 0x10000 {
-                    return Err(gic::Error::TooSmall);
-                }
-                // SAFETY: a GICv3's, and mapped, as the contract of `claim` says.
-                Ok(Gic::V3(unsafe { GicV3::new(gicd.start, gicr, &self.platform.cpus)? }))
+                let gicr = gicr.iter().map(claim).collect::<Result<heapless::Vec<_, MAX_GICR>, _>>()?;
+                GicV3::new(&claim(gicd)?, &gicr, &self.platform.cpus).map(Gic::V3)
             }
         }
     }
 
-    /// The console's UART, initialised. To be made once; for the panic handler, clone it.
+    /// The console's UART, initialised.
     pub fn uart(&self) -> Option<Pl011> {
         let found = self.platform.uart.as_ref()?;
-        // SAFETY: a PL011's, and mapped, as the contract of `claim` says.
-        let mut uart = unsafe { Pl011::new(found.registers.start) };
+        let mut uart = Pl011::new(&self.map.device(&found.registers)?)?;
         uart.init(found.clock_hz);
         Some(uart)
     }
@@ -84,42 +95,31 @@ impl<'p> Devices<'p> {
         match method {
             PowerMethod::Psci => (self.platform.psci == Some(Conduit::Smc)).then_some(Power::Psci),
             PowerMethod::Bcm2835Pm => {
-                let registers = self.platform.bcm2835_pm.as_ref()?;
-                // SAFETY: a BCM2835 power manager's, and mapped, as the contract of `claim` says.
-                Some(Power::Bcm2835Pm(unsafe { Bcm2835Pm::new(registers.start) }))
+                let registers = self.map.device(self.platform.bcm2835_pm.as_ref()?)?;
+                Bcm2835Pm::new(&registers).map(Power::Bcm2835Pm)
             }
         }
     }
 
-    /// Starts a CPU, which then comes in at the secondary entry. [`Devices::cpu_has_started`] when it is there.
-    pub fn start_cpu(&self, index: usize) -> Result<(), StartError> {
+    /// Starts a CPU, which then comes in at [`arch::boot::secondary_entry`].
+    pub fn start_cpu(&self, index: usize) -> Result<Starting, StartError> {
         let cpu = self.platform.cpus.get(index).ok_or(StartError::NoSuchCpu)?;
         match cpu.enable {
             EnableMethod::Psci if self.platform.psci == Some(Conduit::Smc) => {
-                // SAFETY: there is PSCI by SMC, and the entry is one, as the contract of `claim` says.
-                unsafe { psci::cpu_on(cpu.mpidr, self.secondary_entry) }.map_err(StartError::Psci)
+                psci::cpu_on(cpu.mpidr).map_err(StartError::Psci)?;
+                Ok(Starting(None))
             }
             EnableMethod::Psci | EnableMethod::None => Err(StartError::NoMethod),
             EnableMethod::SpinTable { release_addr } => {
-                // SAFETY: a slot, mapped, and the entry is one, as the contract of `claim` says.
-                unsafe { spin_table::release(release_addr, self.secondary_entry) };
-                Ok(())
+                let word = ReleaseWord::claim(release_addr).ok_or(StartError::InUse)?;
+                word.release();
+                Ok(Starting(Some(word)))
             }
-        }
-    }
-
-    /// To be called by another CPU once the CPU with this index has come in, before it can go back to polling: takes its
-    /// entry address away again.
-    pub fn cpu_has_started(&self, index: usize) {
-        let cpu = self.platform.cpus.get(index);
-        if let Some(EnableMethod::SpinTable { release_addr }) = cpu.map(|cpu| cpu.enable) {
-            // SAFETY: a slot, and mapped, as the contract of `claim` says.
-            unsafe { spin_table::clear(release_addr) };
         }
     }
 }
 
-/// How this machine is turned off and reset.
+/// How this machine is turned off.
 #[derive(Debug)]
 pub enum Power {
     /// By the firmware's PSCI.
@@ -134,14 +134,6 @@ impl Power {
         match self {
             Self::Psci => psci::system_off(),
             Self::Bcm2835Pm(pm) => pm.halt(),
-        }
-    }
-
-    /// Resets the machine. Returns if that takes a moment or has failed.
-    pub fn reset(&mut self) {
-        match self {
-            Self::Psci => psci::system_reset(),
-            Self::Bcm2835Pm(pm) => pm.reset(),
         }
     }
 }

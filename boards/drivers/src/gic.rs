@@ -26,6 +26,8 @@ pub const LOWEST_PRIORITY: u8 = 0xff;
 pub enum Error {
     /// A register block is smaller than the architecture has it.
     TooSmall,
+    /// Its registers are in other use.
+    InUse,
     /// No redistributor has the affinity of the CPU with this index.
     NoRedistributor(usize),
 }
@@ -34,18 +36,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooSmall => write!(f, "a register block of the GIC is too small"),
+            Self::InUse => write!(f, "its registers are in other use"),
             Self::NoRedistributor(cpu) => write!(f, "CPU {cpu} has no GIC redistributor"),
         }
     }
-}
-
-/// How an interrupt is signalled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// For as long as the line is high.
-    Level,
-    /// By a rising edge.
-    Edge,
 }
 
 /// An interrupt that this CPU has acknowledged: its INTID and, for a GICv2 SGI, the sender.
@@ -54,11 +48,6 @@ pub enum Trigger {
 pub struct Acknowledged(pub(crate) u32);
 
 impl Acknowledged {
-    /// What was acknowledged as PPI or SPI `intid` some time ago.
-    pub const fn earlier(intid: u32) -> Self {
-        Self(intid)
-    }
-
     /// The INTID.
     pub const fn intid(self) -> u32 {
         // Bits 12:10 of a GICv2's are the sender, and a GICv3 has no INTIDs from 1,024 on without LPIs.
@@ -109,20 +98,12 @@ impl Gic {
         /// Turns on the calling CPU's interface, mask at [`LOWEST_PRIORITY`], and clears its hypervisor interface. Its
         /// PPIs are as SPIs after [`Gic::init_distributor`], its SGIs enabled.
         fn init_cpu(&self, cpu: usize);
-        /// One more than the highest INTID that there is.
-        fn intid_limit(&self) -> u32;
         /// Lets an interrupt through or not.
         fn set_enabled(&self, cpu: usize, intid: u32, enabled: bool);
-        /// How urgent an interrupt is, against others and against the mask.
-        fn set_priority(&self, cpu: usize, intid: u32, priority: u8);
-        /// How a disabled PPI or SPI is signalled.
-        fn set_trigger(&mut self, cpu: usize, intid: u32, trigger: Trigger);
         /// Sends an SPI to a CPU that has been through [`Gic::init_cpu`].
         fn route(&self, intid: u32, to: usize);
         /// Makes a PPI or SPI active, or inactive.
         fn set_active(&self, cpu: usize, intid: u32, active: bool);
-        /// Makes a PPI or SPI pending; or not pending, unless its line is high.
-        fn set_pending(&self, cpu: usize, intid: u32, pending: bool);
         /// Takes the most urgent interrupt, if one is more urgent than the mask and than what has not been dropped.
         fn acknowledge(&self) -> Option<Acknowledged>;
         /// Lets others of the same priority through again. In the reverse order of acknowledging.
@@ -132,14 +113,8 @@ impl Gic {
         /// Sends SGI `sgi` (0 to 15) to a CPU that has been through [`Gic::init_cpu`]. What this CPU has written to memory
         /// before is visible to the one that takes it.
         fn send_sgi(&self, sgi: u32, to: usize);
-        /// The calling CPU's priority mask: only what is more urgent (lower) gets through.
-        fn priority_mask(&self) -> u8;
-        /// Sets [`Gic::priority_mask`].
-        fn set_priority_mask(&self, mask: u8);
         /// How many list registers every CPU has (VTR.ListRegs + 1).
         fn list_registers(&self) -> usize;
-        /// GICH_VTR or ICH_VTR_EL2.
-        fn vtr(&self) -> u32;
         /// List register `n`, below [`Gic::list_registers`].
         fn read_lr(&self, n: usize) -> u64;
         /// Writes list register `n`, below [`Gic::list_registers`]. A GICv2 takes 32 bits.
@@ -152,10 +127,6 @@ impl Gic {
         fn vmcr(&self) -> u32;
         /// Writes [`Gic::vmcr`].
         fn set_vmcr(&self, value: u32);
-        /// Why the maintenance interrupt is asserted: GICH_MISR or ICH_MISR_EL2.
-        fn misr(&self) -> u32;
-        /// List registers that wait for EOI maintenance, a bit each: GICH_EISR or ICH_EISR_EL2.
-        fn eisr(&self) -> u16;
         /// Empty list registers, a bit each: GICH_ELRSR or ICH_ELRSR_EL2.
         fn elrsr(&self) -> u16;
         /// Reads those active priorities registers that there are; the rest of `into` is left as it is.
@@ -174,7 +145,8 @@ impl Gic {
     }
 }
 
-/// Makes what this CPU has written to memory visible to CPUs that take an interrupt sent from here on (Arm ARM B2.3.12).
+/// Makes what this CPU has written to memory visible to CPUs that take an interrupt sent from here on (Arm ARM,
+/// "Data Synchronization Barrier").
 pub(crate) fn publish_memory() {
     // SAFETY: a barrier.
     unsafe { core::arch::asm!("dsb ishst", options(nostack, preserves_flags)) };

@@ -6,11 +6,11 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use arch::mmu::DeviceMemory;
+
 use crate::MAX_CPUS;
-use crate::gic::{
-    Acknowledged, ActivePriorities, DEFAULT_PRIORITY, LOWEST_PRIORITY, Trigger, publish_memory,
-};
-use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, ICPENDR, ISACTIVER, ISENABLER, ISPENDR};
+use crate::gic::{Acknowledged, ActivePriorities, DEFAULT_PRIORITY, LOWEST_PRIORITY, publish_memory};
+use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, ISACTIVER, ISENABLER};
 use crate::mmio::Mmio;
 
 // Distributor: section 4.3.
@@ -30,8 +30,6 @@ const GICC_DIR: usize = 0x1000;
 const GICH_HCR: usize = 0x000;
 const GICH_VTR: usize = 0x004;
 const GICH_VMCR: usize = 0x008;
-const GICH_MISR: usize = 0x010;
-const GICH_EISR0: usize = 0x020;
 const GICH_ELRSR0: usize = 0x030;
 const GICH_APR: usize = 0x0f0;
 const GICH_LR: usize = 0x100;
@@ -45,7 +43,7 @@ const GICD_SIZE: usize = 0x1000;
 const GICC_SIZE: usize = 0x2000;
 const GICH_SIZE: usize = 0x200;
 /// GICV: as the CPU interface, with its deactivation register in the second page (section 5.5).
-const GICV_SIZE: u64 = 0x2000;
+const GICV_SIZE: usize = 0x2000;
 
 /// A GICv2.
 #[derive(Debug)]
@@ -59,13 +57,16 @@ pub struct GicV2 {
 }
 
 impl GicV2 {
-    /// # Safety
-    /// The addresses are those of a GICv2's distributor (4 KiB), CPU interface (8 KiB), virtual interface control and
-    /// virtual CPU interface; the first three are mapped while the handle is used.
-    pub const unsafe fn new(gicd: u64, gicc: u64, gich: u64, gicv: u64) -> Self {
-        // SAFETY: the same contract.
-        let (gicd, gicc, gich) = unsafe { (Mmio::new(gicd), Mmio::new(gicc), Mmio::new(gich)) };
-        Self { gicd, gicc, gich, gicv, targets: [const { AtomicU8::new(0) }; MAX_CPUS] }
+    /// The GIC with these registers: distributor, CPU interface, virtual interface control, virtual CPU interface. `None` if
+    /// there are not enough.
+    pub fn new([gicd, gicc, gich, gicv]: [&DeviceMemory; 4]) -> Option<Self> {
+        Some(Self {
+            gicd: Mmio::within(gicd, 0)?,
+            gicc: Mmio::within(gicc, 0)?,
+            gich: Mmio::within(gich, 0)?,
+            gicv: Mmio::<GICV_SIZE>::within(gicv, 0).map(|_| gicv.range().start)?,
+            targets: [const { AtomicU8::new(0) }; MAX_CPUS],
+        })
     }
 
     const fn bank(&self) -> Bank {
@@ -102,20 +103,12 @@ impl GicV2 {
         self.gicc.write(GICC_CTLR, bypass | GICC_ON);
     }
 
-    pub(crate) fn intid_limit(&self) -> u32 {
+    fn intid_limit(&self) -> u32 {
         ((self.gicd.read(GICD_TYPER) & 0x1f) * 32 + 32).min(1020)
     }
 
     pub(crate) fn set_enabled(&self, _cpu: usize, intid: u32, enabled: bool) {
         self.bank().write_bit(if enabled { ISENABLER } else { ICENABLER }, intid);
-    }
-
-    pub(crate) fn set_priority(&self, _cpu: usize, intid: u32, priority: u8) {
-        self.bank().set_priority(intid, priority);
-    }
-
-    pub(crate) fn set_trigger(&mut self, _cpu: usize, intid: u32, trigger: Trigger) {
-        self.bank().set_trigger(intid, trigger);
     }
 
     pub(crate) fn route(&self, intid: u32, to: usize) {
@@ -124,10 +117,6 @@ impl GicV2 {
 
     pub(crate) fn set_active(&self, _cpu: usize, intid: u32, active: bool) {
         self.bank().write_bit(if active { ISACTIVER } else { ICACTIVER }, intid);
-    }
-
-    pub(crate) fn set_pending(&self, _cpu: usize, intid: u32, pending: bool) {
-        self.bank().write_bit(if pending { ISPENDR } else { ICPENDR }, intid);
     }
 
     pub(crate) fn acknowledge(&self) -> Option<Acknowledged> {
@@ -150,19 +139,11 @@ impl GicV2 {
         self.gicd.write(GICD_SGIR, target << 16 | sgi & 0xf);
     }
 
-    pub(crate) fn priority_mask(&self) -> u8 {
-        self.gicc.read(GICC_PMR) as u8
-    }
-
-    pub(crate) fn set_priority_mask(&self, mask: u8) {
-        self.gicc.write(GICC_PMR, mask.into());
-    }
-
     pub(crate) fn list_registers(&self) -> usize {
         (self.vtr() & 0x3f) as usize + 1
     }
 
-    pub(crate) fn vtr(&self) -> u32 {
+    fn vtr(&self) -> u32 {
         self.gich.read(GICH_VTR)
     }
 
@@ -190,14 +171,6 @@ impl GicV2 {
         self.gich.write(GICH_VMCR, value);
     }
 
-    pub(crate) fn misr(&self) -> u32 {
-        self.gich.read(GICH_MISR)
-    }
-
-    pub(crate) fn eisr(&self) -> u16 {
-        self.gich.read(GICH_EISR0) as u16
-    }
-
     pub(crate) fn elrsr(&self) -> u16 {
         self.gich.read(GICH_ELRSR0) as u16
     }
@@ -211,6 +184,6 @@ impl GicV2 {
     }
 
     pub(crate) const fn gicv(&self) -> Range<u64> {
-        self.gicv..self.gicv + GICV_SIZE
+        self.gicv..self.gicv + GICV_SIZE as u64
     }
 }

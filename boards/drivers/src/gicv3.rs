@@ -4,14 +4,15 @@
 
 use core::arch::asm;
 
+use arch::mmu::DeviceMemory;
 use heapless::Vec;
 
 use crate::MAX_CPUS;
 use crate::gic::publish_memory;
-use crate::gic::{Acknowledged, ActivePriorities, DEFAULT_PRIORITY, Error, LOWEST_PRIORITY, Trigger};
-use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, ICPENDR, IGROUPR, ISACTIVER, ISENABLER, ISPENDR};
+use crate::gic::{Acknowledged, ActivePriorities, DEFAULT_PRIORITY, Error, LOWEST_PRIORITY};
+use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, IGROUPR, ISACTIVER, ISENABLER};
 use crate::mmio::Mmio;
-use crate::platform::{Cpu, Registers};
+use crate::platform::Cpu;
 
 // Distributor: section 12.9.
 const GICD_CTLR: usize = 0x0000;
@@ -87,19 +88,12 @@ struct Redistributor {
 }
 
 impl GicV3 {
-    /// Finds the redistributor of each CPU.
-    ///
-    /// # Safety
-    /// `gicd` and `gicr` are the addresses of a GICv3's distributor (64 KiB) and redistributors, and are mapped while the
-    /// handle is used.
-    pub unsafe fn new(gicd: u64, gicr: &[Registers], cpus: &[Cpu]) -> Result<Self, Error> {
-        // SAFETY: the same contract.
-        let gicd = unsafe { Mmio::new(gicd) };
-        let mut gic = Self { gicd, cpus: Vec::new() };
+    /// The GIC with this distributor and these redistributors, of which each CPU has one.
+    pub fn new(gicd: &DeviceMemory, gicr: &[DeviceMemory], cpus: &[Cpu]) -> Result<Self, Error> {
+        let mut gic = Self { gicd: Mmio::within(gicd, 0).ok_or(Error::TooSmall)?, cpus: Vec::new() };
         for (index, &Cpu { mpidr, .. }) in cpus.iter().enumerate() {
-            // SAFETY: the same contract.
-            let found = gicr.iter().find_map(|region| unsafe { find_redistributor(region, mpidr) });
-            let gicr = found.ok_or(Error::NoRedistributor(index))?;
+            let gicr = gicr.iter().find_map(|region| find_redistributor(region, mpidr));
+            let gicr = gicr.ok_or(Error::NoRedistributor(index))?;
             gic.cpus.push(Redistributor { gicr, mpidr }).map_err(|_| Error::NoRedistributor(index))?;
         }
         Ok(gic)
@@ -147,7 +141,7 @@ impl GicV3 {
         }
         write!(ICC_CTLR_EOIMODE, "icc_ctlr_el1");
         write!(0, "icc_bpr1_el1");
-        self.set_priority_mask(LOWEST_PRIORITY);
+        write!(LOWEST_PRIORITY.into(), "icc_pmr_el1");
         write!(1, "icc_igrpen1_el1");
         isb();
     }
@@ -156,7 +150,7 @@ impl GicV3 {
         wait_while(|| self.gicd.read(GICD_CTLR) & GICD_RWP != 0);
     }
 
-    pub(crate) fn intid_limit(&self) -> u32 {
+    fn intid_limit(&self) -> u32 {
         ((self.gicd.read(GICD_TYPER) & 0x1f) * 32 + 32).min(1020)
     }
 
@@ -169,14 +163,6 @@ impl GicV3 {
         }
     }
 
-    pub(crate) fn set_priority(&self, cpu: usize, intid: u32, priority: u8) {
-        self.bank(cpu, intid).set_priority(intid, priority);
-    }
-
-    pub(crate) fn set_trigger(&mut self, cpu: usize, intid: u32, trigger: Trigger) {
-        self.bank(cpu, intid).set_trigger(intid, trigger);
-    }
-
     pub(crate) fn route(&self, intid: u32, to: usize) {
         // The affinity fields are where MPIDR_EL1 has them; bit 31 clear: to this CPU only.
         self.gicd.write_u64(GICD_IROUTER + intid as usize * 8, self.cpus[to].mpidr);
@@ -186,13 +172,10 @@ impl GicV3 {
         self.bank(cpu, intid).write_bit(if active { ISACTIVER } else { ICACTIVER }, intid);
     }
 
-    pub(crate) fn set_pending(&self, cpu: usize, intid: u32, pending: bool) {
-        self.bank(cpu, intid).write_bit(if pending { ISPENDR } else { ICPENDR }, intid);
-    }
-
     pub(crate) fn acknowledge(&self) -> Option<Acknowledged> {
         let interrupt = Acknowledged(read!("icc_iar1_el1") as u32);
-        // What the handler does to the device must not overtake the acknowledgement (section 4.1.1: DSB after ICC_IAR1_EL1).
+        // What the handler does to the device must not overtake the acknowledgement ("Observability
+        // of the effects of accesses to the GIC registers").
         dsb_sy();
         // 1,020 to 1,023: nothing, or nothing for us (section 2.2.1).
         (interrupt.intid() < 1020).then_some(interrupt)
@@ -212,19 +195,11 @@ impl GicV3 {
         isb();
     }
 
-    pub(crate) fn priority_mask(&self) -> u8 {
-        read!("icc_pmr_el1") as u8
-    }
-
-    pub(crate) fn set_priority_mask(&self, mask: u8) {
-        write!(mask.into(), "icc_pmr_el1");
-    }
-
     pub(crate) fn list_registers(&self) -> usize {
         (self.vtr() & 0x1f) as usize + 1
     }
 
-    pub(crate) fn vtr(&self) -> u32 {
+    fn vtr(&self) -> u32 {
         read!("ich_vtr_el2") as u32
     }
 
@@ -250,14 +225,6 @@ impl GicV3 {
 
     pub(crate) fn set_vmcr(&self, value: u32) {
         write!(value.into(), "ich_vmcr_el2");
-    }
-
-    pub(crate) fn misr(&self) -> u32 {
-        read!("ich_misr_el2") as u32
-    }
-
-    pub(crate) fn eisr(&self) -> u16 {
-        read!("ich_eisr_el2") as u16
     }
 
     pub(crate) fn elrsr(&self) -> u16 {
@@ -304,15 +271,11 @@ impl GicV3 {
 
 /// The redistributor of the CPU with this affinity, if it is in the region (section 12.10: frames of two 64 KiB pages, of
 /// four with virtual LPIs; GICR_TYPER tells whose, and which is a region's last).
-///
-/// # Safety
-/// The region is mapped and holds redistributors, for as long as the result is used.
-unsafe fn find_redistributor(region: &Registers, mpidr: u64) -> Option<Mmio<GICR_SIZE>> {
+fn find_redistributor(region: &DeviceMemory, mpidr: u64) -> Option<Mmio<GICR_SIZE>> {
     let affinity = (mpidr >> 8 & 0xff00_0000) | (mpidr & 0x00ff_ffff);
-    let mut at = region.start;
-    while region.end.saturating_sub(at) >= GICR_SIZE as u64 {
-        // SAFETY: a redistributor's first two pages, in the region.
-        let gicr: Mmio<GICR_SIZE> = unsafe { Mmio::new(at) };
+    let mut at = 0;
+    loop {
+        let gicr: Mmio<GICR_SIZE> = Mmio::within(region, at)?;
         let typer = gicr.read_u64(GICR_TYPER);
         if typer >> 32 == affinity {
             return Some(gicr);
@@ -322,7 +285,6 @@ unsafe fn find_redistributor(region: &Registers, mpidr: u64) -> Option<Mmio<GICR
         }
         at += GICR_SIZE as u64 * if typer & GICR_TYPER_VLPIS != 0 { 2 } else { 1 };
     }
-    None
 }
 
 /// ICC_SGI1R_EL1 for one CPU (section 12.2): Aff3, RS (Aff0 / 16), Aff2, INTID, Aff1, and a bit for the lower part of Aff0.

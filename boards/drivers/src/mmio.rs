@@ -10,9 +10,18 @@ pub(crate) struct Mmio<const SIZE: usize> {
 }
 
 impl<const SIZE: usize> Mmio<SIZE> {
+    /// The registers at `offset` of a device; `None` if there are not that many.
+    #[cfg(target_os = "none")]
+    pub(crate) fn within(device: &arch::mmu::DeviceMemory, offset: u64) -> Option<Self> {
+        let range = device.range();
+        let start = range.start.checked_add(offset)?;
+        let end = start.checked_add(SIZE as u64)?;
+        (start.is_multiple_of(8) && end <= range.end).then_some(Self { base: start as usize })
+    }
+
     /// # Safety
-    /// For as long as the handle is used, `SIZE` bytes from `base` (8-byte aligned) are mapped and are registers of a device,
-    /// not memory, such that no access to them breaks memory that Rust knows of.
+    /// For as long as the handle is used, `SIZE` bytes from `base` (8-byte aligned) are memory that nobody else uses.
+    #[cfg(test)]
     pub(crate) const unsafe fn new(base: u64) -> Self {
         Self { base: base as usize }
     }
@@ -31,7 +40,7 @@ impl<const SIZE: usize> Mmio<SIZE> {
 
     #[inline]
     pub(crate) fn read(self, offset: usize) -> u32 {
-        // SAFETY: in the block (checked by `at`), which is readable device registers by the contract of `new`.
+        // SAFETY: in the block (checked by `at`), which is a device's, mapped, and no memory that Rust knows of (`within`).
         unsafe { self.at::<u32>(offset).read_volatile() }
     }
 

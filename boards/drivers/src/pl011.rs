@@ -39,23 +39,21 @@ const BAUD: u32 = 115_200;
 /// Reads of FR before the sender is given up: far above the 87 µs that a byte takes.
 const PATIENCE: u32 = 1_000_000;
 
-/// A PL011. It can be cloned for the panic handler, which may find the first handle locked for ever.
-#[derive(Clone, Debug)]
+/// A PL011.
+#[derive(Debug)]
 pub struct Pl011 {
     mmio: Mmio<0x100>,
 }
 
 impl Pl011 {
-    /// # Safety
-    /// 256 bytes from `base` are mapped and are the first registers of a PL011, for as long as the handle or a clone is used.
-    pub const unsafe fn new(base: u64) -> Self {
-        // SAFETY: the same contract.
-        let mmio = unsafe { Mmio::new(base) };
-        Self { mmio }
+    /// The PL011 with these registers; `None` if there are not enough.
+    #[cfg(target_os = "none")]
+    pub fn new(device: &arch::mmu::DeviceMemory) -> Option<Self> {
+        Some(Self { mmio: Mmio::within(device, 0)? })
     }
 
-    /// Turns the UART on: 8N1 with empty FIFOs, all interrupts masked; what has come in so far is lost. The rate becomes 115,200 baud if the frequency of its
-    /// clock is known, and else stays as firmware set it.
+    /// Turns the UART on: 8N1 with empty FIFOs, all interrupts masked; what has come in so far is lost. The rate becomes
+    /// 115,200 baud if the frequency of its clock is known, and else stays as firmware set it.
     pub fn init(&mut self, clock_hz: Option<u32>) {
         // Order: TRM, section 3.3.8. What is being sent goes out first.
         self.wait_while(FR_BUSY);

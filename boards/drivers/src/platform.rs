@@ -219,8 +219,10 @@ impl<'d> Platform<'d> {
     /// What EL2 must map as device memory to use everything in here.
     pub fn devices(&self) -> impl Iterator<Item = Registers> + '_ {
         let (fixed, gicr) = match &self.gic {
-            Gic::V2 { gicd, gicc, gich, .. } => ([Some(gicd), Some(gicc), Some(gich)], &[][..]),
-            Gic::V3 { gicd, gicr, .. } => ([Some(gicd), None, None], &gicr[..]),
+            Gic::V2 { gicd, gicc, gich, gicv, .. } => {
+                ([Some(gicd), Some(gicc), Some(gich), Some(gicv)], &[][..])
+            }
+            Gic::V3 { gicd, gicr, .. } => ([Some(gicd), None, None, None], &gicr[..]),
         };
         let others = self.uart.iter().map(|uart| &uart.registers).chain(&self.bcm2835_pm);
         fixed.into_iter().flatten().chain(gicr).chain(others).cloned()

@@ -3,20 +3,12 @@
 pub use smccc::psci::error::Error;
 use smccc::{Smc, psci};
 
-/// Starts the CPU with this MPIDR affinity at the physical address `entry`, in EL2 with its MMU off (section 5.6).
-///
-/// # Safety
-/// The firmware implements PSCI 0.2 or later by SMC, and `entry` is code made to be entered so.
-pub(crate) unsafe fn cpu_on(mpidr: u64, entry: u64) -> Result<(), Error> {
-    psci::cpu_on::<Smc>(mpidr, entry, 0)
+/// Starts the CPU with this MPIDR affinity at [`arch::boot::secondary_entry`].
+pub(crate) fn cpu_on(mpidr: u64) -> Result<(), Error> {
+    psci::cpu_on::<Smc>(mpidr, arch::boot::secondary_entry(), 0)
 }
 
-/// Turns the machine off (section 5.10). Returns only if the firmware refuses.
+/// Turns the machine off. Returns only if the firmware refuses.
 pub(crate) fn system_off() {
     let _ = psci::system_off::<Smc>();
-}
-
-/// Resets the machine (section 5.11). Returns only if the firmware refuses.
-pub(crate) fn system_reset() {
-    let _ = psci::system_reset::<Smc>();
 }

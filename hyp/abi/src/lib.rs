@@ -1,8 +1,9 @@
-//! What MobiVMM and the code around it agree on: hypercalls (with guests) and the console multiplexing on the
-//! wire (with the runner on the host). Every number here is part of the interface: changing one needs a new
+//! What MobiVMM and the code around it agree on: hypercalls and shared pages (with guests) and the console multiplexing
+//! on the wire (with the runner on the host). Every number here is part of the interface: changing one needs a new
 //! [`smccc::REVISION_MAJOR`] or a new escape.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod channel;
 pub mod mux;
 pub mod smccc;

@@ -8,6 +8,8 @@
 //! | `DLE 0x40+c`     | both      | channel c is the current one from here on                                |
 //! | `DLE 0x80+c`, n  | to host   | VM c − 1 has taken n bytes of input (1 to 255, not 16: 16 goes as 15 + 1)  |
 //! | `DLE 0xC0`       | to host   | sync: EL2 now waits for the runner's reply (lockstep, below)             |
+//! | `DLE 0xC1`       | to host   | the machine turns itself off, and all is well                            |
+//! | `DLE 0xC2`       | to host   | the same after a failure                                                 |
 //!
 //! Channel 0 is the hypervisor's own log, channel 1 + n the console of VM n. Each direction starts on channel 0, so
 //! plain text that EL2 prints before it starts framing is its log. A receiver drops an escape that it does not know,
@@ -39,6 +41,8 @@ pub const LOCKSTEP_IN: &core::ffi::CStr = c"/dev/stdin";
 const SELECT: u8 = 0x40;
 const CREDIT: u8 = 0x80;
 const SYNC: u8 = 0xC0;
+const END: u8 = 0xC1;
+const END_FAILURE: u8 = 0xC2;
 
 /// One of the consoles: the hypervisor's log or that of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,6 +138,12 @@ impl Encoder {
         sink(DLE);
         sink(SYNC);
     }
+
+    /// Says that the machine ends.
+    pub fn end(&mut self, success: bool, mut sink: impl FnMut(u8)) {
+        sink(DLE);
+        sink(if success { END } else { END_FAILURE });
+    }
 }
 
 /// What a [`Decoder`] found.
@@ -155,6 +165,11 @@ pub enum Event {
     },
     /// The end of a lockstep chunk: the sender waits for a reply.
     Sync,
+    /// The machine turns itself off.
+    End {
+        /// It was to.
+        success: bool,
+    },
 }
 
 /// The receiving half: a state machine that takes any byte at any time.
@@ -195,6 +210,7 @@ impl Decoder {
                 Some(Event::Byte { channel: self.current, byte })
             }
             (State::Escape, SYNC) => Some(Event::Sync),
+            (State::Escape, END | END_FAILURE) => Some(Event::End { success: byte == END }),
             (State::Escape, code) => {
                 match (code & !0x3F, Channel::of_code(code)) {
                     (SELECT, Some(channel)) => self.current = channel,

@@ -44,7 +44,7 @@ primary:
         stp     xzr, xzr, [x0], #16
         b       1b
 2:
-        // R_AARCH64_RELATIVE (AArch64 ELF ABI, section 5.7.16): *(base + offset) = base + addend.
+        // R_AARCH64_RELATIVE (AArch64 ELF ABI, "Dynamic relocations"): *(base + offset) = base + addend.
         adr_l   x0, __image_start
         adr_l   x1, __rela_start
         adr_l   x2, __rela_end
@@ -115,7 +115,7 @@ to_rust:
         bfi     x0, x1, #16, #3
         msr     tcr_el2, x0
         msr     ttbr0_el2, x6
-        // Nothing of an earlier translation regime may survive (Arm ARM D8.13).
+        // Nothing of an earlier translation regime may survive (Arm ARM, "TLB maintenance").
         tlbi    alle2
         ic      iallu
         dsb     nsh

@@ -20,14 +20,16 @@ macro_rules! by_address {
                 unsafe { asm!($op, in(reg) at, options(nostack, preserves_flags)) };
                 at += line;
             }
-            // SAFETY: a barrier: the maintenance is complete for every observer (Arm ARM D7.5.9.7).
+            // SAFETY: a barrier: the maintenance is complete for every observer (Arm ARM, "Ordering and completion of data
+            // and instruction cache instructions").
             unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
         }
     };
 }
 
 by_address! {
-    /// Cleans to the Point of Coherency: what a CPU with its caches off, or a device, will read (Arm ARM D7.5.9.4).
+    /// Cleans to the Point of Coherency: what a CPU with its caches off, or a device, will read (Arm ARM, "Effects of
+    /// instructions that operate by VA to the PoC").
     clean, 16, "dc cvac, {}"
 }
 by_address! {
@@ -35,13 +37,14 @@ by_address! {
     clean_invalidate, 16, "dc civac, {}"
 }
 
-/// Forgets all instructions that any CPU may have cached, after guest code was written (Arm ARM D7.5.9.3).
+/// Forgets all instructions that any CPU may have cached, after guest code was written (Arm ARM, "The instruction cache
+/// maintenance instruction (IC)").
 pub fn invalidate_instructions() {
     // SAFETY: instruction caches hold copies only.
     unsafe { asm!("ic ialluis", "dsb ish", "isb", options(nostack, preserves_flags)) };
 }
 
-/// Bytes that one [`zero_block`] clears, or `None` where DC ZVA is prohibited (DCZID_EL0, Arm ARM D19.2.36).
+/// Bytes that one [`zero_block`] clears, or `None` where DC ZVA is prohibited (DCZID_EL0).
 pub(crate) fn zero_block_size() -> Option<usize> {
     let dczid: u64;
     // SAFETY: reads an identification register.

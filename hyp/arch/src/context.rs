@@ -79,7 +79,8 @@ pub struct VmRegisters {
 }
 
 /// Puts a vCPU's EL1 registers, FP/SIMD and timer onto this CPU. `stale_tlb` says that another vCPU of the same VM ran here since this one
-/// did: its TLB entries share the VMID but need not fit this vCPU's tables (Arm ARM D8.13.5: ASIDs are per PE).
+/// did: its TLB entries share the VMID but need not fit this vCPU's tables (Arm ARM, "Use of ASIDs and VMIDs to
+/// reduce TLB maintenance requirements").
 pub fn load(state: &VcpuState, vm: &VmRegisters, stale_tlb: bool) {
     reload(state, vm);
     if stale_tlb {
@@ -168,7 +169,7 @@ fn load_fp(fp: &FpRegs) {
 }
 
 /// The IPA to which the loaded guest's own tables translate `va`, for an access by its EL1 or EL0; `None` if they do not permit it
-/// (Arm ARM C6.2 "AT", D19.2.110 PAR_EL1).
+/// (Arm ARM, AT and PAR_EL1).
 pub fn translate(va: u64, write: bool, el0: bool) -> Option<u64> {
     let saved = read!("par_el1");
     // SAFETY: a stage 1 translation; it changes PAR_EL1 alone, which is put back.

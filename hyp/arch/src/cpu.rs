@@ -59,7 +59,7 @@ pub fn midr() -> u64 {
     MIDR_EL1.get()
 }
 
-/// Sleeps until an interrupt is pending for this CPU, masked or not (Arm ARM D1.6.2).
+/// Sleeps until an interrupt is pending for this CPU, masked or not (Arm ARM, "WFI wakeup events").
 pub fn wait_for_interrupt() {
     aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
     aarch64_cpu::asm::wfi();
@@ -76,7 +76,7 @@ pub fn park() -> ! {
     }
 }
 
-/// Whether an interrupt is pending for this CPU at this moment (ISR_EL1.I, Arm ARM D19.2.64).
+/// Whether an interrupt is pending for this CPU at this moment (ISR_EL1.I).
 pub fn interrupt_pending() -> bool {
     let isr: u64;
     // SAFETY: reads a status register.

@@ -22,7 +22,7 @@ pub(crate) fn speculative_at() -> bool {
 }
 
 /// Chooses this CPU's vectors: with the branch-history loop on a Cortex-A57 or -A72 whose firmware offers no mitigation (the Pi 4 has
-/// no firmware below us). `firmware_mitigates` is the answer of SMCCC_ARCH_WORKAROUND_3 (Arm DEN 0028E, section 7.4). Spectre v2
+/// no firmware below us). `firmware_mitigates` is the answer of SMCCC_ARCH_WORKAROUND_3 (Arm DEN 0028E). Spectre v2
 /// stays unmitigated there: the A72 needs the firmware for it.
 pub fn install_vectors(firmware_mitigates: bool) {
     let table = if speculative_at() && !firmware_mitigates {
@@ -34,7 +34,7 @@ pub fn install_vectors(firmware_mitigates: bool) {
     unsafe { asm!("msr vbar_el2, {}", "isb", in(reg) table, options(nostack, preserves_flags)) };
 }
 
-/// What SMCCC_ARCH_WORKAROUND_`n` is to a guest (Arm DEN 0028E, section 7): 0 where EL2's entry does what the call would do, −1 where
+/// What SMCCC_ARCH_WORKAROUND_`n` is to a guest (Arm DEN 0028E): 0 where EL2's entry does what the call would do, −1 where
 /// nothing is known.
 pub fn workaround(function: u32) -> i64 {
     const ARCH_WORKAROUND_3: u32 = 0x8000_3fff;

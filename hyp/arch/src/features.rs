@@ -6,7 +6,7 @@ macro_rules! id {
     ($crm:literal, $op2:literal) => {{
         let value: u64;
         // SAFETY: op0 = 3, op1 = 0, CRn = 0, CRm 0 to 7 is the ID space: every encoding reads, unallocated ones as zero
-        // (Arm ARM D18.3.1, table of op0 = 3 ID registers).
+        // (Arm ARM, "Principles of the ID scheme for fields in ID registers").
         unsafe {
             asm!(concat!("mrs {}, s3_0_c0_c", $crm, "_", $op2), out(reg) value, options(nomem, nostack, preserves_flags));
         }
@@ -52,14 +52,42 @@ pub(crate) fn hcrx() -> bool {
     field(7, 1, 40) != 0
 }
 
-/// Width of physical addresses, bits (ID_AA64MMFR0_EL1.PARange, Arm ARM D19.2.64), 48 at the most: larger needs FEAT_LPA2.
-pub fn physical_address_bits() -> u32 {
-    match id!(7, 0) & 0xf {
-        0 => 32,
-        1 => 36,
-        2 => 40,
-        3 => 42,
-        4 => 44,
-        _ => 48,
-    }
+/// ID_AA64MMFR0_EL1.PARange: the width of physical addresses, encoded.
+pub(crate) fn pa_range() -> u64 {
+    field(7, 0, 0)
+}
+
+/// FEAT_LOR: LORegions exist.
+pub(crate) fn limited_ordering_regions() -> bool {
+    field(7, 1, 16) != 0
+}
+
+/// FEAT_RAS: error records exist.
+pub(crate) fn error_records() -> bool {
+    field(4, 0, 28) != 0
+}
+
+/// FEAT_AMUv1: activity monitors exist.
+pub(crate) fn activity_monitors() -> bool {
+    field(4, 0, 44) != 0
+}
+
+/// FEAT_PMUv3 in ID_AA64DFR0_EL1.PMUVer, where 0xF means one that is not Arm's.
+pub(crate) fn pmu() -> bool {
+    !matches!(field(5, 0, 8), 0 | 0xf)
+}
+
+/// FEAT_SPE: statistical profiling exists.
+pub(crate) fn profiling() -> bool {
+    field(5, 0, 32) != 0
+}
+
+/// FEAT_TRF: trace filter controls exist.
+pub(crate) fn trace_filter() -> bool {
+    field(5, 0, 40) != 0
+}
+
+/// Numbers of breakpoints and of watchpoints (ID_AA64DFR0_EL1.BRPs and WRPs).
+pub(crate) fn breakpoints() -> (u64, u64) {
+    (field(5, 0, 12) + 1, field(5, 0, 20) + 1)
 }

@@ -6,9 +6,9 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::boot::STACKS;
 use crate::work::WORK_STACKS;
-use crate::{MAX_CPUS, PAGE, image};
+use crate::{MAX_CPUS, PAGE, image, phys};
 
-/// MAIR_EL2: attribute 0 Device-nGnRnE, 1 Device-nGnRE, 2 Normal write-back (Arm ARM D19.2.97).
+/// MAIR_EL2: attribute 0 Device-nGnRnE, 1 Device-nGnRE, 2 Normal write-back.
 pub(crate) const MAIR: u64 = 0xff_04_00;
 const DEVICE: u64 = 0 << 2;
 const NORMAL: u64 = 2 << 2;
@@ -17,7 +17,7 @@ const NORMAL: u64 = 2 << 2;
 /// (Arm ARM D19.2.139).
 pub(crate) const TCR: u64 = (1 << 31) | (1 << 23) | (3 << 12) | (1 << 10) | (1 << 8) | 25;
 
-/// SCTLR_EL2 with everything off: its RES1 bits (Arm ARM D19.2.120).
+/// SCTLR_EL2 with everything off: its RES1 bits (Arm ARM, SCTLR_EL2).
 pub(crate) const SCTLR_OFF: u64 = 0x30c5_0830;
 /// SCTLR_EL2 with MMU, caches and stack alignment check on; [`Map::activate`] adds WXN.
 pub(crate) const SCTLR_ON: u64 = SCTLR_OFF | (1 << 12) | (1 << 3) | (1 << 2) | 1;
@@ -27,18 +27,44 @@ pub(crate) fn is_guard(at: usize) -> bool {
     (0..MAX_CPUS).map(|i| STACKS.guard(i)).chain(WORK_STACKS.guards()).any(|guard| at & !(PAGE - 1) == guard)
 }
 
-/// Descriptor bits (Arm ARM D8.3): valid, AF, inner shareable, AP\[1\] (RES1 in a one-level regime).
+/// Descriptor bits (Arm ARM, "Translation table descriptor formats"): valid, AF, inner shareable, AP\[1\] (RES1 in a one-level regime).
 const LEAF: u64 = (1 << 10) | (3 << 8) | (1 << 6) | 1;
 const TABLE_OR_PAGE: u64 = 1 << 1;
 const READ_ONLY: u64 = 1 << 7;
 const EXECUTE_NEVER: u64 = 1 << 54;
+/// What [`Map::map`] is given: the kind of memory, and what it may be used for.
+const ATTRIBUTES: u64 = (7 << 2) | READ_ONLY | EXECUTE_NEVER;
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 
 /// A block of the boot mapping: Normal, writable and executable until [`Map::activate`] turns WXN on.
 pub(crate) const BOOT_BLOCK: u64 = LEAF | NORMAL;
 
 #[repr(C, align(4096))]
+#[derive(Debug)]
 struct Table([AtomicU64; 512]);
+
+impl Table {
+    /// The attributes with which the root table maps an address.
+    fn attributes(&self, at: usize) -> Option<u64> {
+        let mut table = self;
+        for shift in [30, 21, 12] {
+            let entry = table.0[(at >> shift) & 511].load(Ordering::Relaxed);
+            if entry & 1 == 0 {
+                return None;
+            }
+            if shift == 12 || entry & TABLE_OR_PAGE == 0 {
+                return Some(entry & ATTRIBUTES);
+            }
+            table = next_table(entry);
+        }
+        None
+    }
+}
+
+/// The table to which a descriptor leads.
+fn next_table(entry: u64) -> &'static Table {
+    &POOL[((entry & ADDRESS) as usize - POOL.as_ptr() as usize) / size_of::<Table>()]
+}
 
 /// Tables for any layout that the supported machines have: 1 root, then by the GiB or 2 MiB that an edge cuts.
 const TABLES: usize = 48;
@@ -52,11 +78,37 @@ pub enum MapError {
     OutOfReach,
     /// Too many edges that are not 2 MiB-aligned: [`TABLES`] are used up.
     OutOfTables,
+    /// It is both memory and a device's registers.
+    Conflict,
 }
 
-/// The proof that the map is in use: what was added to it can be accessed.
+/// The map, in use: what was added to it can be accessed.
 #[derive(Debug)]
-pub struct Active(());
+pub struct Active {
+    root: &'static Table,
+}
+
+/// Registers of a device: mapped as such, no memory of Rust's or a guest's, and nobody else's.
+#[derive(Debug)]
+pub struct DeviceMemory {
+    range: Range<u64>,
+}
+
+impl DeviceMemory {
+    /// The physical (= virtual) addresses.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+}
+
+impl Active {
+    /// The registers at these addresses. `None` if not all of them were added by [`Map::device`], or if any is in other use.
+    pub fn device(&self, range: &Range<u64>) -> Option<DeviceMemory> {
+        let pages = (range.start as usize & !(PAGE - 1)..range.end as usize).step_by(PAGE);
+        let mapped = pages.into_iter().all(|at| self.root.attributes(at) == Some(DEVICE | EXECUTE_NEVER));
+        (mapped && phys::claim(range)).then(|| DeviceMemory { range: range.clone() })
+    }
+}
 
 /// EL2's map while it is being built, by the primary CPU only.
 pub struct Map {
@@ -121,6 +173,12 @@ impl Map {
         let size = 1usize << shift;
         let entry = &table.0[(at >> shift) & 511];
         let old = entry.load(Ordering::Relaxed);
+        let leaf = shift == 12 || old & TABLE_OR_PAGE == 0;
+        if old & 1 != 0 && leaf {
+            // Ranges of a device tree may overlap, if they mean the same.
+            let done = size - (at & (size - 1));
+            return if old & ATTRIBUTES == attributes { Ok(done) } else { Err(MapError::Conflict) };
+        }
         if shift == 12 {
             entry.store(at as u64 | LEAF | TABLE_OR_PAGE | attributes, Ordering::Relaxed);
             return Ok(size);
@@ -129,11 +187,8 @@ impl Map {
             entry.store(at as u64 | LEAF | attributes, Ordering::Relaxed);
             return Ok(size);
         }
-        let next = if old & 1 != 0 && old & TABLE_OR_PAGE == 0 {
-            return Ok(size - (at & (size - 1))); // Mapped by a larger block already: overlapping ranges of a device tree.
-        } else if old & 1 != 0 {
-            let index = ((old & ADDRESS) as usize - POOL.as_ptr() as usize) / size_of::<Table>();
-            &POOL[index]
+        let next = if old & 1 != 0 {
+            next_table(old)
         } else {
             let next = take_table()?;
             entry.store(core::ptr::from_ref(next) as u64 | TABLE_OR_PAGE | 1, Ordering::Relaxed);
@@ -150,7 +205,8 @@ impl Map {
             crate::cache::clean(core::ptr::from_ref(table) as usize, size_of::<Table>());
         }
         // SAFETY: the new map has the running code, its data and its stack at the addresses where they are. Tables visible (DSB),
-        // switch, ISB, old entries gone (TLBI, DSB, ISB): Arm ARM D8.13.1.
+        // switch, ISB, old entries gone (TLBI, DSB, ISB): Arm ARM, "Ordering
+        // and completion of TLB maintenance instructions".
         unsafe {
             asm!(
                 "dsb ishst",
@@ -168,7 +224,7 @@ impl Map {
                 options(nostack)
             );
         }
-        Active(())
+        Active { root: self.root }
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) extern "C" fn mobivmm_fatal(kind: u64, crash: &Crash) -> ! {
 }
 
 /// Calls `each` with the offset from the image's start of every return address, from the caller outwards: the chain of frame records
-/// (AAPCS64, section 6.4.6), which vectors.S continues across a fault.
+/// (AAPCS64, "The Frame Pointer"), which vectors.S continues across a fault.
 pub fn backtrace(mut each: impl FnMut(usize)) {
     let image = image::range();
     let mut frame: usize;

@@ -1,33 +1,41 @@
 //! Physical memory outside EL2's own: guest RAM as bytes, and what the boot loader left as constant slices.
 //!
-//! Safe because the two never meet, nor the image: every range is claimed once, and an overlapping claim is refused. Guest RAM is
+//! Safe because the two never meet, nor devices, nor the image: every range is claimed once, and an overlapping claim is refused. Guest RAM is
 //! never behind a Rust reference; it is read and written by volatile accesses, since its guest may change it at any time.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{PAGE, cache, image};
+use lock::TicketMutex;
 
-const MAX_CLAIMS: usize = 32;
-static CLAIMS: [(AtomicU64, AtomicU64); MAX_CLAIMS] =
-    [const { (AtomicU64::new(0), AtomicU64::new(0)) }; MAX_CLAIMS];
-static CLAIMED: AtomicUsize = AtomicUsize::new(0);
+use crate::{PAGE, cache, cpu, image};
 
-/// Claims a range for one use; false if it meets an earlier claim or the image, or the list is full. Boot only, one CPU.
-fn claim(range: &Range<u64>) -> bool {
+const MAX_CLAIMS: usize = 48;
+
+/// Start and end of each range in use, as many as there are.
+struct Claims {
+    ranges: [(u64, u64); MAX_CLAIMS],
+    count: usize,
+}
+static CLAIMS: TicketMutex<Claims> = TicketMutex::new(Claims { ranges: [(0, 0); MAX_CLAIMS], count: 0 });
+
+/// Claims a range for one use; false if it meets an earlier claim or the image, or the list is full.
+pub(crate) fn claim(range: &Range<u64>) -> bool {
     let image = image::range();
     let meets = |start: u64, end: u64| range.start < end && start < range.end;
-    let count = CLAIMED.load(Ordering::Relaxed);
-    let taken =
-        CLAIMS[..count].iter().any(|(s, e)| meets(s.load(Ordering::Relaxed), e.load(Ordering::Relaxed)));
-    if taken || meets(image.start as u64, image.end as u64) || count == MAX_CLAIMS || range.start > range.end
-    {
+    if range.is_empty() || meets(image.start as u64, image.end as u64) {
         return false;
     }
-    CLAIMS[count].0.store(range.start, Ordering::Relaxed);
-    CLAIMS[count].1.store(range.end, Ordering::Relaxed);
-    CLAIMED.store(count + 1, Ordering::Relaxed);
-    true
+    cpu::masked(|| {
+        let mut claims = CLAIMS.lock();
+        let count = claims.count;
+        if count == MAX_CLAIMS || claims.ranges[..count].iter().any(|&(start, end)| meets(start, end)) {
+            return false;
+        }
+        claims.ranges[count] = (range.start, range.end);
+        claims.count += 1;
+        true
+    })
 }
 
 /// Bytes that the boot loader left in memory (device tree, bundle), for ever. `None` if the range is used otherwise. The range must
@@ -51,6 +59,12 @@ impl Region {
     pub fn claim(range: Range<u64>) -> Option<Self> {
         let aligned = range.start.is_multiple_of(PAGE as u64) && range.end.is_multiple_of(PAGE as u64);
         (aligned && claim(&range)).then_some(Self { range })
+    }
+
+    /// A part of the region, to be accessed apart from the rest; `None` if not all of it lies in the region.
+    pub fn part(&self, range: Range<u64>) -> Option<Self> {
+        let len = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
+        self.contains(range.start, len).then_some(Self { range })
     }
 
     /// The physical addresses.
@@ -117,7 +131,7 @@ impl Region {
         let block = cache::zero_block_size().unwrap_or(usize::MAX);
         while to < end {
             if to.is_multiple_of(block) && end - to >= block {
-                // SAFETY: as in `read`; clears one naturally aligned block of `block` bytes (Arm ARM C6.2 "DC ZVA").
+                // SAFETY: as in `read`; clears one naturally aligned block of `block` bytes (Arm ARM, DC ZVA).
                 unsafe { core::arch::asm!("dc zva, {}", in(reg) to, options(nostack, preserves_flags)) };
                 to += block;
             } else {
@@ -165,6 +179,47 @@ pub fn device_tree(at: u64) -> Option<&'static [u8]> {
     boot_bytes(at..end)
 }
 
+/// A word of firmware's, which a CPU polls with its caches off for the address where it is to start.
+#[derive(Debug)]
+pub struct ReleaseWord(u64);
+
+impl ReleaseWord {
+    /// Claims the aligned 64-bit word at `at`, which must be mapped. `None` if it is in other use.
+    pub fn claim(at: u64) -> Option<Self> {
+        (at.is_multiple_of(8) && at < 1 << 39 && claim(&(at..at + 8))).then_some(Self(at))
+    }
+
+    /// Has the CPU that polls it start in EL2, at [`crate::boot::secondary_entry`].
+    pub fn release(&self) {
+        self.publish(crate::boot::secondary_entry());
+        // SAFETY: an event to all CPUs; those that do not wait for it ignore it (Arm ARM, SEV).
+        unsafe { core::arch::asm!("sev", options(nomem, nostack, preserves_flags)) };
+    }
+
+    /// Empties it, so that a CPU that comes to poll there again stays.
+    pub fn clear(&self) {
+        self.publish(0);
+    }
+
+    fn publish(&self, value: u64) {
+        // SAFETY: claimed, so no Rust object. Invalidating before the write drops what this CPU may have cached before the firmware
+        // wrote there; cleaning after it makes the write visible at the Point of Coherency (Arm ARM, DC CIVAC), and the DSB waits
+        // for that.
+        unsafe {
+            core::arch::asm!(
+                "dc civac, {slot}",
+                "dsb sy",
+                "str {value}, [{slot}]",
+                "dc civac, {slot}",
+                "dsb sy",
+                slot = in(reg) self.0,
+                value = in(reg) value,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+}
+
 /// Bytes for stage 2 translation tables.
 pub const TABLE_MEMORY: usize = 512 * 1024;
 
@@ -173,7 +228,7 @@ struct TableMemory(core::cell::UnsafeCell<[u8; TABLE_MEMORY]>);
 // SAFETY: no Rust code refers to the bytes; they are reached through the one `Region` that `Region::tables` makes.
 unsafe impl Sync for TableMemory {}
 static TABLES: TableMemory = TableMemory(core::cell::UnsafeCell::new([0; TABLE_MEMORY]));
-static TABLES_TAKEN: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
+static TABLES_TAKEN: AtomicBool = AtomicBool::new(false);
 
 impl Region {
     /// The memory for stage 2 translation tables, in EL2's carve-out; once.

@@ -34,7 +34,7 @@ pub fn frequency() -> u64 {
     CNTFRQ_EL0.get()
 }
 
-/// CNTPCT: ticks since the counter started. The ISB keeps the read from being speculated early (Arm ARM D11.2.1).
+/// CNTPCT: ticks since the counter started. The ISB keeps the read from being speculated early (Arm ARM, "The physical counter").
 pub fn ticks() -> u64 {
     // SAFETY: a barrier.
     unsafe { asm!("isb", options(nostack, preserves_flags)) };

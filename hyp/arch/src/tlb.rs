@@ -25,7 +25,7 @@ fn with_vmid(vttbr: u64, f: impl FnOnce()) {
     }
 }
 
-/// DSB ISHST: descriptor writes so far are seen by later walks (Arm ARM D8.17).
+/// DSB ISHST: descriptor writes so far are seen by later walks (Arm ARM, "TLB maintenance").
 pub fn publish() {
     // SAFETY: a barrier.
     unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };

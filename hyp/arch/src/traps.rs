@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use crate::{cpu, features};
 
-/// HCR_EL2 for every guest (Arm ARM D19.2.48): stage 2; interrupts and SErrors to EL2; broadcast maintenance, inner shareable
+/// HCR_EL2 for every guest: stage 2; interrupts and SErrors to EL2; broadcast maintenance, inner shareable
 /// barriers; traps of WFI, WFE, SMC, ID group 3, implementation-defined registers, ACTLR, set/way maintenance; AArch64 at EL1.
 const HCR: u64 =
     VM | PTW | FMO | IMO | AMO | FB | BSU_INNER | TWI | TWE | TID3 | TSC | TIDCP | TACR | TSW | RW;
@@ -23,55 +23,65 @@ const TIDCP: u64 = 1 << 20;
 const TACR: u64 = 1 << 21;
 const TSW: u64 = 1 << 22;
 const RW: u64 = 1 << 31;
+/// Where they exist: the registers of LORegions and of error records trap.
+const TLOR: u64 = 1 << 35;
+const TERR: u64 = 1 << 36;
 /// Pointer authentication instructions and keys run at EL1 without trap (keys are switched).
 const APK: u64 = 1 << 40;
 const API: u64 = 1 << 41;
 
-/// CPTR_EL2 (nVHE, Arm ARM D19.2.33): trace, SVE and SME trap; FP/SIMD does not.
+/// CPTR_EL2 (as without VHE): trace, SVE and SME trap; FP/SIMD does not.
 const CPTR: u64 = 0x33ff | (1 << 20);
+/// CPTR_EL2.TAM, where activity monitors exist: their registers trap.
+const CPTR_TAM: u64 = 1 << 30;
 
-/// MDCR_EL2 (Arm ARM D19.2.100): debug ROM, OS lock, debug and PMU registers trap; HPMN keeps the counters for EL2.
+/// MDCR_EL2: debug ROM, OS lock, debug and PMU registers trap.
 const MDCR: u64 = (1 << 11) | (1 << 10) | (1 << 9) | (1 << 6) | (1 << 5);
-
-/// VTCR_EL2 without PS: 40-bit IPA from level 1, 4 KiB granule, walks write-back inner shareable, RES1 bit 31
-/// (Arm ARM D19.2.169).
-const VTCR: u64 = (1 << 31) | (3 << 12) | (1 << 10) | (1 << 8) | (1 << 6) | (64 - 40);
+/// MDCR_EL2.TPMS and TTRF, where they exist: profiling and trace filter registers trap.
+const MDCR_TPMS: u64 = 1 << 14;
+const MDCR_TTRF: u64 = 1 << 19;
 
 macro_rules! write {
-    ($name:literal, $value:expr) => {{
+    ($name:expr, $value:expr) => {{
         let value: u64 = $value;
         // SAFETY: configures what traps from EL1; EL2's own execution does not depend on it.
         unsafe { asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) }
     }};
 }
 
+/// `bit` where the CPU has what it controls.
+fn if_any(feature: bool, bit: u64) -> u64 {
+    if feature { bit } else { 0 }
+}
+
 /// Sets HCR_EL2 with a vCPU's extra bits ([`vm::state::VcpuState::hcr`]).
 pub fn set_hcr(extra: u64) {
-    let pauth = if features::pauth() { APK | API } else { 0 };
-    write!("hcr_el2", HCR | pauth | extra);
+    let features = if_any(features::pauth(), APK | API)
+        | if_any(features::limited_ordering_regions(), TLOR)
+        | if_any(features::error_records(), TERR);
+    write!("hcr_el2", HCR | features | extra);
 }
 
 /// Configures this CPU, once, before its first guest.
 pub fn init() {
     set_hcr(0);
-    write!("cptr_el2", CPTR);
-    let pmcr: u64;
-    // SAFETY: reads PMCR_EL0; every supported CPU has a PMU, and QEMU models it.
-    unsafe { asm!("mrs {}, pmcr_el0", out(reg) pmcr, options(nomem, nostack, preserves_flags)) };
-    write!("mdcr_el2", MDCR | ((pmcr >> 11) & 0x1f));
+    write!("cptr_el2", CPTR | if_any(features::activity_monitors(), CPTR_TAM));
+    let mut counters = 0;
+    if features::pmu() {
+        let pmcr: u64;
+        // SAFETY: reads PMCR_EL0.
+        unsafe { asm!("mrs {}, pmcr_el0", out(reg) pmcr, options(nomem, nostack, preserves_flags)) };
+        // HPMN is PMCR_EL0.N, as after reset: none of the counters is apart.
+        counters = (pmcr >> 11) & 0x1f;
+    }
+    let traps = if_any(features::profiling(), MDCR_TPMS) | if_any(features::trace_filter(), MDCR_TTRF);
+    write!("mdcr_el2", MDCR | traps | counters);
+    quiet_debug();
     write!("hstr_el2", 0);
     // CNTP and CNTPCT of EL1 trap; no event stream of EL2's.
     write!("cnthctl_el2", 0);
     write!("vpidr_el2", cpu::midr());
-    let ps = match features::physical_address_bits() {
-        32 => 0,
-        36 => 1,
-        40 => 2,
-        42 => 3,
-        44 => 4,
-        _ => 5,
-    };
-    write!("vtcr_el2", VTCR | (ps << 16));
+    write!("vtcr_el2", stage2::vtcr(features::pa_range()));
     if features::fine_grained_traps() {
         write!("s3_4_c1_c1_4", 0); // HFGRTR_EL2
         write!("s3_4_c1_c1_5", 0); // HFGWTR_EL2
@@ -84,4 +94,18 @@ pub fn init() {
     }
     // SAFETY: a barrier.
     unsafe { asm!("isb", options(nostack, preserves_flags)) };
+}
+
+/// Unlocks the OS lock, which is locked after reset and would hold back the guests' software steps, and turns the breakpoints and
+/// watchpoints off, which may be in any state: guests have none, but can enable debug exceptions (Arm ARM, OSLAR_EL1, DBGBCR\<n\>_EL1).
+fn quiet_debug() {
+    macro_rules! off {
+        ($count:expr, $register:literal; $($n:literal)*) => {
+            $(if $n < $count { write!(concat!($register, $n, "_el1"), 0) })*
+        };
+    }
+    let (breakpoints, watchpoints) = features::breakpoints();
+    off!(breakpoints, "dbgbcr"; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    off!(watchpoints, "dbgwcr"; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    write!("oslar_el1", 0);
 }

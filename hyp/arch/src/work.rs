@@ -49,7 +49,7 @@ pub enum Ran {
 /// One work item's place: its stack, and where it stands.
 #[derive(Debug)]
 pub struct Work {
-    stack: usize,
+    index: usize,
     sp: Option<u64>,
 }
 
@@ -57,10 +57,10 @@ static TAKEN: [core::sync::atomic::AtomicBool; MAX_WORK] =
     [const { core::sync::atomic::AtomicBool::new(false) }; MAX_WORK];
 
 impl Work {
-    /// The work place of virtual machine `index`; `None` if it is out of range or was taken before.
+    /// The work place of virtual machine `index`; `None` if it is out of range or taken.
     pub fn new(index: usize) -> Option<Self> {
         let taken = TAKEN.get(index)?.swap(true, core::sync::atomic::Ordering::Relaxed);
-        (!taken).then(|| Self { stack: WORK_STACKS.at(index) + size_of::<WorkStack>(), sp: None })
+        (!taken).then_some(Self { index, sp: None })
     }
 
     /// Whether an item is under way.
@@ -70,7 +70,7 @@ impl Work {
 
     /// Starts `entry(argument)` as an item, to be run by [`Self::run`]; an item that is under way is abandoned.
     pub fn start(&mut self, entry: extern "C" fn(usize), argument: usize) {
-        let sp = self.stack - WORK_FRAME;
+        let sp = WORK_STACKS.at(self.index) + size_of::<WorkStack>() - WORK_FRAME;
         let frame = sp as *mut u64;
         // EL2h, all masked but IRQ.
         let pstate = 0b1001 | (1 << 9) | (1 << 8) | (1 << 6);
@@ -99,5 +99,11 @@ impl Work {
             self.sp = Some(unsafe { *cpu::local().work_sp.get() });
             Ran::Preempted
         }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        TAKEN[self.index].store(false, core::sync::atomic::Ordering::Relaxed);
     }
 }

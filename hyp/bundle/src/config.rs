@@ -2,8 +2,8 @@
 
 use crate::node::Reader;
 use crate::{
-    Bundle, DTB_WINDOW, Digest, Error, MAX_CMDLINE, MAX_NAME, MAX_PERIOD_NS, MAX_VCPUS, MAX_WEIGHT,
-    MIN_BUDGET_NS, RAM_ALIGN, RAM_BASE, RAM_END, Reason,
+    Bundle, DTB_WINDOW, Digest, Error, MAX_CHANNELS, MAX_CMDLINE, MAX_NAME, MAX_PERIOD_NS, MAX_VCPUS,
+    MAX_WEIGHT, MIN_BUDGET_NS, RAM_ALIGN, RAM_BASE, RAM_END, Reason,
 };
 
 /// A virtual machine as the machine file describes it. All addresses are guest physical (IPA).
@@ -21,12 +21,31 @@ pub struct VmConfig<'a> {
     pub affinity: u64,
     /// The guest's boot arguments: at most [`MAX_CMDLINE`] bytes, may be empty.
     pub cmdline: &'a str,
+    /// The channels to other VMs, each of which has the same name there: at most [`MAX_CHANNELS`].
+    pub channels: Names<'a>,
     /// What the first vCPU starts.
     pub kernel: Kernel<'a>,
     /// The initial RAM disk, if any.
     pub initrd: Option<Initrd<'a>>,
     /// Where the guest's device tree goes, 8-byte aligned; [`DTB_WINDOW`] bytes from here are free for it.
     pub dtb_load: u64,
+}
+
+/// Names of 1 to [`MAX_NAME`] of `a-z`, `0-9` and `-`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Names<'a>(&'a str);
+
+impl<'a> Names<'a> {
+    /// The names, in their order.
+    pub fn iter(self) -> impl Iterator<Item = &'a str> {
+        self.0.split_terminator('\0')
+    }
+
+    fn read(vm: Reader<'a>, property: &'static str) -> Result<Self, Error<'a>> {
+        let text = core::str::from_utf8(vm.get(property).unwrap_or_default()).ok();
+        let names = text.filter(|text| text.is_empty() || text.ends_with('\0')).map(Self);
+        names.filter(|names| names.iter().all(is_name)).ok_or(vm.error(property, Reason::BadType))
+    }
 }
 
 /// A VM's RAM.
@@ -98,7 +117,7 @@ pub struct Initrd<'a> {
 }
 
 /// The properties that every VM's node may have; each schedule adds its own, and so does an initrd.
-const COMMON: [&str; 12] = [
+const COMMON: [&str; 13] = [
     "vcpus",
     "memory-base",
     "memory-size",
@@ -106,6 +125,7 @@ const COMMON: [&str; 12] = [
     "cmdline",
     "schedule",
     "affinity",
+    "channels",
     "kernel",
     "kernel-load",
     "kernel-entry",
@@ -142,6 +162,9 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
     let cmdline = vm.str("cmdline")?;
     in_range(vm, "cmdline", cmdline.len() as u64, 0, MAX_CMDLINE as u64)?;
 
+    let channels = Names::read(vm, "channels")?;
+    in_range(vm, "channels", channels.iter().count() as u64, 0, MAX_CHANNELS as u64)?;
+
     let config = VmConfig {
         name: vm.name(),
         vcpus,
@@ -149,6 +172,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
         schedule,
         affinity,
         cmdline,
+        channels,
         kernel: Kernel {
             image: kernel,
             load: vm.u64("kernel-load")?,

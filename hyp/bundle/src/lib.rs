@@ -19,7 +19,7 @@ mod digest;
 mod error;
 mod node;
 
-pub use config::{Image, Initrd, Kernel, Memory, Schedule, VmConfig, is_name};
+pub use config::{Image, Initrd, Kernel, Memory, Names, Schedule, VmConfig, is_name};
 pub use digest::Digest;
 pub use error::{Error, Reason};
 
@@ -31,7 +31,7 @@ use node::Reader;
 pub const COMPATIBLE: &str = "mobivmm,machine-v1";
 /// The most virtual machines in one bundle.
 pub const MAX_VMS: usize = 16;
-/// The most vCPUs of one VM: GICv2 has eight CPU interfaces (GICv2 architecture specification, IHI 0048B, 1.2.2).
+/// The most vCPUs of one VM: GICv2 has eight CPU interfaces (Arm IHI 0048B).
 pub const MAX_VCPUS: u32 = 8;
 /// The longest name of a VM, in bytes: a device-tree node name (Devicetree Specification 0.4, 2.2.1).
 pub const MAX_NAME: usize = 31;
@@ -45,6 +45,8 @@ pub const RAM_BASE: u64 = 0x4000_0000;
 pub const RAM_END: u64 = 1 << 40;
 /// Base and size of guest RAM are multiples of this, in bytes: a level 2 block of stage 2 with a 4 KiB granule.
 pub const RAM_ALIGN: u64 = 2 << 20;
+/// The most channels of one VM.
+pub const MAX_CHANNELS: usize = 8;
 /// Weights of a proportional share run from 1 to this.
 pub const MAX_WEIGHT: u32 = 65_535;
 /// The shortest budget of a reservation, in nanoseconds.
@@ -109,6 +111,11 @@ impl<'a> Bundle<'a> {
     /// The machine's name: text for people.
     pub fn name(&self) -> &'a str {
         self.name
+    }
+
+    /// The names of all the machine's VMs, also of those that [`Bundle::vms`] refuses.
+    pub fn vm_names(&self) -> impl Iterator<Item = &'a str> {
+        self.machine.children().map(|node| node.name())
     }
 
     /// The machine's VMs in the order of the machine file, each read and checked by itself: a wrong one is an error in

@@ -150,6 +150,7 @@ fn vm_refused(change: impl Fn(&mut Properties) -> &mut Properties, property: &st
     let (tree, total) = made.build();
     let vms: Vec<_> = Bundle::parse(&tree, total).unwrap().vms().collect();
     assert!(vms[0].is_ok(), "{vms:?}");
+    assert!(Bundle::parse(&tree, total).unwrap().vm_names().eq(["good", "bad"]));
     assert_eq!(vms[1].unwrap_err(), Error { node: "bad", property, reason });
 }
 
@@ -210,6 +211,15 @@ fn every_property_is_needed_and_typed() {
     vm_refused(|vm| vm.set("memory-identity", [1]), "memory-identity", Reason::BadType);
     vm_refused(|vm| vm.set("cmdline", *b"a\0b\0"), "cmdline", Reason::BadType);
     vm_refused(|vm| vm.set("cmdline", *b"\xff\0"), "cmdline", Reason::BadType);
+}
+
+#[test]
+fn channels_have_names_and_are_few() {
+    for bad in [&b"a"[..], b"A\0", b"a\0\0", b"\xff\0"] {
+        vm_refused(|vm| vm.set("channels", bad), "channels", Reason::BadType);
+    }
+    vm_accepted(|vm| vm.set("channels", *b"a\0b\0c\0d\0e\0f\0g\0h\0"));
+    vm_refused(|vm| vm.set("channels", *b"a\0b\0c\0d\0e\0f\0g\0h\0i\0"), "channels", Reason::OutOfRange);
 }
 
 #[test]

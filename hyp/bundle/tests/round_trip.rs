@@ -31,6 +31,18 @@ name = "sensor"
 kernel = "Image"
 memory = "2MiB"
 schedule = { exclusive = true }
+
+[[channel]]
+name = "samples"
+between = ["sensor", "linux"]
+
+[[channel]]
+name = "commands"
+between = ["linux", "control"]
+
+[[channel]]
+name = "events"
+between = ["linux", "sensor"]
 "#;
 
 /// [`MACHINE`], compiled with images of [`image`]'s kind.
@@ -118,6 +130,10 @@ fn the_bundle_says_what_the_machine_file_says() {
     assert_eq!(control.dtb_load, 0x8000_0000);
 
     assert_eq!((sensor.name, sensor.schedule, sensor.affinity), ("sensor", Schedule::Exclusive, u64::MAX));
+    let channels = |vm: VmConfig<'static>| vm.channels.iter().collect::<Vec<_>>();
+    assert_eq!(channels(linux), ["samples", "commands", "events"]);
+    assert_eq!(channels(control), ["commands"]);
+    assert_eq!(channels(sensor), ["samples", "events"]);
     assert_eq!(sensor.kernel, linux.kernel, "equal images are stored once");
     assert_eq!(Bundle::parse(&BUNDLE, BUNDLE.len() as u64).unwrap().name(), "test");
 }

@@ -22,7 +22,7 @@ impl spin::RelaxStrategy for Yield {
 #[inline]
 pub fn relax() {
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: a hint, which changes no state (Arm ARM C6.2, YIELD).
+    // SAFETY: a hint, which changes no state (Arm ARM, YIELD).
     unsafe {
         core::arch::asm!("yield", options(nomem, nostack, preserves_flags))
     };

@@ -1,6 +1,7 @@
 //! From the device tree to a machine with guests.
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -18,15 +19,16 @@ use drivers::platform::{self, Platform};
 use lock::TicketMutex;
 use sched::{AddError, Class, CpuId, CpuSet, Scheduler, VcpuId};
 use stage2::{
-    AllocError, BLOCK, DirtyMap, Extent, FreeRanges, Ipa, PAGE, Pa, PhysRange, Stage2, VmId, VmidAllocator,
+    AllocError, BLOCK, DirtyMap, Extent, FreeRanges, GrantError, Ipa, MAX_PIECES, Owners, PAGE, Pa,
+    PhysRange, Stage2, VmId, VmidAllocator,
 };
 use vm::{Config, Vm, bus};
 
-use crate::guest::Guest;
+use crate::guest::{Guest, Pages};
 use crate::machine::{self, Machine};
-use crate::memory::{self, Mmu, Ram, TablePool};
+use crate::memory::{Mmu, Ram, TablePool};
 use crate::ranges::Ranges;
-use crate::{console, log};
+use crate::{channels, console, log};
 
 arch::entry!(crate::boot::primary, crate::cpu::secondary);
 
@@ -84,10 +86,10 @@ pub fn secondary_arrived() {
 
 fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     let tree = phys::device_tree(dtb).ok_or(BootError::NoDeviceTree)?;
-    let platform = Platform::discover(tree).map_err(BootError::Platform)?;
+    let platform = discover(tree)?;
     let board = board::select(&BOARDS, &platform);
     let active = map(&platform).map_err(BootError::Map)?;
-    let devices = Devices::claim(&platform, &active, arch::boot::secondary_entry());
+    let devices = Devices::new(&platform, active);
     let mut uart = devices.uart().ok_or(BootError::NoUart)?;
     uart.set_rx_interrupt(true);
     console::init(uart, platform.bootargs);
@@ -102,24 +104,23 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     };
     let uart_intid = platform.uart.as_ref().and_then(|uart| uart.intid);
     let bundle_bytes = platform.initrd.clone().and_then(phys::boot_bytes).unwrap_or(&[]);
-    let (ram, mut free) = guest_ram(&platform, board, dtb, tree.len());
-    let dirty = DirtyMap::new(&free);
+    let (ram, dirty, mut owners) = guest_ram(&platform, board, dtb, tree.len());
 
     let online = start_secondaries(&platform, &devices);
-    let mut scheduler = Scheduler::new(online, SLICE);
+    let mut scheduler = new_scheduler(online);
     let tables = TicketMutex::new(TablePool::new().ok_or(BootError::NoTables)?);
     log!(
         "{} CPUs, {} MHz counter, {:?}, {} MiB for guests",
         online.iter().count(),
         hz / 1_000_000,
         GicName(&gic),
-        free.total() >> 20
+        owners.get_mut().free().total() >> 20
     );
 
     let mut builder = Builder {
         gic: &gic,
-        free: &mut free,
-        scheduler: &mut scheduler,
+        owners: owners.get_mut(),
+        scheduler: scheduler.get_mut(),
         tables: &tables,
         vmids: VmidAllocator::new(),
     };
@@ -137,17 +138,19 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         uart_intid,
         maintenance_intid,
         alive: AtomicUsize::new(guests.len()),
+        peers: channels::peers(&guests),
         guests,
         places,
-        scheduler: TicketMutex::new(scheduler),
+        scheduler,
         tables,
+        owners,
         ram: Ram { regions: ram, bundle: bundle_bytes },
         dirty,
         power: TicketMutex::new(board.and_then(|board| devices.power(board.power))),
         semihosting: platform
             .bootargs
             .split_ascii_whitespace()
-            .any(|word| matches!(word, "semihosting" | "console=mux" | "console=lockstep")),
+            .any(|word| matches!(word, "semihosting" | "console=lockstep")),
         gic,
     });
     init_cpu(machine, 0);
@@ -155,7 +158,13 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         machine.gic.route(intid, 0);
         machine.gic.set_enabled(0, intid, true);
     }
-    log!("EL2: image {} KiB, heap {} KiB in use", image::range().len() >> 10, heap::used() >> 10);
+    // All that EL2 has is in the image's range: code, stacks, heap, tables.
+    log!(
+        "EL2: {} KiB of memory; of its heap {} of {} KiB in use",
+        image::range().len() >> 10,
+        heap::used() >> 10,
+        heap::HEAP_SIZE >> 10
+    );
     if machine.guests.is_empty() {
         log!("no VM can be started: nothing to do");
         machine.end(1);
@@ -192,13 +201,26 @@ fn map(platform: &Platform<'_>) -> Result<arch::mmu::Active, MapError> {
     Ok(map.activate())
 }
 
+// The functions below that are never inlined have large objects on their stack, which is not to be `start`'s.
+
+#[inline(never)]
+fn discover(tree: &'static [u8]) -> Result<Box<Platform<'static>>, BootError> {
+    Platform::discover(tree).map(Box::new).map_err(BootError::Platform)
+}
+
+#[inline(never)]
+fn new_scheduler(online: CpuSet) -> Box<TicketMutex<Scheduler>> {
+    Box::new(TicketMutex::new(Scheduler::new(online, SLICE)))
+}
+
 /// What is left of RAM for guests, in whole blocks.
+#[inline(never)]
 fn guest_ram(
     platform: &Platform<'_>,
     board: Option<&Board>,
     dtb: u64,
     dtb_len: usize,
-) -> (Vec<Region>, FreeRanges) {
+) -> (Vec<Region>, DirtyMap, Box<TicketMutex<Owners>>) {
     let mut ram = Ranges::new(platform.memory.iter().cloned());
     let image = image::range();
     let used: [Range<u64>; 2] = [image.start as u64..image.end as u64, dtb..dtb + dtb_len as u64];
@@ -215,7 +237,8 @@ fn guest_ram(
         PhysRange { start: Pa(range.start), len: range.end - range.start }
     });
     let free = FreeRanges::new(free);
-    (regions, free)
+    let dirty = DirtyMap::new(&free);
+    (regions, dirty, Box::new(TicketMutex::new(Owners::new(free))))
 }
 
 /// Starts the other CPUs and waits until they are there. Those that do not come are left out, with a line in the log.
@@ -229,10 +252,13 @@ fn start_secondaries(platform: &Platform<'_>, devices: &Devices<'_>) -> CpuSet {
     arch::boot::prepare_secondaries(&mpidrs);
     for index in 1..mpidrs.len() {
         let before = ARRIVED.load(Ordering::Acquire);
-        if let Err(error) = devices.start_cpu(index) {
-            log!("CPU {index} does not start: {error}");
-            continue;
-        }
+        let starting = match devices.start_cpu(index) {
+            Ok(starting) => starting,
+            Err(error) => {
+                log!("CPU {index} does not start: {error}");
+                continue;
+            }
+        };
         let give_up = time::now() + START_TIMEOUT;
         while ARRIVED.load(Ordering::Acquire) == before && time::now() < give_up {
             cpu::relax();
@@ -240,7 +266,7 @@ fn start_secondaries(platform: &Platform<'_>, devices: &Devices<'_>) -> CpuSet {
         if ARRIVED.load(Ordering::Acquire) == before {
             log!("CPU {index} does not come in");
         } else {
-            devices.cpu_has_started(index);
+            starting.arrived();
             online.insert(CpuSet::only(CpuId(index as u8)));
         }
     }
@@ -249,9 +275,10 @@ fn start_secondaries(platform: &Platform<'_>, devices: &Devices<'_>) -> CpuSet {
 
 /// Why a VM is not made.
 enum VmError {
-    Memory(AllocError),
+    Memory(GrantError),
     Stage2(stage2::Error),
     NoVmid,
+    NoPage,
     NoWork,
     Vm(vm::BadVm),
     Scheduler(AddError),
@@ -260,11 +287,18 @@ enum VmError {
 impl fmt::Display for VmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Memory(AllocError::OutOfMemory) => write!(f, "memory: there is not that much left"),
-            Self::Memory(AllocError::Fragmented) => write!(f, "memory: what is left is in too many pieces"),
-            Self::Memory(AllocError::NotFree) => write!(f, "memory: the identity range is not free RAM"),
+            Self::Memory(GrantError::Alloc(AllocError::OutOfMemory)) => {
+                write!(f, "memory: there is not that much left")
+            }
+            Self::Memory(GrantError::Alloc(AllocError::Fragmented) | GrantError::TooManyRanges) => {
+                write!(f, "memory: what is left is in too many pieces")
+            }
+            Self::Memory(GrantError::Alloc(AllocError::NotFree)) => {
+                write!(f, "memory: the identity range is not free RAM")
+            }
             Self::Stage2(error) => write!(f, "stage 2: {error:?}"),
             Self::NoVmid => write!(f, "no VMID is left"),
+            Self::NoPage => write!(f, "no page of EL2's is left for it"),
             Self::NoWork => write!(f, "more than {MAX_WORK} VMs"),
             Self::Vm(error) => write!(f, "{error:?}"),
             Self::Scheduler(AddError::NoCpu) => write!(f, "affinity: none of its CPUs is online"),
@@ -273,10 +307,13 @@ impl fmt::Display for VmError {
     }
 }
 
+/// What a VM is made with: its RAM, the page of stolen time, the virtual CPU interface, its channels.
+type Extents = heapless::Vec<Extent, { MAX_PIECES + 2 + bus::MAX_CHANNELS }>;
+
 /// Makes guests out of a bundle.
 struct Builder<'a> {
     gic: &'a Gic,
-    free: &'a mut FreeRanges,
+    owners: &'a mut Owners,
     scheduler: &'a mut Scheduler,
     tables: &'a TicketMutex<TablePool>,
     vmids: VmidAllocator,
@@ -284,7 +321,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// All VMs of the bundle that can be made; the log says why others cannot.
-    fn guests(&mut self, bytes: &'static [u8]) -> Vec<Guest> {
+    fn guests(&mut self, bytes: &'static [u8]) -> Vec<&'static Guest> {
         let mut guests = Vec::new();
         if bytes.is_empty() {
             log!("no bundle: pass one as the initial RAM disk");
@@ -299,41 +336,45 @@ impl Builder<'_> {
         };
         log!("machine: {}", bundle.name());
         let mut first = 0;
-        for (index, config) in bundle.vms().enumerate() {
+        for ((index, config), name) in bundle.vms().enumerate().zip(bundle.vm_names()) {
             let config = match config {
                 Ok(config) => config,
                 Err(error) => {
-                    log!("bundle: VM {index} refused: {error}");
+                    log!("vm {name}: refused: {error}");
                     continue;
                 }
             };
-            match self.guest(index, guests.len(), config, first) {
+            match self.guest(index, &guests, config, first) {
                 Ok(guest) => {
                     first += config.vcpus as u16;
                     log!("{guest}: {} vCPUs, {} MiB", config.vcpus, config.memory.size >> 20);
                     guests.push(guest);
                 }
-                Err(error) => log!("vm {}: refused: {error}", config.name),
+                Err(error) => {
+                    self.undo(VmId(index as u8), first, config.vcpus as u16);
+                    log!("vm {name}: refused: {error}");
+                }
             }
         }
         guests
     }
 
+    #[inline(never)]
     fn guest(
         &mut self,
         index: usize,
-        slot: usize,
+        earlier: &[&Guest],
         config: VmConfig<'static>,
         first: u16,
-    ) -> Result<Guest, VmError> {
-        let ram = config.memory.base..config.memory.base + config.memory.size;
+    ) -> Result<&'static Guest, VmError> {
+        let (id, slot) = (VmId(index as u8), earlier.len());
+        let work = Work::new(slot).ok_or(VmError::NoWork)?;
         let version = match self.gic {
             Gic::V2(_) => vgic::Version::V2,
             Gic::V3(_) => vgic::Version::V3,
         };
-        let gicv = self.gic.gicv().map(|gicv| (bus::GICC.start, gicv.start));
         let vm = Vm::new(Config {
-            id: index as u8,
+            id: id.0,
             name: config.name.to_owned(),
             gic: vgic::Config {
                 version,
@@ -341,46 +382,59 @@ impl Builder<'_> {
                 spis: SPIS,
                 list_registers: self.gic.list_registers(),
             },
-            ram,
+            ram: config.memory.base..config.memory.base + config.memory.size,
             mapped: Vec::new(),
-            stolen_time: None,
+            channels: channels::of(&config, earlier),
         })
         .map_err(VmError::Vm)?;
-        let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
-        let mut mmu = Mmu::new(self.tables);
-        let mut stage2 = Stage2::new(&mut mmu, VmId(slot as u8), vmid).map_err(VmError::Stage2)?;
-        let mut at = config.memory.base;
-        for piece in self.memory(&config).map_err(VmError::Memory)? {
-            memory::add(&mut stage2, &mut mmu, Extent::ram(Ipa(at), piece.start, piece.len))
-                .map_err(VmError::Stage2)?;
-            at += piece.len;
-        }
-        if let Some((ipa, pa)) = gicv {
-            // The first page alone: the second has the deactivation register, whose writes EL2 must see.
-            memory::add(&mut stage2, &mut mmu, Extent::device(Ipa(ipa), Pa(pa), PAGE))
-                .map_err(VmError::Stage2)?;
-        }
         for vcpu in 0..config.vcpus as u16 {
             let affinity = CpuSet(config.affinity);
             self.scheduler
                 .add(VcpuId(first + vcpu), class(&config.schedule), affinity)
                 .map_err(VmError::Scheduler)?;
         }
-        // Last, since it is not given back: the next VM has the same slot if this one is refused.
-        let work = Work::new(slot).ok_or(VmError::NoWork)?;
-        Ok(Guest::new(slot, vm, config, first, stage2, work))
+        let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
+        let stolen = self.tables.lock().page().ok_or(VmError::NoPage)?;
+        let channels = channels::pages(&vm.config.channels, earlier, self.tables).ok_or(VmError::NoPage)?;
+        let pages = Pages { stolen, channels };
+        let extents = self.extents(id, &config, &pages).map_err(VmError::Memory)?;
+        let stage2 = Stage2::rebuild(&mut Mmu::new(self.tables), id, vmid, &extents).map_err(|error| {
+            self.vmids.free(vmid);
+            VmError::Stage2(error)
+        })?;
+        Ok(Box::leak(Box::new(Guest::new(slot, vm, config, first, stage2, work, pages))))
     }
 
-    fn memory(
-        &mut self,
-        config: &VmConfig<'_>,
-    ) -> Result<heapless::Vec<PhysRange, { stage2::MAX_PIECES }>, AllocError> {
-        if !config.memory.identity {
-            return self.free.alloc(config.memory.size);
+    /// What a VM sees: its RAM, which it gets here, pages of EL2's, and the virtual CPU interface.
+    #[inline(never)]
+    fn extents(&mut self, id: VmId, config: &VmConfig<'_>, pages: &Pages) -> Result<Extents, GrantError> {
+        let memory = &config.memory;
+        let mut extents = heapless::Vec::new();
+        if memory.identity {
+            self.owners.grant_at(id, PhysRange { start: Pa(memory.base), len: memory.size })?;
+        } else {
+            self.owners.grant(id, memory.size)?;
         }
-        let range = PhysRange { start: Pa(config.memory.base), len: config.memory.size };
-        self.free.alloc_at(range)?;
-        Ok([range].into_iter().collect())
+        let mut at = memory.base;
+        for piece in self.owners.owned(id) {
+            extents.extend([Extent::ram(Ipa(at), piece.start, piece.len)]);
+            at += piece.len;
+        }
+        extents.extend([Extent::shown(Ipa(bus::STOLEN_TIME.start), Pa(pages.stolen.range().start), PAGE)]);
+        extents.extend(channels::extents(&pages.channels));
+        // The first page alone: the second has the deactivation register, whose writes EL2 must see.
+        let gicv = self.gic.gicv();
+        extents.extend(gicv.map(|gicv| Extent::device(Ipa(bus::GICC.start), Pa(gicv.start), PAGE)));
+        Ok(extents)
+    }
+
+    /// Takes back what a VM got that is refused after all.
+    fn undo(&mut self, id: VmId, first: u16, vcpus: u16) {
+        // It never ran, so it has no loans, and no CPU has its registers: nothing is refused.
+        let _ = self.owners.reclaim(id);
+        for vcpu in 0..vcpus {
+            let _ = self.scheduler.remove(VcpuId(first + vcpu));
+        }
     }
 }
 

@@ -216,15 +216,30 @@ pub fn take_input(into: &mut [u8; 32]) -> Option<(usize, usize)> {
     .flatten()
 }
 
-/// Waits until all output is out. For the end: a panic, or the machine's power-off.
-pub fn flush() {
+/// Tells the runner that the machine ends, and waits until all output is out.
+pub fn end(success: bool) {
+    with_whatever(|console| {
+        while console.pump() {}
+        if let Wire::Uart { format: Format::Mux(encoder, _), pending, .. } = &mut console.wire {
+            encoder.end(success, |byte| _ = pending.push_back(byte));
+        }
+        while console.pump() {}
+    });
+}
+
+/// Waits until all output is out. For a panic.
+fn flush() {
+    with_whatever(|console| while console.pump() {});
+}
+
+/// At the end of the machine: uses the console even if it has to be left alone by others meanwhile.
+fn with_whatever(f: impl FnOnce(&mut Console)) {
     // Whatever the CPU that holds the lock was doing, it is not going to let go of it after a panic: then the lock is left alone and
     // the last bytes stay where they are.
     let Some(console) = CONSOLE.get() else { return };
     for _ in 0..1_000_000 {
         if let Some(mut console) = console.try_lock() {
-            while console.pump() {}
-            return;
+            return f(&mut console);
         }
         cpu::relax();
     }

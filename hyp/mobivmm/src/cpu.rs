@@ -10,9 +10,9 @@ use drivers::gic::Gic;
 use lock::TicketMutexGuard;
 use sched::{CpuId, VcpuId};
 use vgic::{Control, CpuMask, ListRegisters};
-use vm::{Exit as VmExit, Next, Power, StageTwo, VcpuPower, VcpuState, handle, inject, timer};
+use vm::{Exit as VmExit, Next, Phase, Power, StageTwo, VcpuPower, VcpuState, handle, inject, timer};
 
-use crate::guest::{Guest, Interface, Stage};
+use crate::guest::{Guest, Interface};
 use crate::host::{Here, Registers};
 use crate::machine::{self, KICK, Machine};
 use crate::{boot, console, load, log, memory};
@@ -62,26 +62,30 @@ impl Cpu {
     fn pass(&mut self) {
         self.here.repick.set(false);
         self.deliver_input();
-        if self.loaded.as_ref().is_some_and(|loaded| loaded.guest.stage() != Stage::Running) {
+        if self.loaded.as_ref().is_some_and(|loaded| loaded.guest.vm.phase() != Phase::Running) {
             // Its VM is being stopped: whoever does that waits for the registers.
             self.unload();
         }
-        let decision = self.machine.scheduler.lock().pick(self.id, time::now());
+        let now = time::now();
+        let decision = self.machine.scheduler.lock().pick(self.id, now);
         self.machine.repick(self.id, decision.repick);
-        self.release(decision.run);
+        self.release(decision.run, now);
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
             return self.idle(decision.until);
         };
-        match guest.stage() {
-            Stage::Running => self.run_vcpu(guest, vcpu, decision.until),
-            Stage::Loading | Stage::Stopping if vcpu == 0 => self.run_work(guest, decision.until),
-            Stage::Loading | Stage::Stopping | Stage::Stopped => _ = self.block(None),
+        match guest.vm.phase() {
+            Phase::Running => {
+                guest.runs(vcpu, now);
+                self.run_vcpu(guest, vcpu, decision.until);
+            }
+            Phase::Loading | Phase::Stopping(_) if vcpu == 0 => self.run_work(guest, decision.until),
+            Phase::Loading | Phase::Stopping(_) | Phase::Stopped => _ = self.block(None),
         }
     }
 
     /// Lets go of the vCPU that the scheduler has taken away from this CPU. A CPU that idles keeps the registers of the vCPU that
     /// went to sleep: it is likely to be the next.
-    fn release(&mut self, next: Option<VcpuId>) {
+    fn release(&mut self, next: Option<VcpuId>, now: u64) {
         let Some(old) = self.held.filter(|_| self.held != next) else {
             self.held = next;
             return;
@@ -90,6 +94,9 @@ impl Cpu {
             return;
         }
         self.unload();
+        if let Some((guest, vcpu)) = self.machine.vcpu(old) {
+            guest.waiting[vcpu].leaves(now);
+        }
         self.held = next;
         let others = self.machine.scheduler.lock().released(self.id, old);
         if self.machine.repick(self.id, others) {
@@ -114,6 +121,9 @@ impl Cpu {
 
     /// Makes the scheduler's current vCPU of this CPU sleep; true if it does.
     fn block(&mut self, until: Option<u64>) -> bool {
+        if let Some((guest, vcpu)) = self.held.and_then(|id| self.machine.vcpu(id)) {
+            guest.waiting[vcpu].sleeps(until);
+        }
         self.machine.scheduler.lock().block(self.id, until)
     }
 
@@ -191,7 +201,7 @@ impl Cpu {
             }
             Exit::SystemError { esr } => {
                 log!("{guest}: SError (ESR {esr:#x}) on vCPU {vcpu}: stopped");
-                self.stop(guest, Power::Off);
+                self.crash(guest);
                 Then::Pick
             }
             Exit::Trap { esr, far, hpfar } => {
@@ -238,14 +248,14 @@ impl Cpu {
                 self.block(None);
                 Then::Pick
             }
-            Next::Power(power) => {
-                self.stop(guest, power);
+            Next::Power => {
+                self.stop(guest);
                 Then::Pick
             }
             Next::Crash(crash) => {
                 let pc = self.loaded.as_ref().map_or(0, |loaded| loaded.state.pc);
                 log!("{guest}: vCPU {vcpu} at {pc:#x} cannot go on ({crash:?}): stopped");
-                self.stop(guest, Power::Off);
+                self.crash(guest);
                 Then::Pick
             }
         }
@@ -282,15 +292,24 @@ impl Cpu {
         }
     }
 
-    /// Takes all of a VM's vCPUs off their CPUs, this one's too, and lets vCPU 0's work item do the rest.
-    fn stop(&mut self, guest: &'static Guest, power: Power) {
-        guest.vm.stop(power);
-        self.unload();
-        guest.set_stage(Stage::Stopping);
+    /// The loaded vCPU cannot go on, and its VM with it.
+    fn crash(&mut self, guest: &'static Guest) {
+        if guest.vm.stop(Power::Off) {
+            self.stop(guest);
+        } else {
+            self.unload();
+            self.block(None);
+        }
+    }
+
+    /// Takes all vCPUs of a VM that has been stopped off their CPUs, this one's too, and lets vCPU 0's work item do the rest. The work
+    /// item waits for the vCPU that is loaded here, so none of this comes too late.
+    fn stop(&mut self, guest: &'static Guest) {
         for vcpu in 0..guest.vm.vcpus.len() {
             // Whoever runs one comes out, finds the VM stopping, and lets go of it.
             self.here.wake(guest, vcpu);
         }
+        self.unload();
     }
 
     /// Takes the physical interrupts that are pending.

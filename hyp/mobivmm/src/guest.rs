@@ -1,38 +1,35 @@
 //! One VM at EL2: the pure [`vm::Vm`] with its memory and what the hardware keeps for each vCPU.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use arch::MAX_CPUS;
 use arch::context::VmRegisters;
+use arch::phys::Region;
 use arch::work::Work;
 use bundle::VmConfig;
 use drivers::gic::ActivePriorities;
 use lock::TicketMutex;
 use sched::VcpuId;
-use stage2::Stage2;
+use stage2::{Pa, Stage2, VmId};
 use vm::Vm;
-
-/// Where a VM is in its life. The pure [`vm::Phase`] says what its guest asked for, this what EL2 is doing about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Stage {
-    /// Its images are being loaded, by the work item of vCPU 0.
-    Loading,
-    /// Its vCPUs run.
-    Running,
-    /// It asked to stop, or crashed: its vCPUs leave their CPUs, then vCPU 0's work item ends or reloads it.
-    Stopping,
-    /// It stopped for good.
-    Stopped,
-}
+use vm::stolen::{self, Waiting};
 
 /// A virtual CPU interface while its vCPU is not loaded.
 #[derive(Default)]
 pub struct Interface {
     pub vmcr: u32,
     pub priorities: ActivePriorities,
+}
+
+/// The pages of EL2's that a VM sees.
+pub struct Pages {
+    /// Its stolen time.
+    pub stolen: Region,
+    /// By channel: what it shares with another VM.
+    pub channels: Vec<Pa>,
 }
 
 /// One VM.
@@ -48,7 +45,9 @@ pub struct Guest {
     pub interfaces: Box<[TicketMutex<Interface>]>,
     /// The work item's place: vCPU 0's CPU holds it while it is loaded.
     pub work: TicketMutex<Work>,
-    stage: AtomicU8,
+    pub pages: Pages,
+    /// What its stolen time is made from, by vCPU.
+    pub waiting: Box<[Waiting]>,
     /// vCPUs whose list registers no longer say all there is.
     attention: AtomicU64,
     /// By vCPU: when its emulated timer is due, on the physical counter; [`u64::MAX`] = never.
@@ -74,6 +73,7 @@ impl Guest {
         first: u16,
         stage2: Stage2,
         work: Work,
+        pages: Pages,
     ) -> Self {
         let vcpus = vm.vcpus.len();
         Self {
@@ -85,7 +85,8 @@ impl Guest {
             stage2: TicketMutex::new(stage2),
             interfaces: (0..vcpus).map(|_| TicketMutex::default()).collect(),
             work: TicketMutex::new(work),
-            stage: AtomicU8::new(Stage::Loading as u8),
+            pages,
+            waiting: (0..vcpus).map(|_| Waiting::new()).collect(),
             attention: AtomicU64::new(0),
             deadlines: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
             flushes: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
@@ -95,24 +96,14 @@ impl Guest {
         }
     }
 
+    /// Its number in the machine file, by which memory is owned.
+    pub fn vm_id(&self) -> VmId {
+        VmId(self.vm.config.id)
+    }
+
     /// The scheduler's number of a vCPU.
     pub fn id(&self, vcpu: usize) -> VcpuId {
         VcpuId(self.first + vcpu as u16)
-    }
-
-    /// What EL2 is doing with it.
-    pub fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Acquire) {
-            0 => Stage::Loading,
-            1 => Stage::Running,
-            2 => Stage::Stopping,
-            _ => Stage::Stopped,
-        }
-    }
-
-    /// Goes to another stage.
-    pub fn set_stage(&self, stage: Stage) {
-        self.stage.store(stage as u8, Ordering::Release);
     }
 
     /// Marks vCPUs whose list registers have to be brought up to date before they run on.
@@ -150,6 +141,26 @@ impl Guest {
     pub fn set_flush(&self, vcpu: usize, from: Option<u64>) {
         if let Some(flush) = self.flushes.get(vcpu) {
             flush.store(from.unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the vCPU runs from `now` (ns) on.
+    pub fn runs(&self, vcpu: usize, now: u64) {
+        let waited = self.waiting[vcpu].runs(now);
+        if waited != 0 {
+            let at = self.pages.stolen.range().start + stolen::offset(vcpu);
+            self.pages
+                .stolen
+                .write_word(at, self.pages.stolen.read_word(at).unwrap_or(0).wrapping_add(waited));
+        }
+    }
+
+    /// Forgets what was, before the VM starts (again).
+    pub fn reset(&self) {
+        for (vcpu, waiting) in self.waiting.iter().enumerate() {
+            waiting.sleeps(None);
+            self.pages.stolen.write_word(self.pages.stolen.range().start + stolen::offset(vcpu), 0);
+            self.set_flush(vcpu, None);
         }
     }
 

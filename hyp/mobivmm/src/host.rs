@@ -2,12 +2,14 @@
 
 use core::cell::Cell;
 
+use abi::smccc::{Error, Reservation};
 use arch::{context, features, time};
+use bundle::Schedule;
 use drivers::gic::Gic;
 use sched::CpuId;
 use vgic::{Control, Effects, ListRegisters, Lr, Vgic};
 use vm::exit::SysReg;
-use vm::{Host, StageTwoAccess, VcpuState, Vm};
+use vm::{Host, Phase, StageTwoAccess, VcpuState, Vm};
 
 use crate::console;
 use crate::guest::Guest;
@@ -44,6 +46,7 @@ impl Here {
 
     /// Takes the wake-up's consequence for this CPU.
     pub fn wake(&self, guest: &Guest, vcpu: usize) {
+        guest.waiting[vcpu].wakes(time::now);
         if self.machine.wake(self.cpu, guest.id(vcpu)) {
             self.repick.set(true);
         }
@@ -117,6 +120,23 @@ impl Host for Here {
         if let Some(guest) = self.guest(vm) {
             guest.set_deadline(vcpu, deadline);
         }
+    }
+
+    fn reservation(&self, vm: &Vm, _vcpu: usize) -> Result<Reservation, Error> {
+        match self.guest(vm).map(|guest| guest.config.schedule) {
+            Some(Schedule::Reservation { budget_ns, period_ns, deadline_ns }) => {
+                Ok(Reservation { budget: budget_ns, period: period_ns, deadline: deadline_ns })
+            }
+            _ => Err(Error::NotSupported),
+        }
+    }
+
+    fn notify(&self, vm: &Vm, channel: usize) -> Result<(), Error> {
+        let end = self.guest(vm).and_then(|guest| *self.machine.peers.get(guest.index)?.get(channel)?);
+        let (peer, channel) = end.ok_or(Error::NotSupported)?;
+        let peer = self.machine.guests.get(peer).filter(|peer| peer.vm.phase() == Phase::Running);
+        peer.ok_or(Error::NotSupported)?.vm.ring(self, channel);
+        Ok(())
     }
 
     fn console_put(&self, vm: &Vm, bytes: &[u8]) -> usize {

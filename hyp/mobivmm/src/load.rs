@@ -6,15 +6,16 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use arch::cpu;
-use bundle::{DTB_WINDOW, Image};
+use bundle::{DTB_WINDOW, Image, Memory};
 use sched::CpuId;
 use sha2::{Digest as _, Sha256};
-use stage2::{Fault, Ipa, Pa};
+use stage2::{Fault, GuestMem, Ipa, Pa};
 use vm::{Entry, Phase, Power, dtb};
 
-use crate::guest::{Guest, Stage};
+use crate::guest::Guest;
 use crate::host::Here;
 use crate::machine::{self, Machine};
+use crate::memory::Ram;
 use crate::{log, memory};
 
 /// Bytes that are copied and read back with interrupts masked.
@@ -22,6 +23,8 @@ const COPY_PIECE: usize = 512;
 
 /// Why a VM cannot start.
 enum LoadError {
+    /// It was stopped meanwhile.
+    Stopped,
     /// The image's bytes are not those that the host put into the bundle.
     Hash { image: &'static str, found: [u8; 32], wanted: &'static [u8; 32] },
     /// Its RAM does not take the image.
@@ -35,6 +38,7 @@ enum LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Stopped => write!(f, "stopped"),
             Self::Hash { image, found, wanted } => write!(
                 f,
                 "the {image} in the bundle is damaged: SHA-256 is {}, the configuration says {}; write the bundle again",
@@ -61,72 +65,115 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// The work item of the VM with this index: what its stage asks for.
+/// The work item of the VM with this index: what its phase asks for, until its vCPUs run or it has stopped for good. What is
+/// asked of the VM meanwhile changes the phase, so that the load under way ends and the next round follows it.
 pub extern "C" fn work(index: usize) {
     let Some(machine) = machine::get() else { return };
     let Some(guest) = machine.guests.get(index) else { return };
-    if guest.stage() == Stage::Stopping {
-        wait_for_vcpus(guest);
-        if guest.vm.phase() != Phase::Stopping(Power::Reset) {
-            log!("{guest}: stopped; {} vCPU moves between CPUs", guest.moves());
-            return retire(machine, guest);
-        }
-        log!("{guest}: restarts");
-    }
-    match load(machine, guest) {
-        Ok(entry) => {
-            guest.set_stage(Stage::Running);
-            cpu::masked(|| {
-                let here = Here::new(machine, CpuId(cpu::index() as u8));
-                guest.vm.boot(entry, &here);
-            });
-        }
-        Err(error) => {
-            log!("{guest}: not started: {error}");
-            retire(machine, guest);
+    loop {
+        match guest.vm.phase() {
+            Phase::Loading => match load(machine, guest) {
+                Ok(entry) => cpu::masked(|| {
+                    let here = Here::new(machine, CpuId(cpu::index() as u8));
+                    guest.reset();
+                    guest.vm.boot(entry, &here);
+                }),
+                Err(LoadError::Stopped) => {}
+                Err(error) => {
+                    log!("{guest}: not started: {error}");
+                    give_up(guest);
+                }
+            },
+            Phase::Stopping(Power::Reset) => {
+                leave(machine, guest);
+                if cpu::masked(|| guest.vm.settle(Power::Reset)) {
+                    log!("{guest}: restarts");
+                }
+            }
+            Phase::Stopping(Power::Off) => {
+                leave(machine, guest);
+                if let Err(error) = memory::reclaim(machine, guest) {
+                    log!("{guest}: its memory stays in use: {error:?}");
+                }
+                log!("{guest}: stopped; {} vCPU moves between CPUs", guest.moves());
+                cpu::masked(|| {
+                    if guest.vm.settle(Power::Off) {
+                        machine.retire();
+                    }
+                });
+            }
+            Phase::Running | Phase::Stopped => return,
         }
     }
 }
 
-fn retire(machine: &'static Machine, guest: &Guest) {
-    guest.set_stage(Stage::Stopped);
-    machine.retire();
-}
-
-/// Until no CPU has registers of the VM.
-fn wait_for_vcpus(guest: &Guest) {
+/// Until no CPU has registers of the VM, and nothing of it is lent or borrowed: who borrowed from it must not see what the next start
+/// puts there.
+fn leave(machine: &Machine, guest: &Guest) {
     for vcpu in guest.vm.vcpus.iter() {
         while cpu::masked(|| vcpu.state.try_lock().is_none()) {
             cpu::relax();
         }
     }
+    if let Err(error) = memory::end_loans(machine, guest) {
+        log!("{guest}: a loan of memory does not end: {error:?}");
+        give_up(guest);
+    }
+}
+
+/// It is not to be started (again).
+fn give_up(guest: &Guest) {
+    cpu::masked(|| guest.vm.stop(Power::Off));
 }
 
 /// Brings the VM's RAM into the state in which it starts.
 fn load(machine: &Machine, guest: &Guest) -> Result<Entry, LoadError> {
     let config = &guest.config;
-    let fault = |image| move |fault| LoadError::Memory { image, fault };
-    memory::each_piece(machine, guest, config.memory.base, config.memory.size, |memory, ipa, len| {
-        memory.zero(ipa, len)
-    })
-    .map_err(fault("RAM"))?;
+    let Memory { base, size, .. } = config.memory;
+    each_piece(machine, guest, "RAM", base, size, |memory, ipa, len| memory.zero(ipa, len))?;
     copy(machine, guest, "kernel", &config.kernel.image, config.kernel.load)?;
     if let Some(initrd) = &config.initrd {
         copy(machine, guest, "initrd", &initrd.image, initrd.load)?;
     }
     let tree = device_tree(guest)?;
-    memory::each_piece(machine, guest, config.dtb_load, tree.len() as u64, |memory, ipa, _| {
+    each_piece(machine, guest, "device tree", config.dtb_load, tree.len() as u64, |memory, ipa, _| {
         memory.write(ipa, &tree[(ipa.0 - config.dtb_load) as usize..])
-    })
-    .map_err(fault("device tree"))?;
+    })?;
     // The guest starts with its caches off: it must find in memory what was written here (Arm ARM D7.5.9), and no instruction of
     // whoever had the memory before.
-    memory::each_piece(machine, guest, config.memory.base, config.memory.size, |memory, ipa, len| {
-        memory.clean_to_poc(ipa, len)
-    })
-    .map_err(fault("RAM"))?;
+    each_piece(machine, guest, "RAM", base, size, |memory, ipa, len| memory.clean_to_poc(ipa, len))?;
     memory::with(machine, guest, |memory| memory.invalidate_icache());
     Ok(Entry { pc: config.kernel.entry, context: config.dtb_load })
+}
+
+/// Does something to guest RAM, with interrupts masked; unless the VM was stopped meanwhile.
+fn step(
+    machine: &Machine,
+    guest: &Guest,
+    image: &'static str,
+    step: impl FnOnce(&mut GuestMem<'_, &Ram>) -> Result<usize, Fault>,
+) -> Result<usize, LoadError> {
+    if guest.vm.phase() != Phase::Loading {
+        return Err(LoadError::Stopped);
+    }
+    memory::with(machine, guest, step).map_err(|fault| LoadError::Memory { image, fault })
+}
+
+/// Does something piece by piece to `len` bytes at `ipa`: `piece` gets the address and what is left and returns how far it came.
+fn each_piece(
+    machine: &Machine,
+    guest: &Guest,
+    image: &'static str,
+    ipa: u64,
+    len: u64,
+    mut piece: impl FnMut(&mut GuestMem<'_, &Ram>, Ipa, usize) -> Result<usize, Fault>,
+) -> Result<(), LoadError> {
+    let mut done = 0;
+    while done < len {
+        let left = usize::try_from(len - done).unwrap_or(usize::MAX);
+        done += step(machine, guest, image, |memory| piece(memory, Ipa(ipa + done), left))? as u64;
+    }
+    Ok(())
 }
 
 /// Copies an image to guest RAM and checks what arrived there against its hash: what runs is what was checked.
@@ -137,19 +184,17 @@ fn copy(
     image: &Image<'static>,
     load: u64,
 ) -> Result<(), LoadError> {
-    let fault = |fault| LoadError::Memory { image: name, fault };
     let source = machine.ram.bundle.as_ptr() as u64 + image.offset;
     let mut hash = Sha256::new();
     let mut buffer = [0; COPY_PIECE];
     let mut done = 0;
     while done < image.size {
         let left = usize::try_from(image.size - done).unwrap_or(COPY_PIECE).min(COPY_PIECE);
-        let at = Ipa(load + done);
-        let len = memory::with(machine, guest, |memory| {
-            let len = memory.copy_from_phys(at, Pa(source + done), left)?;
-            memory.read(at, &mut buffer[..len])
-        })
-        .map_err(fault)?;
+        let (to, from) = (Ipa(load + done), Pa(source + done));
+        let len = step(machine, guest, name, |memory| {
+            let len = memory.copy_from_phys(to, from, left)?;
+            memory.read(to, &mut buffer[..len])
+        })?;
         hash.update(&buffer[..len]);
         done += len as u64;
     }

@@ -1,5 +1,6 @@
 //! The machine as a whole: what boot puts together and all CPUs share.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,8 +10,9 @@ use drivers::semihosting;
 use lock::TicketMutex;
 use sched::{CpuId, CpuSet, Scheduler, VcpuId, Wake};
 use spin::Once;
-use stage2::DirtyMap;
+use stage2::{DirtyMap, Owners};
 
+use crate::channels::End;
 use crate::guest::Guest;
 use crate::memory::{Ram, TablePool};
 use crate::{console, log};
@@ -25,13 +27,16 @@ pub struct Machine {
     pub uart_intid: Option<u32>,
     pub maintenance_intid: u32,
     /// Those of the bundle's VMs that could be made.
-    pub guests: Vec<Guest>,
+    pub guests: Vec<&'static Guest>,
+    /// By a VM's place in `guests` and its channel: the other end.
+    pub peers: Vec<Vec<Option<End>>>,
     /// By a VM's index in the bundle: its place in `guests`.
     pub places: Vec<Option<usize>>,
     /// By the scheduler's number of a vCPU: the VM's index and its vCPU.
     pub vcpus: Vec<(usize, usize)>,
-    pub scheduler: TicketMutex<Scheduler>,
+    pub scheduler: Box<TicketMutex<Scheduler>>,
     pub tables: TicketMutex<TablePool>,
+    pub owners: Box<TicketMutex<Owners>>,
     pub ram: Ram,
     pub dirty: DirtyMap,
     pub power: TicketMutex<Option<Power>>,
@@ -55,14 +60,14 @@ pub fn get() -> Option<&'static Machine> {
 
 impl Machine {
     /// The VM with this index in the bundle, if it could be made.
-    pub fn guest(&self, id: usize) -> Option<&Guest> {
-        self.guests.get((*self.places.get(id)?)?)
+    pub fn guest(&self, id: usize) -> Option<&'static Guest> {
+        self.guests.get((*self.places.get(id)?)?).copied()
     }
 
     /// The VM and vCPU behind a scheduler's number.
-    pub fn vcpu(&'static self, id: VcpuId) -> Option<(&'static Guest, usize)> {
+    pub fn vcpu(&self, id: VcpuId) -> Option<(&'static Guest, usize)> {
         let (guest, vcpu) = *self.vcpus.get(usize::from(id.0))?;
-        Some((self.guests.get(guest)?, vcpu))
+        Some((*self.guests.get(guest)?, vcpu))
     }
 
     /// Makes CPUs pick again. Returns true if this one is among them.
@@ -101,7 +106,7 @@ impl Machine {
 
     /// Turns the machine off; `status` is the emulator's exit status, where there is one.
     pub fn end(&self, status: u32) -> ! {
-        console::flush();
+        console::end(status == 0);
         if self.semihosting {
             semihosting::exit(status);
         }

@@ -9,6 +9,8 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod boot;
 #[cfg(target_os = "none")]
+mod channels;
+#[cfg(target_os = "none")]
 mod console;
 #[cfg(target_os = "none")]
 mod cpu;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use arch::phys::{Region, TABLE_MEMORY};
 use arch::{PAGE, cache, cpu, tlb};
 use lock::TicketMutex;
-use stage2::{Access, Extent, Fault, GuestMem, Ipa, Pa, PhysMem, Resolution, Stage2, TableMem, Tlb};
+use stage2::{Access, Error, GuestMem, Ipa, Pa, PhysMem, Resolution, RevokeError, TableMem, Tlb};
 use vm::{StageTwo, StageTwoAccess};
 
 use crate::guest::Guest;
@@ -38,6 +38,12 @@ impl TablePool {
             }
         }
         None
+    }
+
+    /// A cleared page for good, not for a table.
+    pub fn page(&mut self) -> Option<Region> {
+        let page = self.take(1)?;
+        self.region.part(page.0..page.0 + PAGE as u64)
     }
 
     fn give(&mut self, table: Pa, count: usize) {
@@ -160,23 +166,6 @@ pub fn with<R>(machine: &Machine, guest: &Guest, f: impl FnOnce(&mut GuestMem<'_
     })
 }
 
-/// Does something piece by piece to `len` bytes at `ipa`: `piece` gets the address and what is left and returns how far it came.
-/// Interrupts are open between two pieces.
-pub fn each_piece(
-    machine: &Machine,
-    guest: &Guest,
-    ipa: u64,
-    len: u64,
-    mut piece: impl FnMut(&mut GuestMem<'_, &Ram>, Ipa, usize) -> Result<usize, Fault>,
-) -> Result<(), Fault> {
-    let mut done = 0;
-    while done < len {
-        let left = usize::try_from(len - done).unwrap_or(usize::MAX);
-        done += with(machine, guest, |memory| piece(memory, Ipa(ipa + done), left))? as u64;
-    }
-    Ok(())
-}
-
 /// Reads guest RAM; false if not all of it is RAM.
 pub fn read(machine: &Machine, guest: &Guest, ipa: u64, into: &mut [u8]) -> bool {
     let mut done = 0;
@@ -224,12 +213,26 @@ pub fn resolve(machine: &Machine, guest: &Guest, fault: &StageTwo) -> bool {
     }
 }
 
-/// Adds an extent to a VM that is being made, and maps it.
-pub fn add(stage2: &mut Stage2, mmu: &mut Mmu<'_>, extent: Extent) -> Result<(), stage2::Error> {
-    stage2.insert(extent)?;
-    let mut next = Some(extent.ipa);
-    while let Some(from) = next {
-        next = stage2.populate(mmu, from)?;
+/// Ends every loan in which a VM takes part, as lender or borrower, step by step with interrupts open between two steps. To be done
+/// whenever a VM stops: who borrowed from it must not see what the next start puts there.
+pub fn end_loans(machine: &Machine, guest: &Guest) -> Result<(), RevokeError> {
+    loop {
+        let more = cpu::masked(|| {
+            let mut owners = machine.owners.lock();
+            let loan = owners.loans_of(guest.vm_id()).next().map(|loan| (loan.id, loan.borrower));
+            let Some((id, borrower)) = loan else { return Ok(false) };
+            let borrower = machine.guest(usize::from(borrower.0)).ok_or(RevokeError::NotBorrower)?;
+            owners.revoke(&mut Mmu::new(&machine.tables), guest.vm_id(), id, &mut borrower.stage2.lock())?;
+            Ok(true)
+        })?;
+        if !more {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+/// Takes a VM's address space apart and makes its memory free, step by step. None of its vCPUs runs any more, and it has no loans.
+pub fn reclaim(machine: &Machine, guest: &Guest) -> Result<(), Error> {
+    while !cpu::masked(|| guest.stage2.lock().destroy(&mut Mmu::new(&machine.tables)))? {}
+    cpu::masked(|| machine.owners.lock().reclaim(guest.vm_id())).map_err(|_| Error::Borrowed)
 }

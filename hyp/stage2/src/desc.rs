@@ -1,4 +1,4 @@
-//! The format of VMSAv8-64 stage 2 descriptors with the 4 KiB granule (Arm ARM, D8.3 "Translation table descriptor
+//! The format of VMSAv8-64 stage 2 descriptors with the 4 KiB granule (Arm ARM, "Translation table descriptor
 //! formats") and of the registers that go with it.
 
 use crate::{BLOCK, PAGE, Pa, Rights};
@@ -14,7 +14,7 @@ pub enum Kind {
 
 /// VTCR_EL2 for the tables of this crate on a CPU with the given ID_AA64MMFR0_EL1.PARange (2 or more: a physical
 /// address space of 40 bits): 40-bit input, 4 KiB granule, start at level 1, walks inner shareable and
-/// write-back cacheable, 8-bit VMIDs (Arm ARM, D24.2 "VTCR_EL2").
+/// write-back cacheable, 8-bit VMIDs (Arm ARM, VTCR_EL2).
 pub const fn vtcr(pa_range: u64) -> u64 {
     const RES1: u64 = 1 << 31;
     const SH0_INNER: u64 = 0b11 << 12;

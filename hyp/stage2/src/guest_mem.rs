@@ -94,7 +94,7 @@ impl<'a, P: PhysMem> GuestMem<'a, P> {
     }
 
     /// Cleans a piece of the `len` bytes at `ipa` to the point of coherency: to be done with all that was written or
-    /// cleared before a guest runs on it with its caches off (Arm ARM, D7 "Caches and memory hierarchy": a
+    /// cleared before a guest runs on it with its caches off (Arm ARM, "Mismatched memory attributes": a
     /// Non-cacheable access does not see dirty lines; ARMv8.0 has no FWB to force it to be cacheable).
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use crate::table::{check, check_pa};
 use crate::{
     DirtyMap, Error, Ipa, Kind, LoanId, Mapping, Mmu, PAGE, Pa, Rights, TableMem, Tables, VmId, Vmid,
 };
-use heapless::Vec;
+use alloc::vec::Vec;
 
 /// The most extents that a VM has.
 pub const MAX_EXTENTS: usize = 32;
@@ -19,6 +19,8 @@ pub enum Backing {
     Borrowed(LoanId),
     /// A device's registers.
     Device,
+    /// A page of the hypervisor's own that it shows to the VM.
+    Hypervisor,
 }
 
 /// A range of intermediate physical addresses and the physical range of the same length behind it.
@@ -50,6 +52,11 @@ impl Extent {
         Self { ipa, pa, len, rights, backing: Backing::Device, logging: false }
     }
 
+    /// Pages of the hypervisor's own, which the guest may read.
+    pub const fn shown(ipa: Ipa, pa: Pa, len: u64) -> Self {
+        Self { ipa, pa, len, rights: Rights::READ, backing: Backing::Hypervisor, logging: false }
+    }
+
     /// The first IPA behind it.
     pub const fn end(&self) -> Ipa {
         Ipa(self.ipa.0 + self.len)
@@ -62,7 +69,7 @@ impl Extent {
 
     const fn kind(&self) -> Kind {
         match self.backing {
-            Backing::Owned | Backing::Borrowed(_) => Kind::Normal,
+            Backing::Owned | Backing::Borrowed(_) | Backing::Hypervisor => Kind::Normal,
             Backing::Device => Kind::Device,
         }
     }
@@ -97,17 +104,17 @@ pub enum Resolution {
 pub struct Stage2 {
     vm: VmId,
     pub(crate) tables: Tables,
-    /// Sorted by IPA, never overlapping.
-    extents: Vec<Extent, MAX_EXTENTS>,
+    /// Sorted by IPA, never overlapping; [`MAX_EXTENTS`] at the most, for which there is room from the start.
+    extents: Vec<Extent>,
 }
 
 impl Stage2 {
-    /// An empty address space.
+    /// An empty address space. Allocates.
     ///
     /// # Errors
     /// [`Error::OutOfTables`].
     pub fn new(hw: &mut impl Mmu, vm: VmId, vmid: Vmid) -> Result<Self, Error> {
-        Ok(Self { vm, tables: Tables::new(hw, vmid)?, extents: Vec::new() })
+        Ok(Self { vm, tables: Tables::new(hw, vmid)?, extents: Vec::with_capacity(MAX_EXTENTS) })
     }
 
     /// An address space with the translations of another that had `extents`. On an error everything is freed.
@@ -175,7 +182,11 @@ impl Stage2 {
         if before.is_some_and(|e| e.end() > extent.ipa) || after.is_some_and(|e| extent.end() > e.ipa) {
             return Err(Error::Mapped);
         }
-        self.extents.insert(at, extent).map_err(|_| Error::TooManyExtents)
+        if self.extents.len() == MAX_EXTENTS {
+            return Err(Error::TooManyExtents);
+        }
+        self.extents.insert(at, extent);
+        Ok(())
     }
 
     /// One step of mapping the extent around `from`, from there on. Begin at its start. Returns where the next step

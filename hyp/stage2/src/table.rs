@@ -2,7 +2,7 @@
 //! 4 KiB pages.
 //!
 //! # Order
-//! Other CPUs walk these tables while they change (Arm ARM, D8.17 "TLB maintenance" and "Using break-before-make
+//! Other CPUs walk these tables while they change (Arm ARM, "TLB maintenance" and "Using break-before-make
 //! when updating translation table entries"). Three rules, checked by the tests on a trace of every access:
 //! * What a table holds is visible before the descriptor that leads to it: [`TableMem::publish`] in between.
 //! * A valid descriptor that gets another output address or size becomes invalid first, then all that may be cached

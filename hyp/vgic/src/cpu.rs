@@ -183,8 +183,9 @@ impl Vgic {
         self.clear_active(vcpu, w, 1 << (intid % 32))
     }
 
-    /// Fills free list registers from the given words, and tells what found none. `crowded`: some probably will not. The most urgent pending interrupt
-    /// comes first, so that it can preempt, then active ones, whose end needs no exit then, then the other pending ones.
+    /// Fills free list registers from the given words, and tells what found none. `crowded`: some probably will not. The
+    /// most urgent pending interrupt comes first, so that it can preempt, then active ones, whose end needs no exit then,
+    /// then the other pending ones.
     fn fill(&mut self, vcpu: usize, words: u32, crowded: bool) -> Control {
         let (mut pending, mut active) = (0, 0);
         for w in bits(words) {

@@ -36,7 +36,7 @@ pub const fn affinity(vcpu: usize) -> u32 {
 }
 
 /// The SGI generation registers. With one Security state the first generates Group 1 SGIs, the others Group 0 ones
-/// (Arm IHI 0069H, section 4.6, "Forwarding an SGI to a target PE").
+/// (Arm IHI 0069H, "Use of control registers for SGI forwarding").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SgiRegister {
     /// ICC_SGI1R_EL1.

@@ -16,10 +16,18 @@ pub const GICC: Range<u64> = 0x0801_0000..0x0801_2000;
 const GICC_DIR: Range<u64> = 0x0801_1000..0x0801_2000;
 /// GICv3 redistributors, from here.
 pub const GICR_BASE: u64 = 0x080A_0000;
+/// The page of stolen-time records (Arm DEN 0057A), which the hypervisor writes and the guest may read.
+pub const STOLEN_TIME: Range<u64> = 0x090A_0000..0x090A_1000;
 /// The PL011.
 pub const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 /// The PL011's interrupt, SPI 1.
 pub const UART_INTID: u16 = 33;
+/// The most channels of a VM.
+pub const MAX_CHANNELS: usize = 8;
+/// The channels' pages start here. QEMU's `virt` has nothing there.
+const CHANNELS: u64 = 0x0B00_0000;
+/// The first channel's bell, SPI 64.
+const CHANNEL_INTID: u16 = 96;
 /// RAM starts here.
 pub const RAM_BASE: u64 = 0x4000_0000;
 
@@ -76,16 +84,18 @@ impl AddressMap {
         memory: impl Iterator<Item = Range<u64>>,
     ) -> Result<Self, BadMap> {
         let device = |range, device| Region { range, target: Target::Device(device) };
-        let mut regions = Vec::from([device(GICD, Device::Gicd), device(UART, Device::Uart)]);
+        let memory_at = |range| Region { range, target: Target::Memory };
+        let mut regions =
+            Vec::from([device(GICD, Device::Gicd), device(UART, Device::Uart), memory_at(STOLEN_TIME)]);
         match version {
             vgic::Version::V2 => {
-                regions.push(Region { range: GICC.start..GICC_DIR.start, target: Target::Memory });
+                regions.push(memory_at(GICC.start..GICC_DIR.start));
                 regions.push(device(GICC_DIR, Device::GiccDir));
             }
             vgic::Version::V3 => regions.push(device(gicr(vcpus), Device::Gicr)),
         }
-        regions.extend(memory.map(|range| Region { range, target: Target::Memory }));
-        regions.sort_by_key(|region| region.range.start);
+        regions.extend(memory.map(memory_at));
+        regions.sort_unstable_by_key(|region| region.range.start);
         let mut end = 0;
         for region in &regions {
             if region.range.is_empty() || region.range.start < end {
@@ -107,6 +117,18 @@ impl AddressMap {
     pub fn is_memory(&self, ipa: u64) -> bool {
         self.find(ipa).is_some_and(|region| region.target == Target::Memory)
     }
+}
+
+/// Where the page of a VM's `n`-th channel is.
+pub fn channel_page(n: usize) -> Range<u64> {
+    const SIZE: u64 = abi::channel::PAGE_SIZE as u64;
+    let start = CHANNELS + n as u64 * SIZE;
+    start..start + SIZE
+}
+
+/// The bell of a VM's `n`-th channel.
+pub fn channel_intid(n: usize) -> u16 {
+    CHANNEL_INTID + n as u16
 }
 
 /// Where the redistributors of so many vCPUs are.

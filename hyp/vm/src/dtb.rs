@@ -9,7 +9,7 @@ use core::ops::Range;
 use vm_fdt::{Error, FdtWriter};
 
 use crate::bus;
-use crate::vm::Config;
+use crate::vm::{Channel, Config};
 
 const GIC: u32 = 1;
 const CLOCK: u32 = 2;
@@ -17,6 +17,7 @@ const CLOCK: u32 = 2;
 const UART_HZ: u32 = 24_000_000;
 const GIC_SPI: u32 = 0;
 const GIC_PPI: u32 = 1;
+const EDGE_RISING: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 
 /// What the device tree says beyond the VM's configuration.
@@ -49,6 +50,7 @@ pub fn build(config: &Config, midr: u64, chosen: &Chosen<'_>) -> Result<Vec<u8>,
     write_timer(&mut fdt, &config.gic)?;
     write_gic(&mut fdt, &config.gic)?;
     write_uart(&mut fdt)?;
+    write_channels(&mut fdt, &config.channels)?;
     fdt.end_node(root)?;
     fdt.finish()
 }
@@ -170,6 +172,23 @@ fn write_uart(fdt: &mut FdtWriter) -> Result<(), Error> {
     fdt.property_array_u32("clocks", &[CLOCK, CLOCK])?;
     fdt.property_string_list("clock-names", vec!["uartclk".into(), "apb_pclk".into()])?;
     fdt.end_node(node)
+}
+
+/// The binding is [`abi::channel`]'s.
+fn write_channels(fdt: &mut FdtWriter, channels: &[Channel]) -> Result<(), Error> {
+    for (number, channel) in channels.iter().enumerate() {
+        let page = bus::channel_page(number);
+        let spi = u32::from(bus::channel_intid(number)) - 32;
+        let node = fdt.begin_node(&format!("channel@{:x}", page.start))?;
+        fdt.property_string("compatible", abi::channel::COMPATIBLE)?;
+        fdt.property_array_u64("reg", &reg(&page))?;
+        fdt.property_array_u32("interrupts", &[GIC_SPI, spi, EDGE_RISING])?;
+        fdt.property_string("label", &channel.name)?;
+        fdt.property_u32(abi::channel::NUMBER, number as u32)?;
+        fdt.property_u32(abi::channel::END, channel.end)?;
+        fdt.end_node(node)?;
+    }
+    Ok(())
 }
 
 fn uart_path() -> String {

@@ -1,6 +1,6 @@
 //! Why a guest came to EL2: the syndrome registers decoded, without a look at anything else.
 //!
-//! Arm ARM DDI 0487, D24.2.40 "ESR_EL2" and D24.2.65 "HPFAR_EL2".
+//! Arm ARM (Arm DDI 0487), ESR_EL2 and HPFAR_EL2.
 
 /// One synchronous exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

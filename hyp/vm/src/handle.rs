@@ -4,6 +4,7 @@ use crate::exit::{Exit, Fault, SysReg, Trap};
 use crate::state::VcpuState;
 use crate::vm::Vm;
 use crate::{inject, mmio, smccc, sysreg};
+use abi::smccc::{Error, Left, Reservation};
 use vgic::{Effects, Vgic};
 
 /// What emulation needs of the machine. Methods are bounded and do not allocate; they are called with locks of the
@@ -14,7 +15,7 @@ pub trait Host {
     /// The raw value of an ID register (S3_0_C0_C1 to C7) of this CPU.
     fn id_register(&self, reg: SysReg) -> u64;
     /// What the machine knows about an SMCCC workaround call (`SMCCC_ARCH_WORKAROUND_n`): 0 it helps, 1 it is not
-    /// needed, −1 not known (Arm DEN 0028E, section 7). EL2 itself does on every entry what the call would do.
+    /// needed, −1 not known (Arm DEN 0028E). EL2 itself does on every entry what the call would do.
     fn workaround(&self, function: u32) -> i64;
 
     /// Brings [`VcpuState::sys`] of the vCPU that this CPU has loaded up to date. Before the guest runs again, `sys`
@@ -36,6 +37,44 @@ pub trait Host {
     /// reached, whether or not the vCPU runs, call [`crate::timer::due`].
     fn arm_timer(&self, vm: &Vm, vcpu: usize, deadline: Option<u64>);
 
+    /// The vCPU's reservation.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] if it has none.
+    fn reservation(&self, _vm: &Vm, _vcpu: usize) -> Result<Reservation, Error> {
+        Err(Error::NotSupported)
+    }
+    /// What is left of the vCPU's budget, and when it is replenished, on the physical counter.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] if it has no reservation.
+    fn reservation_left(&self, _vm: &Vm, _vcpu: usize) -> Result<Left, Error> {
+        Err(Error::NotSupported)
+    }
+    /// The guest asks for another reservation, with any numbers whatever: [`abi::smccc::RESERVATION_SET`].
+    ///
+    /// # Errors
+    /// As that call's. Nothing has changed then.
+    fn set_reservation(&self, _vm: &Vm, _vcpu: usize, _wanted: Reservation) -> Result<(), Error> {
+        Err(Error::NotSupported)
+    }
+    /// The job of the vCPU's reservation is done; the next one is released at `release` on the physical counter:
+    /// [`abi::smccc::JOB_DONE`].
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] if it has no reservation.
+    fn job_done(&self, _vm: &Vm, _vcpu: usize, _release: u64) -> Result<(), Error> {
+        Err(Error::NotSupported)
+    }
+    /// Rings the bell at the other end of a channel, by [`Vm::ring`] of the VM there; `channel` is an index into
+    /// [`crate::Config::channels`].
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] if there is no VM.
+    fn notify(&self, _vm: &Vm, _channel: usize) -> Result<(), Error> {
+        Err(Error::NotSupported)
+    }
+
     /// Gives bytes to the VM's console. Returns how many were taken.
     fn console_put(&self, vm: &Vm, bytes: &[u8]) -> usize;
     /// How many bytes [`Host::console_put`] would take now. When room returns, call [`Vm::console_ready`].
@@ -53,16 +92,16 @@ pub enum Next {
     Wait,
     /// WFE: let others run, then resume.
     Yield,
-    /// A stage-2 fault on what stage 2 should map: RAM, or a page of a device that is passed through. Resolve it and
+    /// A stage-2 fault on what stage 2 should map: RAM, a page of a device that is passed through, the stolen time. Resolve it and
     /// resume, so that the guest tries again, or call [`inject::external_abort`].
     StageTwo(StageTwo),
     /// The guest's set/way maintenance: clean and invalidate its RAM to the point of coherency, then resume.
     CacheMaintenance,
     /// The vCPU is off: it runs again when [`Host::start`] says so (which may already have happened).
     Stop,
-    /// The whole VM stops: all its vCPUs, and no other VM.
-    Power(Power),
-    /// The VM cannot go on: stop it, and say why.
+    /// The guest has stopped its VM ([`Vm::stop`]): all its vCPUs leave their CPUs.
+    Power,
+    /// The VM cannot go on: stop it ([`Vm::stop`]), and say why.
     Crash(Crash),
 }
 
@@ -148,7 +187,7 @@ pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &im
 }
 
 /// Goes on behind the instruction at PC, as if it had run: BTYPE becomes 0 and a software step is used up
-/// (Arm ARM D2.12.5).
+/// (Arm ARM, "Software Step exceptions").
 pub(crate) fn skip(state: &mut VcpuState, len: u8) {
     use crate::state::pstate;
     state.pc = state.pc.wrapping_add(len.into());
@@ -160,7 +199,7 @@ pub(crate) fn skip(state: &mut VcpuState, len: u8) {
     }
 }
 
-/// Advances the IT block of a T32 instruction (Arm ARM G1.13.3 "AArch32.ITAdvance"): IT\[1:0\] in bits 26:25, IT\[7:2\] in
+/// Advances the IT block of a T32 instruction (Arm ARM, `AArch32.ITAdvance`): IT\[1:0\] in bits 26:25, IT\[7:2\] in
 /// bits 15:10.
 fn skip_it_block(state: &mut VcpuState) {
     const IT_LOW: u64 = 0b11 << 25;

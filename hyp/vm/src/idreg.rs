@@ -12,7 +12,8 @@ struct Limit {
     op2: u8,
     /// The highest value of each field.
     most: u64,
-    /// Fields in which 0xF means "not there", which is always allowed (Arm ARM D19.1.3).
+    /// Fields in which 0xF means "not there", which is always allowed (Arm ARM, "Principles of the ID
+    /// scheme for fields in ID registers").
     signed: u64,
 }
 

@@ -44,7 +44,7 @@ pub fn external_abort(
     take(state, ec << 26 | ESR_IL | write | fnv | fsc, Some(va.unwrap_or(0)));
 }
 
-/// Where a synchronous exception taken now would go: the vector's address (Arm ARM D1.3.1.5 "Exception vectors").
+/// Where a synchronous exception taken now would go: the vector's address (Arm ARM, "Exception vectors").
 pub(crate) fn vector(state: &VcpuState) -> u64 {
     let offset = match (state.el0(), state.aarch32(), state.pstate & 1 != 0) {
         (true, true, _) => 0x600,
@@ -55,7 +55,7 @@ pub(crate) fn vector(state: &VcpuState) -> u64 {
     (state.sys.vbar & !0x7ff).wrapping_add(offset)
 }
 
-/// `AArch64.TakeException` to EL1 (Arm ARM J1.1.2): flags stay, the masks are set. PSTATE.TCO is left alone, since no
+/// `AArch64.TakeException` to EL1 (Arm ARM): flags stay, the masks are set. PSTATE.TCO is left alone, since no
 /// guest has FEAT_MTE.
 fn take(state: &mut VcpuState, esr: u64, far: Option<u64>) {
     let from = state.pstate;

@@ -1,5 +1,5 @@
 //! Loads and stores that a guest's syndrome does not describe (ISV = 0): with write-back, and of pairs
-//! (Arm ARM C4.1.94 "Loads and Stores"). Others, exclusives and vectors among them, do not belong on a device.
+//! (Arm ARM, "Loads and Stores"). Others, exclusives and vectors among them, do not belong on a device.
 
 use crate::exit::Access;
 

@@ -1,6 +1,6 @@
 //! Power State Coordination Interface 1.1 (Arm DEN 0022E) for one VM: it reaches no other VM and no real CPU.
 //!
-//! A powerdown request of CPU_SUSPEND completes as a standby: section 5.4.5 lets an implementation return SUCCESS
+//! A powerdown request of CPU_SUSPEND completes as a standby: an implementation may return SUCCESS
 //! without having powered down, since a wake-up may always come first.
 
 use crate::handle::{Context, Host, Next, Power};
@@ -31,7 +31,7 @@ const CPU_SUSPEND_64: u32 = CPU_SUSPEND | SMC64;
 const CPU_ON_64: u32 = CPU_ON | SMC64;
 const AFFINITY_INFO_64: u32 = AFFINITY_INFO | SMC64;
 const SYSTEM_RESET2_64: u32 = SYSTEM_RESET2 | SMC64;
-/// The one function that FEATURES knows besides PSCI's own (section 5.16.2).
+/// The one function that FEATURES knows besides PSCI's own.
 const SMCCC_VERSION: u32 = 0x8000_0000;
 
 const VERSION_1_1: i64 = 0x1_0001;
@@ -40,7 +40,7 @@ const MIGRATION_NOT_REQUIRED: i64 = 2;
 const AFFINITY_ON: i64 = 0;
 const AFFINITY_OFF: i64 = 1;
 const AFFINITY_ON_PENDING: i64 = 2;
-/// CPU_SUSPEND's power_state in the original format: the bits that must be zero (section 5.4.2.1).
+/// CPU_SUSPEND's power_state in the original format: the bits that must be zero.
 const POWER_STATE_RESERVED: u64 = 0xfcfe_0000;
 const RESET2_VENDOR: u64 = 1 << 31;
 
@@ -108,14 +108,9 @@ fn cpu_off(cx: &Context<'_, impl Host>) -> Next {
     Next::Stop
 }
 
-/// The first vCPU that asks decides; one that asks meanwhile just stops.
+/// One vCPU takes all others along; one that asks meanwhile just stops.
 fn system(vm: &Vm, power: Power) -> Next {
-    let mut lifecycle = vm.lifecycle.lock();
-    if matches!(lifecycle.phase, Phase::Stopping(_)) {
-        return Next::Stop;
-    }
-    lifecycle.phase = Phase::Stopping(power);
-    Next::Power(power)
+    if vm.stop(power) { Next::Power } else { Next::Stop }
 }
 
 fn cpu_on(vm: &Vm, target: u64, entry: Entry, host: &impl Host) -> i64 {
@@ -126,7 +121,7 @@ fn cpu_on(vm: &Vm, target: u64, entry: Entry, host: &impl Host) -> i64 {
         return INVALID_ADDRESS;
     }
     let mut lifecycle = vm.lifecycle.lock();
-    if lifecycle.phase != Phase::Running {
+    if vm.phase() != Phase::Running {
         return DENIED;
     }
     let Some(power) = lifecycle.power.get_mut(target) else {
@@ -144,7 +139,7 @@ fn cpu_on(vm: &Vm, target: u64, entry: Entry, host: &impl Host) -> i64 {
     }
 }
 
-/// The state of a vCPU (level 0), or of a node of the affinity tree: on if one of its vCPUs is (section 5.7.2).
+/// The state of a vCPU (level 0), or of a node of the affinity tree: on if one of its vCPUs is.
 fn affinity_info(vm: &Vm, target: u64, level: u64) -> i64 {
     let node_mask = match level {
         0 => 0xff_00ff_ffff,

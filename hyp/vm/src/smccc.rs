@@ -1,15 +1,15 @@
 //! Calls by HVC and SMC: the SMC Calling Convention 1.2 (Arm DEN 0028E).
 //!
 //! Both conduits offer the same calls. Results go to x0 to x3 as each call says; every other register is preserved. An
-//! unknown function, and any function by an HVC or SMC with an immediate other than 0 (which section 2.9 reserves),
+//! unknown function, and any function by an HVC or SMC with an immediate other than 0 (which are reserved),
 //! returns NOT_SUPPORTED.
 
 use abi::smccc as vendor;
 
 use crate::handle::{Context, Host, Next};
 use crate::state::VcpuState;
-use crate::vm::{STOLEN_TIME_STRIDE, Vm};
-use crate::{console, psci};
+use crate::vm::Vm;
+use crate::{console, psci, stolen};
 
 const NOT_SUPPORTED: i64 = vendor::NOT_SUPPORTED;
 const SUCCESS: i64 = 0;
@@ -20,7 +20,7 @@ const ARCH_FEATURES: u32 = 0x8000_0001;
 const ARCH_WORKAROUND_1: u32 = 0x8000_8000;
 const ARCH_WORKAROUND_2: u32 = 0x8000_7fff;
 const ARCH_WORKAROUND_3: u32 = 0x8000_3fff;
-/// Paravirtualised time (Arm DEN 0057A, section 3).
+/// Paravirtualised time (Arm DEN 0057A).
 const PV_TIME_FEATURES: u32 = 0xc500_0020;
 const PV_TIME_ST: u32 = 0xc500_0021;
 
@@ -37,12 +37,12 @@ pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16)
     }
     let result = match function {
         VERSION => VERSION_1_2,
-        ARCH_FEATURES => arch_features(vm, state.gprs[1] as u32, host),
+        ARCH_FEATURES => arch_features(state.gprs[1] as u32, host),
         ARCH_WORKAROUND_1 | ARCH_WORKAROUND_2 | ARCH_WORKAROUND_3 if host.workaround(function) >= 0 => {
             SUCCESS
         }
-        PV_TIME_FEATURES => pv_time_features(vm, state.gprs[1] as u32),
-        PV_TIME_ST => stolen_time(vm, vcpu),
+        PV_TIME_FEATURES => pv_time_features(state.gprs[1] as u32),
+        PV_TIME_ST => stolen::record(vcpu) as i64,
         vendor::CALL_UID => return results(state, vendor::UID.map(u64::from)),
         vendor::CALL_REVISION => {
             return results(state, [vendor::REVISION_MAJOR.into(), vendor::REVISION_MINOR.into()]);
@@ -50,6 +50,23 @@ pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16)
         vendor::CONSOLE_WRITE => console_write(vm, state, host),
         vendor::CONSOLE_READ => return console_read(vm, state, host),
         vendor::CONSOLE_EVENTS => console_events(vm, state.gprs[1], host),
+        vendor::JOB_DONE => return job_done(cx, state),
+        vendor::RESERVATION_GET => match host.reservation(vm, vcpu) {
+            Ok(r) => return results(state, [SUCCESS as u64, r.budget, r.period, r.deadline]),
+            Err(error) => error as i64,
+        },
+        vendor::RESERVATION_LEFT => match host.reservation_left(vm, vcpu) {
+            Ok(left) => {
+                let replenished = left.replenished.wrapping_sub(vm.cntvoff());
+                return results(state, [SUCCESS as u64, left.budget, replenished]);
+            }
+            Err(error) => error as i64,
+        },
+        vendor::RESERVATION_SET => {
+            let [_, budget, period, deadline, ..] = state.gprs;
+            answer(host.set_reservation(vm, vcpu, vendor::Reservation { budget, period, deadline }))
+        }
+        vendor::CHANNEL_NOTIFY => answer(notify(vm, state.gprs[1], host)),
         _ => NOT_SUPPORTED,
     };
     state.gprs[0] = result as u64;
@@ -64,26 +81,39 @@ fn results<const N: usize>(state: &mut VcpuState, values: [u64; N]) -> Next {
     Next::Resume
 }
 
-fn arch_features(vm: &Vm, function: u32, host: &impl Host) -> i64 {
+/// What x0 says about how a call went.
+fn answer(result: Result<(), vendor::Error>) -> i64 {
+    result.map_or_else(|error| error as i64, |()| SUCCESS)
+}
+
+fn job_done(cx: &Context<'_, impl Host>, state: &mut VcpuState) -> Next {
+    let [_, release, flags, ..] = state.gprs;
+    let result = match flags {
+        0 | vendor::JOB_DONE_WAIT => cx.host.job_done(cx.vm, cx.vcpu, cx.vm.to_physical(release)),
+        _ => Err(vendor::Error::InvalidParameter),
+    };
+    state.gprs[0] = answer(result) as u64;
+    if result.is_ok() && flags == vendor::JOB_DONE_WAIT { Next::Wait } else { Next::Resume }
+}
+
+fn notify(vm: &Vm, channel: u64, host: &impl Host) -> Result<(), vendor::Error> {
+    let channel = usize::try_from(channel).ok().filter(|&channel| channel < vm.config.channels.len());
+    host.notify(vm, channel.ok_or(vendor::Error::InvalidParameter)?)
+}
+
+fn arch_features(function: u32, host: &impl Host) -> i64 {
     match function {
-        VERSION | ARCH_FEATURES => SUCCESS,
+        VERSION | ARCH_FEATURES | PV_TIME_FEATURES => SUCCESS,
         ARCH_WORKAROUND_1 | ARCH_WORKAROUND_2 | ARCH_WORKAROUND_3 => host.workaround(function),
-        PV_TIME_FEATURES => pv_time_features(vm, PV_TIME_FEATURES),
         _ => NOT_SUPPORTED,
     }
 }
 
-fn pv_time_features(vm: &Vm, function: u32) -> i64 {
+fn pv_time_features(function: u32) -> i64 {
     match function {
-        PV_TIME_FEATURES | PV_TIME_ST if vm.config.stolen_time.is_some() => SUCCESS,
+        PV_TIME_FEATURES | PV_TIME_ST => SUCCESS,
         _ => NOT_SUPPORTED,
     }
-}
-
-/// The address of the vCPU's stolen-time record.
-fn stolen_time(vm: &Vm, vcpu: usize) -> i64 {
-    let record = vm.config.stolen_time.and_then(|base| base.checked_add(vcpu as u64 * STOLEN_TIME_STRIDE));
-    record.map_or(NOT_SUPPORTED, |ipa| ipa as i64)
 }
 
 fn console_write(vm: &Vm, state: &VcpuState, host: &impl Host) -> i64 {

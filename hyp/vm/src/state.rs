@@ -5,7 +5,7 @@
 //! [`VcpuState::pstate`] are current after an exit; the rest lives in the hardware until
 //! [`Host::sync`](crate::Host::sync) brings it here.
 
-/// SPSR_EL2 / PSTATE fields (Arm ARM DDI 0487, C5.2.20 "SPSR_EL2").
+/// SPSR_EL2 / PSTATE fields (Arm ARM, SPSR_EL2).
 pub mod pstate {
     /// M\[3:0\]: EL1 with SP_EL1.
     pub const EL1H: u64 = 0b0101;
@@ -86,7 +86,7 @@ impl VcpuState {
         self.pstate & pstate::MODE == 0
     }
 
-    /// The state of a vCPU that PSCI starts (Arm DEN 0022E, section 6.4): EL1h, everything masked, MMU and caches off.
+    /// The state of a vCPU that PSCI starts (Arm DEN 0022E, CPU_ON): EL1h, everything masked, MMU and caches off.
     /// x0 = `context`, PC = `entry`.
     pub fn reset(&mut self, entry: u64, context: u64) {
         let mpidr = self.sys.mpidr;

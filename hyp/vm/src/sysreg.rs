@@ -194,8 +194,8 @@ fn write(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg, value:
 }
 
 /// Maintenance by set and way reaches one CPU's caches, and a vCPU may be anywhere. What a guest wants with it is to
-/// switch caches on or off (Arm ARM D7.5.9.1): its RAM is cleaned by address, once, and again when that happens, which
-/// the trap of stage 1's controls tells.
+/// switch caches on or off (Arm ARM, "Effects of All and set/way maintenance instructions"): its RAM is cleaned by address,
+/// once, and again when that happens, which the trap of stage 1's controls tells.
 fn set_way(state: &mut VcpuState, host: &impl Host) -> Next {
     if state.hcr & HCR_TVM != 0 {
         return Next::Resume;

@@ -4,6 +4,7 @@ use std::string::String;
 use std::sync::Mutex;
 use std::vec::Vec;
 
+use abi::smccc::{Error, Left, Reservation};
 use vgic::{Control, Effects, ListRegisters, Lr, Version, Vgic};
 
 use crate::exit::{Access, DataAbort, Exit, Fault, InstrAbort, SysReg, SysRegAccess, Trap};
@@ -31,6 +32,11 @@ pub(crate) struct Inner {
     pub(crate) room: usize,
     pub(crate) taken: usize,
     pub(crate) workaround: i64,
+    pub(crate) reservation: Option<Reservation>,
+    pub(crate) left: Option<Left>,
+    pub(crate) refusal: Option<Error>,
+    pub(crate) released: Option<u64>,
+    pub(crate) rung: Vec<usize>,
 }
 
 /// The mock. The guest's system registers are in the state, so `sync` only counts.
@@ -95,6 +101,34 @@ impl Host for Mock {
     fn arm_timer(&self, _: &Vm, _: usize, deadline: Option<u64>) {
         self.set(|m| m.timer = deadline);
     }
+    fn reservation(&self, _: &Vm, _: usize) -> Result<Reservation, Error> {
+        self.set(|m| m.reservation.ok_or(Error::NotSupported))
+    }
+    fn reservation_left(&self, _: &Vm, _: usize) -> Result<Left, Error> {
+        self.set(|m| m.left.ok_or(Error::NotSupported))
+    }
+    fn set_reservation(&self, _: &Vm, _: usize, wanted: Reservation) -> Result<(), Error> {
+        self.set(|m| match m.refusal {
+            Some(error) => Err(error),
+            None => {
+                m.reservation = Some(wanted);
+                Ok(())
+            }
+        })
+    }
+    fn job_done(&self, _: &Vm, _: usize, release: u64) -> Result<(), Error> {
+        self.set(|m| {
+            m.reservation.ok_or(Error::NotSupported)?;
+            m.released = Some(release);
+            Ok(())
+        })
+    }
+    fn notify(&self, _: &Vm, channel: usize) -> Result<(), Error> {
+        self.set(|m| {
+            m.rung.push(channel);
+            m.refusal.map_or(Ok(()), Err)
+        })
+    }
     fn console_put(&self, _: &Vm, bytes: &[u8]) -> usize {
         self.set(|m| {
             let count = bytes.len().min(m.room);
@@ -120,7 +154,7 @@ pub(crate) fn config(vcpus: usize, version: Version) -> Config {
         gic: vgic::Config { version, vcpus, spis: 64, list_registers: 4 },
         ram: RAM..RAM + RAM_SIZE,
         mapped: Vec::new(),
-        stolen_time: None,
+        channels: Vec::new(),
     }
 }
 

@@ -49,7 +49,7 @@ fn call() -> impl Strategy<Value = u64> {
     let function = prop_oneof![
         0x8400_0000u64..0x8400_0020,
         0xc400_0000u64..0xc400_0020,
-        0xc600_0000u64..0xc600_0005,
+        0xc600_0000u64..0xc600_000a,
         Just(0x8600_ff01u64),
         Just(0x8000_0001),
         Just(0xc500_0020),
@@ -87,7 +87,7 @@ fn run(version: Version, exits: &[(usize, Noise)]) {
         });
         let exit = Exit::decode(noise.esr, noise.far, noise.hpfar);
         let next = handle(&guest.vm, *vcpu, &mut guest.state, exit, &guest.host);
-        if matches!(next, Next::Power(_) | Next::Crash(_) | Next::Stop) {
+        if matches!(next, Next::Power | Next::Crash(_) | Next::Stop) {
             let entry = crate::Entry { pc: crate::testing::ENTRY, context: 0 };
             guest.vm.boot(entry, &guest.host);
             assert!(guest.vm.prepare(0, &mut guest.state, &guest.host));

@@ -1,4 +1,4 @@
-//! Generic timers: the emulated physical timer, and when the timers are due (Arm ARM D11.2).
+//! Generic timers: the emulated physical timer, and when the timers are due (Arm ARM, "The AArch64 view of the Generic Timer").
 //!
 //! Guests use CNTV, which is the hardware's. CNTP is emulated on the VM's counter, which CNTPCT shows too: for a guest
 //! the two timers differ in their interrupt only.

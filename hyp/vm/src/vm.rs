@@ -2,12 +2,12 @@
 
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use lock::TicketMutex;
 use vgic::{Effects, Vgic};
 
-use crate::bus::{AddressMap, BadMap};
+use crate::bus::{self, AddressMap, BadMap};
 use crate::handle::{Context, Host, Power};
 use crate::pl011::Pl011;
 use crate::state::VcpuState;
@@ -24,14 +24,20 @@ pub struct Config {
     pub gic: vgic::Config,
     /// Guest RAM.
     pub ram: Range<u64>,
-    /// Other addresses that stage 2 maps: devices that are passed through, the page of stolen time.
+    /// Other addresses that stage 2 maps: devices that are passed through.
     pub mapped: Vec<Range<u64>>,
-    /// Where the stolen-time records are (Arm DEN 0057A), one of [`STOLEN_TIME_STRIDE`] bytes for each vCPU.
-    pub stolen_time: Option<u64>,
+    /// Its ends of channels; the index is the guest's number for it. At most [`bus::MAX_CHANNELS`].
+    pub channels: Vec<Channel>,
 }
 
-/// Bytes from one vCPU's stolen-time record to the next (Arm DEN 0057A, section 3.2.2: aligned to 64).
-pub const STOLEN_TIME_STRIDE: u64 = 64;
+/// An end of a channel ([`abi::channel`]): its page is at [`bus::channel_page`], its bell is [`bus::channel_intid`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// What the machine file calls it.
+    pub name: String,
+    /// Which of its two ends this is, 0 or 1.
+    pub end: u32,
+}
 
 /// Why a VM cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +57,7 @@ pub struct Entry {
     pub context: u64,
 }
 
-/// A vCPU's power state, as PSCI's AFFINITY_INFO tells it (Arm DEN 0022E, section 5.7).
+/// A vCPU's power state, as PSCI's AFFINITY_INFO tells it (Arm DEN 0022E).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VcpuPower {
     /// Does not run.
@@ -62,21 +68,52 @@ pub enum VcpuPower {
     On,
 }
 
-/// Whether the VM's vCPUs may run.
+/// Where a VM is in its life.
+///
+/// ```text
+///            boot            stop                settle
+/// Loading ---------> Running ----> Stopping(Off) -------> Stopped
+///   ^  |      stop                     ^  Off wins
+///   |  +-----------------------> Stopping(Reset)
+///   +----------------------------------+  settle
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Not started.
-    Created,
-    /// They may.
+    /// Its images are being loaded; no vCPU runs.
+    Loading,
+    /// Its vCPUs run.
     Running,
-    /// The VM asked to stop: none may be started any more.
+    /// It was asked to stop: its vCPUs leave their CPUs, and none starts any more.
     Stopping(Power),
+    /// It stopped for good.
+    Stopped,
 }
 
-/// What changes when vCPUs start and stop. Second in the order of locks.
+impl Phase {
+    const fn to_u8(self) -> u8 {
+        match self {
+            Self::Loading => 0,
+            Self::Running => 1,
+            Self::Stopping(Power::Off) => 2,
+            Self::Stopping(Power::Reset) => 3,
+            Self::Stopped => 4,
+        }
+    }
+
+    const fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Loading,
+            1 => Self::Running,
+            2 => Self::Stopping(Power::Off),
+            3 => Self::Stopping(Power::Reset),
+            _ => Self::Stopped,
+        }
+    }
+}
+
+/// What changes when vCPUs start and stop; also the right to change [`Vm::phase`]. Second in the order of locks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lifecycle {
-    pub(crate) phase: Phase,
     pub(crate) power: Box<[VcpuPower]>,
 }
 
@@ -98,10 +135,12 @@ pub struct Vm {
     pub vcpus: Box<[Vcpu]>,
     /// What lies where in its address space.
     pub map: AddressMap,
-    /// Its interrupt controller. Fifth in the order of locks.
+    /// Its interrupt controller. Its place in the order of locks: docs/architecture.md.
     pub gic: TicketMutex<Vgic>,
     pub(crate) uart: TicketMutex<Pl011>,
     pub(crate) lifecycle: TicketMutex<Lifecycle>,
+    /// A [`Phase`]. Changed with `lifecycle` locked, read without.
+    phase: AtomicU8,
     /// CNTVOFF_EL2: the physical counter minus the VM's, modulo 2^64.
     cntvoff: AtomicU64,
 }
@@ -112,6 +151,7 @@ impl Vm {
         let vcpus = config.gic.vcpus;
         let gic = new_gic(config.gic).ok_or(BadVm::Gic)?;
         let memory = config.mapped.iter().chain([&config.ram]).cloned();
+        let memory = memory.chain((0..config.channels.len()).map(bus::channel_page));
         let map = AddressMap::new(config.gic.version, vcpus, memory).map_err(BadVm::Map)?;
         let vcpu = |index| {
             let mut state = VcpuState::default();
@@ -123,38 +163,40 @@ impl Vm {
             map,
             gic: TicketMutex::new(gic),
             uart: TicketMutex::new(Pl011::new()),
-            lifecycle: TicketMutex::new(Lifecycle {
-                phase: Phase::Created,
-                power: (0..vcpus).map(|_| VcpuPower::Off).collect(),
-            }),
+            lifecycle: TicketMutex::new(Lifecycle { power: (0..vcpus).map(|_| VcpuPower::Off).collect() }),
+            phase: AtomicU8::new(Phase::Loading.to_u8()),
             cntvoff: AtomicU64::new(0),
             config,
         })
     }
 
-    /// Puts the devices into their reset state and starts vCPU 0 at `entry`. For a new VM, or one that stopped and
-    /// whose vCPUs have all been taken off their CPUs. Allocates.
+    /// Puts the devices into their reset state and starts vCPU 0 at `entry`. Returns false, and does nothing, unless the VM
+    /// is being loaded: it was stopped meanwhile. Allocates.
     ///
     /// Console input that the guest has not read stays: its sender holds the credit for it.
-    pub fn boot(&self, entry: Entry, host: &impl Host) {
+    pub fn boot(&self, entry: Entry, host: &impl Host) -> bool {
         let Some(gic) = new_gic(self.config.gic) else {
-            return;
+            return false;
         };
+        let mut lifecycle = self.lifecycle.lock();
+        if self.phase() != Phase::Loading {
+            return false;
+        }
         self.uart.lock().reset();
         *self.gic.lock() = gic;
-        let mut lifecycle = self.lifecycle.lock();
         lifecycle.power.fill(VcpuPower::Off);
         lifecycle.power[0] = VcpuPower::OnPending(entry);
-        lifecycle.phase = Phase::Running;
+        self.set_phase(Phase::Running);
         drop(lifecycle);
         host.start(self, 0);
+        true
     }
 
     /// To be called when a vCPU is about to be loaded. If it was started since it last ran, its registers and timers are
     /// reset to its entry point. Returns false if it is off and must not run.
     pub fn prepare(&self, vcpu: usize, state: &mut VcpuState, host: &impl Host) -> bool {
         let mut lifecycle = self.lifecycle.lock();
-        if !matches!(lifecycle.phase, Phase::Running) {
+        if self.phase() != Phase::Running {
             return false;
         }
         match lifecycle.power.get_mut(vcpu) {
@@ -173,15 +215,39 @@ impl Vm {
         true
     }
 
-    /// Stops the VM from outside, or because it crashed: no vCPU starts any more. To be followed by taking all of them
-    /// off their CPUs.
-    pub fn stop(&self, power: Power) {
-        self.lifecycle.lock().phase = Phase::Stopping(power);
+    /// Stops the VM: no vCPU starts any more. Returns true for the one caller who now has to take all vCPUs off their CPUs, and
+    /// then to call [`Vm::settle`]; a VM that is stopping already only turns from a reset to an end.
+    pub fn stop(&self, power: Power) -> bool {
+        let _lifecycle = self.lifecycle.lock();
+        let phase = self.phase();
+        let first = matches!(phase, Phase::Loading | Phase::Running);
+        if first || (phase, power) == (Phase::Stopping(Power::Reset), Power::Off) {
+            self.set_phase(Phase::Stopping(power));
+        }
+        first
     }
 
-    /// Whether its vCPUs may run.
+    /// All vCPUs of a VM that is stopping in this way have left their CPUs: it has stopped for good, or is to be loaded again.
+    /// Returns false if it is not stopping like this (any more).
+    pub fn settle(&self, power: Power) -> bool {
+        let _lifecycle = self.lifecycle.lock();
+        let settles = self.phase() == Phase::Stopping(power);
+        if settles {
+            self.set_phase(match power {
+                Power::Off => Phase::Stopped,
+                Power::Reset => Phase::Loading,
+            });
+        }
+        settles
+    }
+
+    /// Where it is in its life.
     pub fn phase(&self) -> Phase {
-        self.lifecycle.lock().phase
+        Phase::from_u8(self.phase.load(Ordering::Acquire))
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase.to_u8(), Ordering::Release);
     }
 
     /// The power state of a vCPU.
@@ -197,6 +263,15 @@ impl Vm {
     /// Sets the level of a PPI of `vcpu`, or of an SPI.
     pub fn line(&self, host: &impl Host, vcpu: usize, intid: u16, level: bool) {
         let effects = self.gic.lock().line(vcpu, intid, level);
+        self.pay(host, effects);
+    }
+
+    /// Rings the bell of a channel: an edge, which no bell before it hides.
+    pub fn ring(&self, host: &impl Host, channel: usize) {
+        let mut gic = self.gic.lock();
+        let mut effects = gic.line(0, bus::channel_intid(channel), true);
+        effects |= gic.line(0, bus::channel_intid(channel), false);
+        drop(gic);
         self.pay(host, effects);
     }
 
@@ -237,7 +312,7 @@ fn new_gic(config: vgic::Config) -> Option<Vgic> {
     Some(gic)
 }
 
-/// MPIDR_EL1 of a vCPU (Arm ARM D19.2.101): bit 31 is RES1, the affinity as the vGIC has it.
+/// MPIDR_EL1 of a vCPU: bit 31 is RES1, the affinity as the vGIC has it.
 fn mpidr(vcpu: usize) -> u64 {
     1 << 31 | u64::from(vgic::affinity(vcpu))
 }

@@ -17,13 +17,18 @@ impl Priority {
         Self(level)
     }
 
+    /// The priority of the kernel's number `index`, which is below 64.
+    pub(crate) const fn of(index: usize) -> Self {
+        Self(index as u8)
+    }
+
     /// The number, 0 to 63.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A set of tasks.
+/// A set of priorities, which is a set of tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrioritySet(u64);
 
@@ -33,19 +38,29 @@ impl PrioritySet {
         Self(0)
     }
 
-    /// This set and `p`.
-    pub const fn with(self, p: Priority) -> Self {
-        Self(self.0 | 1 << p.0)
+    /// The set of `p` alone.
+    pub const fn only(p: Priority) -> Self {
+        Self(1 << p.0)
     }
 
     /// Adds `p`.
     pub fn insert(&mut self, p: Priority) {
-        *self = self.with(p);
+        self.0 |= 1 << p.0;
     }
 
     /// Takes `p` out.
     pub fn remove(&mut self, p: Priority) {
         self.0 &= !(1 << p.0);
+    }
+
+    /// Adds all of `other`.
+    pub fn insert_all(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Takes all of `other` out.
+    pub fn remove_all(&mut self, other: Self) {
+        self.0 &= !other.0;
     }
 
     /// Whether `p` is in it.
@@ -58,10 +73,12 @@ impl PrioritySet {
         (self.0 != 0).then(|| Priority(self.0.trailing_zeros() as u8))
     }
 
-    /// Takes the most urgent member out.
-    pub fn pop(&mut self) -> Option<Priority> {
-        let p = self.highest()?;
-        self.remove(p);
-        Some(p)
+    /// Its members, the most urgent first.
+    pub fn iter(mut self) -> impl Iterator<Item = Priority> {
+        core::iter::from_fn(move || {
+            let p = self.highest()?;
+            self.remove(p);
+            Some(p)
+        })
     }
 }

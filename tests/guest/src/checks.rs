@@ -4,6 +4,7 @@ mod interrupts;
 mod memory;
 mod power;
 mod report;
+mod stolen;
 mod traps;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
@@ -34,6 +35,7 @@ pub fn main() -> ! {
         match name {
             "timer" => interrupts::timer(),
             "wfi" => interrupts::wfi(),
+            "sleep" => interrupts::sleep(argument),
             "spis" => interrupts::spis(),
             "split" => interrupts::split(),
             "sgis" => interrupts::sgis(),
@@ -45,10 +47,14 @@ pub fn main() -> ! {
             "fp" => memory::fp(),
             "psci" => power::psci(),
             "power" => power::power(),
+            "stolen" => stolen::stolen(),
             "spin" => set_busy(),
+            "semihosting" => traps::semihosting(),
             "crash" => traps::crash(),
             "off" => _ = psci::call(Conduit::Hvc, psci::SYSTEM_OFF, [0; 3]),
             "reset" => _ = psci::call(Conduit::Smc, psci::SYSTEM_RESET, [0; 3]),
+            "off-all" => power::all_at_once(psci::SYSTEM_OFF),
+            "reset-all" => power::all_at_once(psci::SYSTEM_RESET),
             "" => {}
             other => println!("unknown command {other}"),
         }

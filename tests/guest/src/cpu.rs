@@ -200,7 +200,7 @@ extern "C" fn unexpected(esr: u64, elr: u64) -> ! {
     }
 }
 
-/// Exception classes (Arm ARM D19.2.40, ESR_EL1.EC).
+/// Exception classes (ESR_EL1.EC).
 pub const UNDEFINED: u64 = 0x00;
 pub const INSTRUCTION_ABORT: u64 = 0x21;
 pub const DATA_ABORT: u64 = 0x25;

@@ -1,4 +1,4 @@
-//! The generic timer (Arm ARM, chapter D12): the counters, and the virtual and the physical timer of a vCPU.
+//! The generic timer (Arm ARM, "The AArch64 view of the Generic Timer"): the counters, and the virtual and the physical timer of a vCPU.
 
 use core::arch::asm;
 

@@ -57,7 +57,10 @@ fn environment(tools: &Tools) -> Option<String> {
     let quoted = |path: &Path| Some(format!("'{}'", path.to_str()?.replace('\'', r"'\''")));
     let mut text = String::new();
     if let Some(bin) = &tools.toolchain.bin {
-        text += &format!("export PATH={}:\"$PATH\" RUSTC={}\n", quoted(bin)?, quoted(&bin.join("rustc"))?);
+        text += &format!("export PATH={}:\"$PATH\"\n", quoted(bin)?);
+        for (variable, program) in [("RUSTC", "rustc"), ("RUSTDOC", "rustdoc")] {
+            text += &format!("export {variable}={}\n", quoted(&bin.join(program))?);
+        }
     }
     text += &format!("export MOBIVMM_QEMU={}\n", quoted(&tools.qemu)?);
     text += &format!("export MOBIVMM_KERNEL={}\n", quoted(&tools.kernel)?);
@@ -82,7 +85,7 @@ mod tests {
             initramfs: "/i".into(),
             dtb_rpi4: None,
         };
-        let expected = "export PATH='/c a/bin':\"$PATH\" RUSTC='/c a/bin/rustc'\n\
+        let expected = "export PATH='/c a/bin':\"$PATH\"\nexport RUSTC='/c a/bin/rustc'\nexport RUSTDOC='/c a/bin/rustdoc'\n\
                         export MOBIVMM_QEMU='/it'\\''s/qemu'\nexport MOBIVMM_KERNEL='/k'\n\
                         export MOBIVMM_INITRAMFS='/i'\n";
         assert_eq!(environment(&tools).unwrap(), expected);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::archive::Archive;
 use super::packages::QEMU;
 use super::process::{find, output};
-use super::program::{Host, unpack_programs};
+use super::program::{Host, Launcher, unpack_programs};
 use super::report::step;
 use super::{Search, SetupOptions};
 
@@ -42,10 +42,17 @@ pub fn bring(archive: Archive<'_>) -> Result<()> {
     let packages = archive.fetch(&QEMU)?;
     let scratch = archive.cache.scratch(QEMU.name)?;
     step("unpacking QEMU", || unpack_programs(&packages, &scratch))?;
-    let program = format!("usr/bin/{PROGRAM}");
-    let modules = format!("QEMU_MODULE_DIR=\"$root/{}/qemu\"\nexport QEMU_MODULE_DIR\n", host.libraries());
-    let data = "-L \"$root/usr/share/qemu\" -L \"$root/usr/lib/ipxe/qemu\" ";
-    host.launcher(&scratch, &format!("bin/{PROGRAM}"), &program, data, &modules)?;
+    let launcher = Launcher {
+        script: &format!("bin/{PROGRAM}"),
+        program: &format!("usr/bin/{PROGRAM}"),
+        arguments: "-L \"$root/usr/share/qemu\" -L \"$root/usr/lib/ipxe/qemu\" ",
+        environment: &format!(
+            "QEMU_MODULE_DIR=\"$root/{}/qemu\"\nexport QEMU_MODULE_DIR\n",
+            host.libraries()
+        ),
+        ..Launcher::default()
+    };
+    host.launcher(&scratch, &launcher)?;
     check(&script(&scratch))
         .context("Debian's QEMU does not run here; its C library is that of Debian 12")?;
     let packages: Vec<_> = packages.into_iter().map(|(package, _)| package).collect();

@@ -27,6 +27,7 @@ use self::packages::PackageLock;
 use self::report::note;
 
 pub use self::command::{SetupCommand, command};
+pub use self::process::output;
 pub use self::toolchain::{TARGET, Toolchain};
 
 /// What the user brings along instead of what setup would fetch. Flags win over the environment.
@@ -133,11 +134,9 @@ const QEMU: Part = Part {
 const GUEST: Part = Part {
     name: "the Linux guest",
     bring: guest::bring,
-    advice: "name an uncompressed arm64 Image with --kernel or MOBIVMM_KERNEL (boot/vmlinuz-* of Debian's package \
-             linux-image-arm64) and a static arm64 busybox with --busybox or MOBIVMM_BUSYBOX (bin/busybox of \
-             busybox-static), for the Raspberry Pi also its device tree with --dtb-rpi4 or MOBIVMM_DTB_RPI4 \
-             (bcm2711-rpi-4-b.dtb of the kernel's package); they are on https://packages.debian.org/bookworm/, and \
-             `ar x` and `tar -x` unpack them",
+    advice: "name an uncompressed arm64 Image with --kernel or MOBIVMM_KERNEL and a static arm64 busybox with --busybox \
+             or MOBIVMM_BUSYBOX, for the Raspberry Pi also its device tree with --dtb-rpi4 or MOBIVMM_DTB_RPI4; \
+             docs/setup.md, \"Without apt\", has the commands that get them from Debian",
 };
 
 const SPACE_ADVICE: &str = "\n  Setup needs 2 GB for a while and leaves 800 MB; name a cache on another disk with \
@@ -187,7 +186,14 @@ impl Findings {
 
     /// Brings what is missing.
     fn bring(&self, archive: Archive<'_>) -> Result<()> {
-        for (part, why) in self.missing() {
+        let missing = self.missing();
+        if !missing.is_empty() {
+            note(format_args!(
+                "bringing what is missing, once for all clones, into {}; the first time takes some minutes",
+                archive.cache.root().display()
+            ));
+        }
+        for (part, why) in missing {
             note(format_args!("{} is missing: {why}", part.name));
             (part.bring)(archive).map_err(|error| {
                 let full = format!("{error:#}").contains("No space left");

@@ -78,7 +78,7 @@ pub const TOOLCHAIN: Set = Set {
     install: &["rustc-web", "rust-web-src", "rust-web-clippy", "lld-22"],
     only: &[],
     guest: false,
-    recipe: 1,
+    recipe: 2,
 };
 
 /// The Linux guest's kernel and its user space.

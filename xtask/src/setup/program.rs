@@ -51,28 +51,42 @@ impl Host {
         format!("usr/lib/{}", self.triplet)
     }
 
-    /// Writes a script that starts `program`, a path below `root`, with the libraries below `root`. The script finds
-    /// the root by its own place, and the host's C library is used: it has to be that of Debian 12 or newer.
+    /// Writes a script that starts a program with the libraries below `root`. The script finds the root by its own place,
+    /// and the host's C library is used: it has to be that of Debian 12 or newer.
     ///
     /// The dynamic linker is called by its name, since an LD_LIBRARY_PATH would be inherited by the host's programs
-    /// that the program starts, a C compiler for one. `arguments` and `environment` may refer to `$root`.
-    pub fn launcher(
-        self,
-        root: &Path,
-        script: &str,
-        program: &str,
-        arguments: &str,
-        environment: &str,
-    ) -> Result<()> {
-        let file = root.join(script);
+    /// that the program starts, a C compiler for one.
+    pub fn launcher(self, root: &Path, launcher: &Launcher<'_>) -> Result<()> {
+        let Launcher { script, program, arguments, environment, identity } = launcher;
         let up = "root=${root%/*}\n".repeat(Path::new(script).components().count());
         let Self { loader, triplet } = self;
-        let text = format!(
-            "#!/bin/sh\nroot=$0\n{up}{environment}exec {loader} \
-             --library-path \"$root/usr/lib/{triplet}:$root/lib/{triplet}\" \"$root/{program}\" {arguments}\"$@\"\n"
+        let start = format!(
+            "{loader} --library-path \"$root/usr/lib/{triplet}:$root/lib/{triplet}\" \"$root/{program}\" {arguments}\"$@\""
         );
-        write_script(&file, &text)
+        let identity = match identity {
+            Some(line) => format!("if [ \"$*\" = -vV ]; then\n    {start} && echo '{line}'\n    exit\nfi\n"),
+            None => String::new(),
+        };
+        write_script(
+            &root.join(script),
+            &format!("#!/bin/sh\nroot=$0\n{up}{environment}{identity}exec {start}\n"),
+        )
     }
+}
+
+/// A script that starts a program.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Launcher<'a> {
+    /// Where the script goes, below the root.
+    pub script: &'a str,
+    /// The program, below the root.
+    pub program: &'a str,
+    /// The program's first arguments, each followed by a blank; they may refer to `$root`.
+    pub arguments: &'a str,
+    /// Lines of shell that prepare the environment; they may refer to `$root`.
+    pub environment: &'a str,
+    /// What the program adds to what it says about itself when its only argument is `-vV`.
+    pub identity: Option<&'a str>,
 }
 
 /// Writes a program of shell.
@@ -99,4 +113,66 @@ pub fn unpack_programs<'a>(
         super::cache::remove(&directory.join(needless))?;
     }
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::setup::process::output;
+    use std::process::Command;
+
+    /// A host whose dynamic linker does without libraries, so that any script can be the program.
+    fn host(directory: &Path) -> Host {
+        let loader = directory.join("loader");
+        write_script(&loader, "#!/bin/sh\nshift 2\nexec \"$@\"\n").unwrap();
+        Host { loader: loader.display().to_string().leak(), triplet: "x" }
+    }
+
+    #[test]
+    fn a_launched_program_gets_its_arguments_and_environment() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("a root");
+        write_script(&root.join("lib/p"), "#!/bin/sh\nprintf '[%s]' \"$PLACE\" \"$@\"\n").unwrap();
+        let launcher = Launcher {
+            script: "usr/bin/p",
+            program: "lib/p",
+            arguments: "-L \"$root/x\" ",
+            environment: "PLACE=$root/y\nexport PLACE\n",
+            ..Launcher::default()
+        };
+        host(directory.path()).launcher(&root, &launcher).unwrap();
+        let said = output(Command::new(root.join("usr/bin/p")).args(["b c", "-vV"])).unwrap();
+        let root = root.display();
+        assert_eq!(said, format!("[{root}/y][-L][{root}/x][b c][-vV]"));
+    }
+
+    /// Cargo goes by what `rustc -vV` says. Were it to take a rebuilt library for the same, crates compiled against
+    /// the old one would stay in the target directory, and what needs them would end in E0463.
+    #[test]
+    fn cargo_takes_a_compiler_with_another_library_for_another_compiler() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path);
+        fs::create_dir_all(at("crate/src")).unwrap();
+        fs::write(at("crate/Cargo.toml"), "[package]\nname = \"x\"\nedition = \"2024\"\n[workspace]\n")
+            .unwrap();
+        fs::write(at("crate/src/lib.rs"), "").unwrap();
+        let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+        write_script(&at("lib/rustc"), &format!("#!/bin/sh\nexec '{rustc}' \"$@\"\n")).unwrap();
+        let compiles_with = |library: &str| {
+            let launcher = Launcher {
+                script: "bin/rustc",
+                program: "lib/rustc",
+                identity: Some(&format!("library: {library}")),
+                ..Launcher::default()
+            };
+            host(directory.path()).launcher(directory.path(), &launcher).unwrap();
+            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+            cargo.args(["check", "--message-format=json"]).current_dir(at("crate"));
+            cargo.env("RUSTC", at("bin/rustc")).env("CARGO_TARGET_DIR", at("target"));
+            output(&mut cargo).unwrap().contains(r#""fresh":false"#)
+        };
+        assert!(compiles_with("one"));
+        assert!(!compiles_with("one"));
+        assert!(compiles_with("two"));
+    }
 }

@@ -8,15 +8,19 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::archive::Archive;
-use super::cache::remove;
+use super::cache::{digest, digest_file, remove};
 use super::packages::TOOLCHAIN;
 use super::process::{find, output};
-use super::program::{Host, unpack_programs, write_script};
+use super::program::{Host, Launcher, unpack_programs, write_script};
 use super::report::{note, step};
 use super::{Search, SetupOptions};
 
 /// What EL2 and the guests are built for: no FP or SIMD registers, since these are the guests'.
 pub const TARGET: &str = "aarch64-unknown-none-softfloat";
+
+/// Debian's toolchain, below its root: the launchers, and the programs that they start.
+const BIN: &str = "usr/bin";
+const PROGRAMS: &str = "usr/libexec";
 
 /// Told to leave the user's toolchains alone, rustup has this in its environment (rustup book, "Environment variables").
 const AUTO_INSTALL: &str = "RUSTUP_AUTO_INSTALL";
@@ -36,7 +40,8 @@ impl Toolchain {
         if let Some(bin) = &self.bin {
             let path = std::env::var_os("PATH").unwrap_or_default();
             let path = std::env::join_paths(std::iter::once(bin.clone()).chain(std::env::split_paths(&path)));
-            cargo.env("RUSTC", bin.join("rustc")).env("PATH", path.unwrap_or_default());
+            cargo.env("RUSTC", bin.join("rustc")).env("RUSTDOC", bin.join("rustdoc"));
+            cargo.env("PATH", path.unwrap_or_default());
         }
         cargo
     }
@@ -55,7 +60,7 @@ pub fn search(options: &SetupOptions, archive: Archive<'_>) -> Result<Search<Too
     let usual = std::env::var_os("RUSTC").map_or_else(|| "rustc".into(), PathBuf::from);
     Ok(match (check(&usual), archive.cache.find(&archive.part(&TOOLCHAIN))) {
         (Ok(()), _) => Search::Found(Toolchain::default()),
-        (Err(_), Some(part)) => Search::Found(Toolchain { bin: Some(part.join("bin")) }),
+        (Err(_), Some(part)) => Search::Found(Toolchain { bin: Some(part.join(BIN)) }),
         (Err(reason), None) => {
             Search::Missing(format!("{reason:#}{}", if rustup_is_held() { HELD } else { "" }))
         }
@@ -95,10 +100,13 @@ pub fn bring(archive: Archive<'_>) -> Result<()> {
     write_launchers(host, &root)?;
     let build = archive.cache.scratch("toolchain-build")?;
     step(format_args!("building Rust's core and alloc for {TARGET}"), || build_library(&root, &build))?;
+    // Built anew from the same source by another recipe, the library would otherwise pass for the same with cargo.
+    let identity = format!("library: {}", digest_library(&root)?);
+    write_launcher(host, &root, "rustc", Some(&identity))?;
     for directory in [build.as_path(), &root.join("usr/src"), &root.join("usr/lib/rustlib/src")] {
         remove(directory)?;
     }
-    check(&root.join("bin/rustc"))?;
+    check(&root.join(BIN).join("rustc"))?;
     let packages: Vec<_> = packages.into_iter().map(|(package, _)| package).collect();
     let part = archive.part(&TOOLCHAIN);
     archive.cache.publish(&root, &part, &packages).map(drop)
@@ -119,30 +127,36 @@ fn check(rustc: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes Debian's programs run from `root`, whose `usr` is rustc's sysroot.
+/// Makes Debian's programs run from `root`: launchers take their places, since rustdoc starts the rustc that it finds in
+/// the sysroot, and the sysroot is found by the place of the compiler's libraries.
 fn write_launchers(host: Host, root: &Path) -> Result<()> {
-    for program in ["rustc", "rustdoc"] {
-        host.launcher(
-            root,
-            &format!("bin/{program}"),
-            &format!("usr/bin/{program}"),
-            "--sysroot=\"$root/usr\" ",
-            "",
-        )?;
+    for program in ["rustc", "rustdoc", "clippy-driver"] {
+        let from = root.join(BIN).join(program);
+        let to = root.join(PROGRAMS).join(program);
+        fs::create_dir_all(root.join(PROGRAMS))?;
+        fs::rename(&from, to).with_context(|| format!("Debian's Rust has no {}", from.display()))?;
+        write_launcher(host, root, program, None)?;
     }
-    // Called by cargo with rustc's path as the first argument, it takes the sysroot from the environment only.
-    let sysroot = "SYSROOT=$root/usr\nexport SYSROOT\n";
-    host.launcher(root, "bin/clippy-driver", "usr/bin/clippy-driver", "", sysroot)?;
-    write_script(&root.join("bin/cargo-clippy"), include_str!("cargo-clippy.sh"))?;
+    write_script(&root.join(BIN).join("cargo-clippy"), include_str!("cargo-clippy.sh"))?;
 
-    let triple = rustc_host(&root.join("bin/rustc"))?;
+    let triple = rustc_host(&root.join(BIN).join("rustc"))?;
     let llvm = fs::read_dir(root.join("usr/lib"))?.flatten().map(|entry| entry.path().join("bin/ld.lld"));
     let lld = llvm
         .into_iter()
         .find(|file| file.exists())
         .context("Debian's lld has no usr/lib/llvm-*/bin/ld.lld")?;
-    let lld = lld.strip_prefix(root)?.display().to_string();
-    host.launcher(root, &format!("usr/lib/rustlib/{triple}/bin/rust-lld"), &lld, "", "")
+    let launcher = Launcher {
+        script: &format!("usr/lib/rustlib/{triple}/bin/rust-lld"),
+        program: &lld.strip_prefix(root)?.display().to_string(),
+        ..Launcher::default()
+    };
+    host.launcher(root, &launcher)
+}
+
+fn write_launcher(host: Host, root: &Path, program: &str, identity: Option<&str>) -> Result<()> {
+    let script = &format!("{BIN}/{program}");
+    let program = &format!("{PROGRAMS}/{program}");
+    host.launcher(root, &Launcher { script, program, identity, ..Launcher::default() })
 }
 
 /// The platform that this rustc runs on, as Rust names it.
@@ -163,12 +177,14 @@ fn build_library(root: &Path, build: &Path) -> Result<()> {
     let real = source.canonicalize()?;
     let flags = [
         "-Cforce-frame-pointers=yes".to_owned(),
+        // As rustup's: a program may be optimised across the library's border.
+        "-Cembed-bitcode=yes".to_owned(),
         format!("--remap-path-prefix={}=/rust", source.display()),
         format!("--remap-path-prefix={}=/rust", real.display()),
     ];
     let vendored = format!("source.vendored.directory='{}'", source.join("library/vendor").display());
 
-    let mut cargo = Toolchain { bin: Some(root.join("bin")) }.cargo();
+    let mut cargo = Toolchain { bin: Some(root.join(BIN)) }.cargo();
     cargo.args(["build", "--release", "--quiet", "-Zbuild-std=core,alloc", "--target", TARGET]);
     cargo.args(["--config", "source.crates-io.replace-with='vendored'", "--config", &vendored]);
     for variable in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_BUILD_TARGET"] {
@@ -179,7 +195,7 @@ fn build_library(root: &Path, build: &Path) -> Result<()> {
     cargo.env("RUSTC_BOOTSTRAP", "1").current_dir(build);
     output(&mut cargo)?;
 
-    let libraries = root.join("usr/lib/rustlib").join(TARGET).join("lib");
+    let libraries = libraries(root);
     fs::create_dir_all(&libraries)?;
     for file in fs::read_dir(build.join("target").join(TARGET).join("release/deps"))?.flatten() {
         let name = file.file_name().to_string_lossy().into_owned();
@@ -188,4 +204,17 @@ fn build_library(root: &Path, build: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where the target's libraries are.
+fn libraries(root: &Path) -> PathBuf {
+    root.join("usr/lib/rustlib").join(TARGET).join("lib")
+}
+
+/// Stands for the contents of the target's libraries.
+fn digest_library(root: &Path) -> Result<String> {
+    let mut files: Vec<_> = fs::read_dir(libraries(root))?.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let digests: Vec<String> = files.iter().map(|file| digest_file(file)).collect::<Result<_>>()?;
+    Ok(digest(digests.concat().as_bytes())[..16].to_owned())
 }

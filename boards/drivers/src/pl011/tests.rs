@@ -8,7 +8,7 @@ struct Registers([u32; 0x400]);
 
 fn uart(registers: &mut Registers) -> Pl011 {
     // SAFETY: the block is memory that only the driver uses while the test runs.
-    unsafe { Pl011::new(registers.0.as_mut_ptr() as u64) }
+    Pl011 { mmio: unsafe { Mmio::new(registers.0.as_mut_ptr() as u64) } }
 }
 
 fn get(registers: &Registers, offset: usize) -> u32 {

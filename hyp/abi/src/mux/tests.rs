@@ -66,6 +66,7 @@ fn decode(decoder: &mut Decoder, wire: &[u8]) -> Vec<(Option<Channel>, usize, bo
             Event::Byte { channel, byte } => all.push((Some(channel), usize::from(byte), false)),
             Event::Credit { channel, count } => push_credit(&mut all, channel, usize::from(count)),
             Event::Sync => all.push((None, 0, false)),
+            Event::End { success } => all.push((None, 1 + usize::from(success), false)),
         }
     }
     all
@@ -127,6 +128,20 @@ fn the_wire_format_is_the_documented_one() {
 }
 
 #[test]
+fn the_end_says_how_it_came() {
+    for (success, code) in [(true, 0xC1), (false, 0xC2)] {
+        let mut wire = Vec::new();
+        Encoder::new().end(success, |byte| wire.push(byte));
+        assert_eq!(wire, [DLE, code]);
+        let mut decoder = Decoder::new();
+        assert_eq!(
+            wire.iter().filter_map(|&b| decoder.push(b)).collect::<Vec<_>>(),
+            [Event::End { success }]
+        );
+    }
+}
+
+#[test]
 fn plain_text_before_the_first_select_is_the_log() {
     let mut decoder = Decoder::new();
     assert_eq!(decoder.push(b'M'), Some(Event::Byte { channel: Channel::LOG, byte: b'M' }));
@@ -134,7 +149,12 @@ fn plain_text_before_the_first_select_is_the_log() {
 
 #[test]
 fn unknown_escapes_and_void_credits_are_dropped() {
-    let known = |c: u8| c == DLE || (0x40..=0x7E).contains(&c) || (0x80..=0xBE).contains(&c) || c == SYNC;
+    let known = |c: u8| {
+        c == DLE
+            || (0x40..=0x7E).contains(&c)
+            || (0x80..=0xBE).contains(&c)
+            || (SYNC..=END_FAILURE).contains(&c)
+    };
     for code in (0..=255).filter(|&c| !known(c)) {
         assert_eq!(decode(&mut Decoder::new(), &[DLE, code, b'a']), [(Some(Channel::LOG), 0x61, false)]);
     }

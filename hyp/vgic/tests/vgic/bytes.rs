@@ -1,14 +1,18 @@
 //! Arbitrary bytes as a sequence of accesses: nothing a guest does may panic or leave the list registers in a state
-//! that the architecture calls unpredictable. Also the body of the fuzz target.
+//! that the architecture calls unpredictable. Also the body of the fuzz target `faces` (tests/fuzz).
 
 use crate::hw::Hw;
 use mobivmm_vgic::{Config, Effects, SgiRegister, Version, Vgic};
 
 /// Reads numbers off a byte string; zeros after its end.
-struct Bytes<'a>(&'a [u8]);
+pub struct Bytes<'a>(pub &'a [u8]);
 
 impl Bytes<'_> {
-    fn take(&mut self, count: usize) -> u64 {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn take(&mut self, count: usize) -> u64 {
         let (now, later) = self.0.split_at(count.min(self.0.len()));
         self.0 = later;
         now.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
@@ -22,6 +26,11 @@ impl Bytes<'_> {
             0x20..0x60 => 0x6000 + self.take(1) * 8,
             _ => self.take(2) & 0xfff,
         }
+    }
+
+    /// The same in any vCPU's frames.
+    fn gicr_offset(&mut self) -> u64 {
+        self.offset().wrapping_add(0x1_0000 * self.take(1))
     }
 
     fn size(&mut self) -> usize {
@@ -45,11 +54,11 @@ pub fn play(data: &[u8]) {
     };
     let mut vgic = Vgic::new(config).expect("a good configuration");
     let mut cpus: Vec<Hw> = (0..config.vcpus).map(|_| Hw::new(version, config.list_registers)).collect();
-    while !bytes.0.is_empty() {
+    while !bytes.is_empty() {
         let (action, vcpu) = (bytes.take(1) % 16, bytes.take(1) as usize % config.vcpus);
         let effects = match action {
             0..=3 => vgic.gicd_write(vcpu, bytes.offset(), bytes.size(), bytes.take(8)),
-            4 => vgic.gicr_write(bytes.offset() + 0x1_0000 * bytes.take(1), bytes.size(), bytes.take(8)),
+            4 => vgic.gicr_write(bytes.gicr_offset(), bytes.size(), bytes.take(8)),
             5 => {
                 let registers = [SgiRegister::Sgi1r, SgiRegister::Sgi0r, SgiRegister::Asgi1r];
                 vgic.write_sgi(vcpu, registers[bytes.take(1) as usize % 3], bytes.take(8))
@@ -61,9 +70,8 @@ pub fn play(data: &[u8]) {
                 if cpus[vcpu].dir(intid) { Effects::NONE } else { vgic.dir(vcpu, intid.into()) }
             }
             9 => {
-                let (offset, size) = (bytes.offset(), bytes.size());
-                let _ = vgic.gicd_read(vcpu, offset, size);
-                let _ = vgic.gicr_read(offset + 0x1_0000 * bytes.take(1), size);
+                let _ = vgic.gicd_read(vcpu, bytes.offset(), bytes.size());
+                let _ = vgic.gicr_read(bytes.gicr_offset(), bytes.size());
                 Effects::NONE
             }
             10 => {

@@ -76,3 +76,19 @@ fn the_same_machine_has_the_same_tree() {
     let build = || build(&config(4, Version::V3), A72, &Chosen::default()).unwrap();
     assert_eq!(build(), build());
 }
+
+#[test]
+fn channels_are_devices() {
+    let channel = |name: &str, end| Channel { name: name.into(), end };
+    let channels = vec![channel("samples", 0), channel("commands", 1)];
+    let config = Config { channels, ..config(1, Version::V3) };
+    let blob = build(&config, A72, &Chosen::default()).unwrap();
+    let fdt = &Fdt::new(&blob).unwrap();
+    assert_eq!(text(fdt, "/channel@b000000", "label"), "samples\0");
+    assert_eq!(text(fdt, "/channel@b001000", "compatible"), "mobivmm,channel\0");
+    assert_eq!(cells(fdt, "/channel@b001000", "reg"), [0, 0x0b00_1000, 0, 0x1000]);
+    assert_eq!(cells(fdt, "/channel@b001000", "interrupts"), [0, 65, 1]);
+    assert_eq!(cells(fdt, "/channel@b001000", "mobivmm,channel"), [1]);
+    assert_eq!(cells(fdt, "/channel@b000000", "mobivmm,end"), [0]);
+    assert_eq!(cells(fdt, "/channel@b001000", "mobivmm,end"), [1]);
+}

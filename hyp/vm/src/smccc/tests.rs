@@ -3,6 +3,7 @@ use vgic::Version;
 use super::*;
 use crate::exit::Trap;
 use crate::testing::{Guest, config};
+use crate::vm::{Channel, Config};
 
 const FUNCTION_OF_NOBODY: u64 = 0x8600_1234;
 
@@ -55,17 +56,13 @@ fn versions_and_features() {
 #[test]
 fn stolen_time_has_a_record_for_each_vcpu() {
     let mut guest = Guest::v3();
-    assert_eq!(guest.hvc(&[PV_TIME_FEATURES.into(), PV_TIME_ST.into()]), -1);
-    assert_eq!(guest.hvc(&[PV_TIME_ST.into()]), -1);
-    let mut guest = Guest::with(Config { stolen_time: Some(0x4100_0000), ..config(2, Version::V3) });
     assert_eq!(guest.hvc(&[ARCH_FEATURES.into(), PV_TIME_FEATURES.into()]), 0);
     assert_eq!(guest.hvc(&[PV_TIME_FEATURES.into(), PV_TIME_ST.into()]), 0);
     assert_eq!(guest.hvc(&[PV_TIME_FEATURES.into(), VERSION.into()]), -1);
-    assert_eq!(guest.hvc(&[PV_TIME_ST.into()]), 0x4100_0000);
-    assert_eq!(guest.hvc_on(1, &[PV_TIME_ST.into()]).0, 0x4100_0040);
+    assert_eq!(guest.hvc(&[PV_TIME_ST.into()]), 0x090a_0000);
+    assert_eq!(guest.hvc_on(1, &[PV_TIME_ST.into()]).0, 0x090a_0040);
+    assert!(guest.vm.map.is_memory(0x090a_0040));
 }
-
-use crate::vm::Config;
 
 fn write(guest: &mut Guest, text: &[u8]) -> i64 {
     let mut bytes = [0; 48];
@@ -123,4 +120,67 @@ fn console_events_hold_the_line_while_they_last() {
     assert!(guest.pending(33));
     write(&mut guest, b"x");
     assert!(!guest.pending(33));
+}
+
+const RESERVATION: vendor::Reservation =
+    vendor::Reservation { budget: 250_000, period: 1_000_000, deadline: 900_000 };
+
+#[test]
+fn reservations_are_told_and_changed_or_not() {
+    let mut guest = Guest::v3();
+    for function in [vendor::RESERVATION_GET, vendor::RESERVATION_LEFT, vendor::JOB_DONE] {
+        assert_eq!(guest.hvc(&[function.into(), 0, 0]), -1, "without a reservation");
+    }
+    guest.vm.set_cntvoff(1000);
+    guest.host.set(|m| {
+        m.reservation = Some(RESERVATION);
+        m.left = Some(vendor::Left { budget: 7, replenished: 5000 });
+    });
+    assert_eq!(guest.hvc(&[vendor::RESERVATION_GET.into()]), 0);
+    assert_eq!(guest.state.gprs[1..4], [250_000, 1_000_000, 900_000]);
+    assert_eq!(guest.hvc(&[vendor::RESERVATION_LEFT.into()]), 0);
+    assert_eq!(guest.state.gprs[1..3], [7, 4000], "on the guest's counter");
+    let wish = [vendor::RESERVATION_SET.into(), 1, u64::MAX, 3];
+    guest.host.set(|m| m.refusal = Some(vendor::Error::OverCapacity));
+    assert_eq!(guest.hvc(&wish), -5);
+    assert_eq!(guest.host.set(|m| m.reservation), Some(RESERVATION));
+    guest.host.set(|m| m.refusal = None);
+    assert_eq!(guest.hvc(&wish), 0);
+    let granted = vendor::Reservation { budget: 1, period: u64::MAX, deadline: 3 };
+    assert_eq!(guest.host.set(|m| m.reservation), Some(granted));
+}
+
+#[test]
+fn the_end_of_a_job_may_be_a_wait() {
+    let mut guest = Guest::v3();
+    let wait = vendor::JOB_DONE_WAIT;
+    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), 5, wait]), (-1, Next::Resume), "nobody to wait");
+    guest.vm.set_cntvoff(1000);
+    guest.host.set(|m| m.reservation = Some(RESERVATION));
+    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), 5, 0]), (0, Next::Resume));
+    assert_eq!(guest.host.set(|m| m.released), Some(1005), "on the physical counter");
+    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), u64::MAX, wait]), (0, Next::Wait));
+    assert_eq!(guest.host.set(|m| m.released), Some(u64::MAX));
+    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), 5, 2]), (-3, Next::Resume));
+}
+
+#[test]
+fn a_bell_rings_at_the_other_end_only() {
+    let channel = Channel { name: "samples".into(), end: 0 };
+    let base = config(1, Version::V3);
+    let gic = vgic::Config { spis: 96, ..base.gic };
+    let mut guest = Guest::with(Config { channels: vec![channel; 2], gic, ..base });
+    for number in [2, u64::MAX] {
+        assert_eq!(guest.hvc(&[vendor::CHANNEL_NOTIFY.into(), number]), -3);
+    }
+    assert_eq!(guest.hvc(&[vendor::CHANNEL_NOTIFY.into(), 1]), 0);
+    assert_eq!(guest.host.set(|m| core::mem::take(&mut m.rung)), [1]);
+    guest.host.set(|m| m.refusal = Some(vendor::Error::NotSupported));
+    assert_eq!(guest.hvc(&[vendor::CHANNEL_NOTIFY.into(), 0]), -1);
+
+    assert!(!guest.pending(97));
+    // GICD_ICFGR6: INTIDs 96 to 111; the second is edge-triggered.
+    guest.store(0x0800_0C18, 0b10 << 2);
+    guest.vm.ring(&guest.host, 1);
+    assert!(guest.pending(97) && !guest.pending(96));
 }

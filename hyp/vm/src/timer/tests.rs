@@ -1,4 +1,5 @@
 use super::*;
+use crate::Power;
 use crate::exit::SysReg;
 use crate::testing::Guest;
 
@@ -90,7 +91,8 @@ fn a_reset_disarms() {
     let mut guest = at(1000);
     guest.msr(CVAL, 5000);
     guest.msr(CTL, ENABLE);
-    guest.vm.boot(crate::Entry { pc: crate::testing::ENTRY, context: 0 }, &guest.host);
+    assert!(guest.vm.stop(Power::Reset) && guest.vm.settle(Power::Reset));
+    assert!(guest.vm.boot(crate::Entry { pc: crate::testing::ENTRY, context: 0 }, &guest.host));
     assert!(guest.vm.prepare(0, &mut guest.state, &guest.host));
     assert_eq!(guest.host.set(|m| m.timer), None);
     guest.host.set(|m| m.counter = 6000);

@@ -8,7 +8,8 @@
 //! Under a hypervisor that tells it, `stolen=` is the time since boot in which that ran something else.
 //! Lateness is the time from the planned release to the task's first instruction; `n`, the histogram and the misses
 //! count since the start or the last change of the period. A job that ends after the next release is a miss, and so is
-//! each release that passed meanwhile: the loop skips those jobs and stays on its grid.
+//! each release that passed meanwhile: the loop skips those jobs and stays on its grid. After each job the hypervisor is
+//! told when the next one is released.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 mod plant;
@@ -18,6 +19,7 @@ mod statistics;
 use core::cell::Cell;
 
 use critical_section::Mutex;
+use mobi_rtos::pv::reservation;
 use mobi_rtos::time::{self, Duration, ExtU64};
 use mobi_rtos::{Priority, Semaphore, Task, println};
 
@@ -42,9 +44,9 @@ mobi_rtos::app!(start);
 
 fn start() {
     println!("control-loop: period {PERIOD}, {STEPS} controller steps a job");
-    CONTROL.spawn(Priority::new(1), control).expect("priority 1 is free");
-    SHELL.spawn(Priority::new(10), shell::run).expect("priority 10 is free");
-    REPORT.spawn(Priority::new(20), report).expect("priority 20 is free");
+    CONTROL.spawn("control", Priority::new(1), control).expect("priority 1 is free");
+    SHELL.spawn("shell", Priority::new(10), shell::run).expect("priority 10 is free");
+    REPORT.spawn("report", Priority::new(20), report).expect("priority 20 is free");
 }
 
 /// The control task.
@@ -78,6 +80,7 @@ fn control() {
             STATISTICS.restart(period);
             PERIOD_CHANGED.give();
         }
+        reservation::job_done(release);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use embedded_io::Read;
 use heapless::Vec;
+use mobi_rtos::task::{self, Statistics};
 use mobi_rtos::time::ExtU64;
 use mobi_rtos::{Console, println};
 
@@ -28,6 +29,15 @@ pub fn run() {
     }
 }
 
+fn print_tasks() {
+    for Statistics { name, priority, cpu_time, switches, stack, stack_used } in task::statistics() {
+        println!(
+            "{priority:2} {name:8} cpu={}us switches={switches} stack={stack_used}/{stack}",
+            cpu_time.as_micros()
+        );
+    }
+}
+
 fn execute(line: &str) {
     let line = line.trim();
     if line.is_empty() {
@@ -36,8 +46,9 @@ fn execute(line: &str) {
     println!("> {line}");
     let (command, argument) = line.split_once(' ').unwrap_or((line, ""));
     match command {
-        "help" => println!("help | stats | output | period MICROSECONDS | echo TEXT"),
+        "help" => println!("help | stats | tasks | output | period MICROSECONDS | echo TEXT"),
         "stats" => STATISTICS.print(),
+        "tasks" => print_tasks(),
         "output" => STATISTICS.print_output(),
         "echo" => println!("{argument}"),
         "period" => match argument.trim().parse::<u64>() {

@@ -9,8 +9,11 @@ use crate::{gic, println, time, uart};
 
 /// Timer interrupts handled, by vCPU.
 static FIRED: [AtomicUsize; MAX_CPUS] = [const { AtomicUsize::new(0) }; MAX_CPUS];
-/// How long the timer handler spins before it ends the interrupt, ticks.
+/// How long the timer handler spins before it turns the timer off, and again before it ends the interrupt, ticks.
 static LINGER: AtomicU64 = AtomicU64::new(0);
+/// When each vCPU's timer is due, and how long after that a handler began at the most, ticks.
+static DUE: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+static LATEST: AtomicU64 = AtomicU64::new(0);
 /// Timers that fired early, or never.
 static WRONG: AtomicUsize = AtomicUsize::new(0);
 /// How often each SGI came, by receiver and number.
@@ -37,9 +40,11 @@ pub fn interrupt(index: usize, intid: u32) {
     match intid {
         0..16 => _ = SGI[index][intid as usize].fetch_add(1, Ordering::AcqRel),
         _ if time::TIMERS.contains(&intid) => {
+            let late = time::ticks().saturating_sub(DUE[index].load(Ordering::Relaxed));
+            LATEST.fetch_max(late, Ordering::Relaxed);
+            linger();
             time::arm(intid == time::TIMERS[1], None);
-            let until = time::ticks() + LINGER.load(Ordering::Relaxed);
-            while time::ticks() < until {}
+            linger();
             FIRED[index].fetch_add(1, Ordering::AcqRel);
         }
         uart::INTID => uart::interrupt(),
@@ -48,6 +53,11 @@ pub fn interrupt(index: usize, intid: u32) {
             ORDER[n % ORDER.len()].store(other | (index as u32) << 16, Ordering::Release);
         }
     }
+}
+
+fn linger() {
+    let until = time::ticks() + LINGER.load(Ordering::Relaxed);
+    while time::ticks() < until {}
 }
 
 fn fired(index: usize) -> usize {
@@ -59,14 +69,16 @@ fn received(index: usize, sgi: u32) -> u32 {
     SGI[index][sgi as usize].load(Ordering::Acquire)
 }
 
-/// Each vCPU's timers fire again and again although their handler takes longer than a time slice: it is pre-empted between
-/// acknowledgement and end, and may end the interrupt on another CPU.
+/// Each vCPU's timers fire again and again, once each, although their handler takes longer than a time slice: it is pre-empted
+/// between acknowledgement and end, with the timer's line still high or low again, and may end the interrupt on another CPU.
 pub fn timer() {
     let mut check = Check::new("timer");
-    LINGER.store(time::micros(15_000), Ordering::Relaxed);
+    LINGER.store(time::micros(8_000), Ordering::Relaxed);
+    LATEST.store(0, Ordering::Relaxed);
     let before: [usize; MAX_CPUS] = core::array::from_fn(fired);
     everywhere(|index| (0..TIMER_ROUNDS).for_each(|round| one_shot(index, round % 2 == 1)));
     LINGER.store(0, Ordering::Relaxed);
+    println!("timer: {} ms late at the most", LATEST.load(Ordering::Relaxed) / time::micros(1_000));
     for index in 0..cpu::online() {
         check.equal("interrupts", fired(index) - before[index], TIMER_ROUNDS);
     }
@@ -78,6 +90,7 @@ pub fn timer() {
 fn one_shot(index: usize, physical: bool) {
     let before = fired(index);
     let due = time::ticks() + time::micros(500);
+    DUE[index].store(due, Ordering::Relaxed);
     time::arm(physical, Some(due));
     let came = time::spin(PATIENCE, || fired(index) != before);
     if !came || time::ticks() < due {
@@ -105,6 +118,15 @@ pub fn wfi() {
         check.holds("the counters agree", counts.is_sorted());
     }
     check.verdict();
+}
+
+/// Sleeps for so many seconds, as the other vCPUs do without end.
+pub fn sleep(argument: &str) {
+    let seconds: u64 = argument.parse().unwrap_or(0);
+    let before = fired(0);
+    time::arm(false, Some(time::ticks() + time::micros(seconds * 1_000_000)));
+    cpu::wait(|| fired(0) != before);
+    println!("slept {seconds}");
 }
 
 /// More pending SPIs than list registers: each comes once, by priority. Then SPIs for every vCPU: each comes to its own.
@@ -191,7 +213,7 @@ pub fn sgis() {
     check.verdict();
 }
 
-/// Lists with vCPUs that there are not, and SGIs to all and to all others: ICC_SGI1R_EL1 (Arm IHI 0069H, 12.2.20) and GICD_SGIR
+/// Lists with vCPUs that there are not, and SGIs to all and to all others: ICC_SGI1R_EL1 (Arm IHI 0069H, 12.2) and GICD_SGIR
 /// (Arm IHI 0048B, 4.3.15).
 fn odd_targets(check: &mut Check) {
     const SGI: u32 = 14;

@@ -1,7 +1,7 @@
 //! PSCI.
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::everywhere;
 use super::report::Check;
@@ -85,4 +85,11 @@ pub fn power() {
     time::arm(false, None);
     cpu::set_masked(false);
     check.verdict();
+}
+
+/// All vCPUs stop the VM at the same time.
+pub fn all_at_once(function: u32) {
+    static FUNCTION: AtomicU32 = AtomicU32::new(0);
+    FUNCTION.store(function, Ordering::Release);
+    everywhere(|_| _ = hvc(FUNCTION.load(Ordering::Acquire), [0; 3]));
 }

@@ -59,6 +59,18 @@ pub fn faults() {
     check.verdict();
 }
 
+/// The emulator's back door to its host is shut: the instruction is undefined, as on a board, and the machine goes on.
+pub fn semihosting() {
+    let mut check = Check::new("semihosting");
+    let block = [0x20026u64, 0]; // SYS_EXIT_EXTENDED: the application has ended, with status 0.
+    let class = class_of(|| {
+        // SAFETY: ends the machine, or is undefined.
+        unsafe { asm!("hlt #0xf000", inout("x0") 0x20u64 => _, in("x1") block.as_ptr(), options(nostack)) }
+    });
+    check.equal("HLT", class, Some(UNDEFINED));
+    check.verdict();
+}
+
 /// Loses the vectors, then needs them: no guest can go on from there.
 pub fn crash() {
     // SAFETY: there is nothing left to be unsafe for.

@@ -1,0 +1,95 @@
+//! The interrupt controller, either version. Every interrupt is Group 1 on a GICv3 and Group 0 on a GICv2.
+
+use core::arch::asm;
+
+use crate::mmio::{read, write};
+use crate::platform::Gic;
+
+/// What is acknowledged when nothing is pending.
+const SPURIOUS: u32 = 1020;
+
+macro_rules! write_register {
+    ($register:literal, $value:expr) => {{
+        let value: u64 = $value;
+        // SAFETY: a register of this CPU's interrupt interface; the handlers touch nothing but atomics.
+        unsafe { asm!(concat!("msr ", $register, ", {}"), "isb", in(reg) value, options(nostack)) }
+    }};
+}
+
+impl Gic {
+    /// The frame that has the private interrupts' registers of a CPU.
+    fn private(self, index: usize) -> usize {
+        match self {
+            Self::V2 { gicd, .. } => gicd,
+            Self::V3 { gicr, .. } => gicr + index * 0x2_0000 + 0x1_0000,
+        }
+    }
+
+    /// The distributor.
+    pub fn distributor(self) -> usize {
+        match self {
+            Self::V2 { gicd, .. } | Self::V3 { gicd, .. } => gicd,
+        }
+    }
+
+    /// Sets up a CPU's interface, and the distributor on the first one: all SGIs and the interrupt `timer`.
+    pub fn init(self, index: usize, timer: u32) {
+        let private = self.private(index);
+        match self {
+            Self::V2 { gicd, gicc } => {
+                if index == 0 {
+                    write(gicd, 1);
+                }
+                write(gicc + 4, 0xff);
+                write(gicc, 1);
+            }
+            Self::V3 { gicd, .. } => {
+                if index == 0 {
+                    write(gicd, 0x12); // GICD_CTLR: ARE_NS, EnableGrp1
+                }
+                let waker = private - 0x1_0000 + 0x14;
+                write(waker, read(waker) & !2);
+                while read(waker) & 4 != 0 {}
+                write(private + 0x80, !0); // GICR_IGROUPR0
+                write_register!("s3_0_c12_c12_5", 7); // ICC_SRE_EL1
+                write_register!("s3_0_c4_c6_0", 0xff); // ICC_PMR_EL1
+                write_register!("s3_0_c12_c12_7", 1); // ICC_IGRPEN1_EL1
+            }
+        }
+        write(private + 0x100, 0xffff | 1 << timer); // ISENABLER0
+    }
+
+    /// Sends SGI 0 to a CPU by its MPIDR and index.
+    #[inline(always)]
+    pub fn send_sgi(self, mpidr: u64, index: usize) {
+        match self {
+            Self::V2 { gicd, .. } => write(gicd + 0xf00, 1 << (16 + index)),
+            Self::V3 { .. } => {
+                let (aff0, aff1) = (mpidr & 0xf, mpidr >> 8 & 0xff);
+                write_register!("s3_0_c12_c11_5", aff1 << 16 | 1 << aff0); // ICC_SGI1R_EL1
+            }
+        }
+    }
+
+    /// Acknowledges the pending interrupt, has `f` handle it, and ends it.
+    pub fn handle(self, f: impl FnOnce(u32)) {
+        let iar = match self {
+            Self::V2 { gicc, .. } => read(gicc + 0xc),
+            Self::V3 { .. } => {
+                let iar: u64;
+                // SAFETY: ICC_IAR1_EL1.
+                unsafe { asm!("mrs {}, s3_0_c12_c12_0", "dsb sy", out(reg) iar, options(nostack)) };
+                iar as u32
+            }
+        };
+        let intid = iar & 0x3ff;
+        if intid >= SPURIOUS {
+            return;
+        }
+        f(intid);
+        match self {
+            Self::V2 { gicc, .. } => write(gicc + 0x10, iar),
+            Self::V3 { .. } => write_register!("s3_0_c12_c12_1", iar.into()), // ICC_EOIR1_EL1
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What the guest does, by the first word of its boot arguments, `n=` times:
+//!
+//! | role | measured between the marks |
+//! |---|---|
+//! | `hypercall` | PSCI_VERSION |
+//! | `gicd` | a read of GICD_TYPER |
+//! | `uart` | a read of the PL011's flags |
+//! | `mmio` | each access to each emulated device register; the mark's value says which |
+//! | `tick` | from arming the virtual timer to its interrupt, spinning |
+//! | `wfi` | the same, asleep |
+//! | `sgi` | from sending an SGI to oneself to its interrupt |
+//! | `ipi` | from sending an SGI to another CPU, which spins, to its interrupt |
+//! | `pause` | ten seconds of sleep |
+//! | `latency` | an interrupt every `period=` ns; the mark's value is how late it came |
+//! | `jobs` | a job of `work=` ns every `period=` ns, marked as such; it prints how many missed their deadlines, the periods' ends |
+//!
+//! and the loads, which mark nothing and never end: `burn`, `idle`, and the storms `timers`, `hypercalls`, `sgis` and `everything`.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::mark::{BEGIN, DONE, END, JOB_BEGIN, JOB_END, OFF, ON, mark};
+use crate::platform::{Gic, Platform};
+use crate::{boot, mmio, println, psci, timer};
+
+/// Interrupts handled.
+static HANDLED: AtomicU64 = AtomicU64::new(0);
+/// How late the last timer interrupt was, in ticks.
+static LATENESS: AtomicU64 = AtomicU64::new(0);
+
+/// The time between a storm's timer interrupts, ns.
+const STORM_PERIOD: u64 = 5_000;
+/// Iterations of a piece of work.
+const WORK: u64 = 200;
+
+/// The interrupt handler.
+pub extern "C" fn irq() {
+    let now = timer::now();
+    let platform = boot::platform();
+    platform.gic.handle(|intid| {
+        if intid == platform.timer {
+            LATENESS.store(now.saturating_sub(timer::due()), Ordering::Relaxed);
+            timer::disarm();
+        }
+        HANDLED.fetch_add(1, Ordering::Release);
+    });
+}
+
+/// What the first CPU does.
+pub fn primary(platform: &Platform) -> ! {
+    let role = platform.bootargs.split_ascii_whitespace().next().unwrap_or("");
+    let n = platform.argument("n").unwrap_or(1000);
+    boot::set_masked(false);
+    match role {
+        "hypercall" => repeat(n, |_| psci::call(platform.smc, psci::VERSION, [0; 3]) as u64),
+        "gicd" => repeat(n, |_| mmio::read(platform.gic.distributor() + 4).into()),
+        "uart" => repeat(n, |_| mmio::read(platform.uart.unwrap_or(0) + 0x18).into()),
+        "mmio" => registers(platform),
+        "tick" => ticks(n, spin_until),
+        "wfi" => ticks(n, sleep_until),
+        "sgi" => interrupts(n, || platform.gic.send_sgi(platform.cpus[0], 0)),
+        "ipi" => {
+            boot::start(1);
+            spin_until(1);
+            interrupts(n, || platform.gic.send_sgi(platform.cpus[1], 1));
+        }
+        "pause" => repeat(n, |_| {
+            let before = HANDLED.load(Ordering::Acquire);
+            timer::arm(timer::now() + nanos(10_000_000_000));
+            sleep_until(before + 1)
+        }),
+        "latency" => latency(n, platform.argument("period").unwrap_or(100_000)),
+        "jobs" => {
+            let [period, work] = ["period", "work"].map(|name| platform.argument(name).unwrap_or(100_000));
+            jobs(n, nanos(period), nanos(work));
+        }
+        load => {
+            (1..platform.cpu_count).for_each(|index| _ = boot::start(index));
+            run_load(platform, load)
+        }
+    }
+    mark::<DONE>(0);
+    println!("done: {} n={n}", platform.bootargs);
+    boot::sleep()
+}
+
+/// What the others do: the same load as the first, or take interrupts.
+pub fn secondary(platform: &Platform) -> ! {
+    boot::set_masked(false);
+    let role = platform.bootargs.split_ascii_whitespace().next().unwrap_or("");
+    if role == "ipi" {
+        HANDLED.fetch_add(1, Ordering::Release);
+        loop {
+            boot::relax();
+        }
+    }
+    run_load(platform, role)
+}
+
+/// Measures `n` times, after ten times unmeasured that fill whatever fills on first use. What `f` returns goes with the mark.
+fn repeat(n: u64, mut f: impl FnMut(u64) -> u64) {
+    for i in 0..10 {
+        f(i);
+    }
+    mark::<ON>(0);
+    for i in 0..n {
+        mark::<BEGIN>(i);
+        let value = f(i);
+        mark::<END>(value);
+    }
+    mark::<OFF>(0);
+}
+
+/// Causes an interrupt, and spins until it is handled.
+fn interrupts(n: u64, cause: impl Fn()) {
+    repeat(n, |_| {
+        let before = HANDLED.load(Ordering::Acquire);
+        cause();
+        spin_until(before + 1)
+    });
+}
+
+/// Arms the timer a little ahead each time, in phases that wander over whatever period there is, and waits for it.
+fn ticks(n: u64, wait: impl Fn(u64) -> u64) {
+    repeat(n, |i| {
+        let before = HANDLED.load(Ordering::Acquire);
+        timer::arm(timer::now() + nanos(20_000 + i * 337 % 5_003));
+        wait(before + 1)
+    });
+}
+
+/// An interrupt every period, on a grid, slept for.
+fn latency(n: u64, period: u64) {
+    let (mut due, period) = (timer::now(), nanos(period));
+    repeat(n, |_| {
+        // One that was missed altogether is on the grid still: it is due at once.
+        due += period;
+        let before = HANDLED.load(Ordering::Acquire);
+        timer::arm(due);
+        sleep_until(before + 1);
+        LATENESS.load(Ordering::Relaxed)
+    });
+}
+
+/// A periodic task; all in ticks. A job that comes too late is done at once, so that none is left out.
+fn jobs(n: u64, period: u64, work: u64) {
+    let mut misses = 0;
+    let mut release = timer::now();
+    for _ in 0..n {
+        release += period;
+        let before = HANDLED.load(Ordering::Acquire);
+        timer::arm(release);
+        sleep_until(before + 1);
+        mark::<JOB_BEGIN>(release);
+        // The same number of instructions each time, about `work` of them.
+        (0..work / 5).for_each(|i| _ = core::hint::black_box(i));
+        mark::<JOB_END>(release + period);
+        misses += u64::from(timer::now() > release + period);
+    }
+    println!("jobs={n} misses={misses}");
+}
+
+/// Ticks in so many nanoseconds.
+fn nanos(ns: u64) -> u64 {
+    (u128::from(ns) * u128::from(timer::frequency()) / 1_000_000_000) as u64
+}
+
+fn spin_until(handled: u64) -> u64 {
+    while HANDLED.load(Ordering::Acquire) < handled {
+        boot::relax();
+    }
+    handled
+}
+
+fn sleep_until(handled: u64) -> u64 {
+    boot::set_masked(true);
+    while HANDLED.load(Ordering::Acquire) < handled {
+        boot::wfi();
+        boot::set_masked(false);
+        boot::set_masked(true);
+    }
+    boot::set_masked(false);
+    handled
+}
+
+/// Reads every emulated register of every device once, then writes to each what it says, and all ones and all zeros to those where that
+/// does no harm. The marks' value is the register's address and the access.
+fn registers(platform: &Platform) {
+    // Ones would turn interrupts off that the next measurement needs; there is none.
+    boot::set_masked(true);
+    let gicd = platform.gic.distributor();
+    mark::<ON>(0);
+    for offset in (0x80..0x1000).chain(0x6000..0x6400).chain(0xffd0..0x1_0000).step_by(4) {
+        // GICD_SGIR of a GICv2 would send.
+        sweep(gicd + offset, offset < 0xf00);
+    }
+    if let Gic::V3 { gicr, .. } = platform.gic {
+        for offset in (0..0x80).chain(0xffd0..0x1_0000).step_by(4) {
+            sweep(gicr + offset, false);
+        }
+        for offset in (0x80..0x1000).step_by(4) {
+            sweep(gicr + 0x1_0000 + offset, true);
+        }
+    }
+    if let Some(uart) = platform.uart {
+        for offset in (4..0x4c).chain(0xfe0..0x1000).step_by(4) {
+            sweep(uart + offset, false);
+        }
+    }
+    mark::<OFF>(0);
+}
+
+fn sweep(at: usize, freely: bool) {
+    let name = at as u64;
+    mark::<BEGIN>(name);
+    let value = mmio::read(at);
+    mark::<END>(name);
+    let values = [value, !0, 0];
+    for (access, value) in (1..).zip(&values[..if freely { 3 } else { 1 }]) {
+        mark::<BEGIN>(name | access);
+        mmio::write(at, *value);
+        mark::<END>(name | access);
+    }
+}
+
+/// A load that never ends.
+fn run_load(platform: &Platform, role: &str) -> ! {
+    boot::quiet();
+    let hypercall = || _ = psci::call(platform.smc, psci::VERSION, [0; 3]);
+    let own = boot::index();
+    let sgi = || platform.gic.send_sgi(platform.cpus[own], own);
+    // The timer fires again and again, at intervals that no period divides.
+    let tick = || {
+        let handled = HANDLED.load(Ordering::Acquire);
+        timer::arm(timer::now() + nanos(STORM_PERIOD + handled * 337 % 1_009));
+        handled
+    };
+    match role {
+        "burn" => loop {
+            work();
+        },
+        "hypercalls" => loop {
+            hypercall();
+        },
+        "sgis" => loop {
+            sgi();
+        },
+        "timers" => loop {
+            sleep_until(tick() + 1);
+        },
+        "everything" => loop {
+            let handled = tick();
+            while HANDLED.load(Ordering::Acquire) == handled {
+                hypercall();
+                sgi();
+                _ = mmio::read(platform.gic.distributor() + 4);
+                work();
+            }
+        },
+        "idle" => boot::sleep(),
+        _ => {
+            println!("FAIL no such role: {role:?}");
+            boot::sleep()
+        }
+    }
+}
+
+/// About a thousand instructions.
+fn work() {
+    (0..WORK).for_each(|i| _ = core::hint::black_box(i));
+}
