@@ -11,13 +11,14 @@ use arch::mmu::{Map, MapError};
 use arch::phys::{self, Region};
 use arch::work::{MAX_WORK, Work};
 use arch::{MAX_CPUS, cpu, errata, heap, image, time, traps};
-use bundle::{Bundle, Schedule, VmConfig};
-use drivers::board::{self, Board};
+use bundle::{Bundle, VmConfig};
+use drivers::board::{self, Board, Timing};
 use drivers::devices::Devices;
 use drivers::gic::Gic;
 use drivers::platform::{self, Platform};
 use lock::TicketMutex;
-use sched::{AddError, Class, CpuId, CpuSet, Scheduler, VcpuId};
+use sched::admission::{Admission, Overhead};
+use sched::{CpuId, CpuSet, ScheduleError, Scheduler};
 use stage2::{
     AllocError, BLOCK, DirtyMap, Extent, FreeRanges, GrantError, Ipa, MAX_PIECES, Owners, PAGE, Pa,
     PhysRange, Stage2, VmId, VmidAllocator,
@@ -28,14 +29,17 @@ use crate::guest::{Guest, Pages};
 use crate::machine::{self, Machine};
 use crate::memory::{Mmu, Ram, TablePool};
 use crate::ranges::Ranges;
+use crate::schedule::{self, Candidate};
 use crate::{channels, console, log};
 
 arch::entry!(crate::boot::primary, crate::cpu::secondary);
 
 /// The boards that this image knows.
 const BOARDS: [&Board; 2] = [&board_virt::BOARD, &board_rpi4::BOARD];
-/// The time slice of the round-robin class, ns.
-const SLICE: u64 = 5_000_000;
+/// For how long a vCPU with a share runs before another one's turn, ns.
+const SLICE: u64 = 1_000_000;
+/// What is assumed of a board that is not known.
+const UNKNOWN_TIMING: Timing = Timing { irq_off_max_ns: 50_000, vm_switch_ns: 50_000 };
 /// SPIs of every VM: INTIDs 32 to 127.
 const SPIS: usize = 96;
 /// How long a secondary CPU may take to come in, ns.
@@ -124,17 +128,13 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         tables: &tables,
         vmids: VmidAllocator::new(),
     };
-    let guests = builder.guests(bundle_bytes);
+    let guests = builder.guests(bundle_bytes, online, overhead(board));
     let count = guests.iter().map(|guest| usize::from(guest.vm.config.id) + 1).max().unwrap_or(0);
     console::add_vms(count);
     let place = |id| guests.iter().position(|guest| usize::from(guest.vm.config.id) == id);
     let places = (0..count).map(place).collect();
-    let vcpus = guests
-        .iter()
-        .enumerate()
-        .flat_map(|(at, guest)| (0..guest.vm.vcpus.len()).map(move |vcpu| (at, vcpu)));
     let machine = machine::set(Machine {
-        vcpus: vcpus.collect(),
+        vcpus: numbered(&guests),
         uart_intid,
         maintenance_intid,
         alive: AtomicUsize::new(guests.len()),
@@ -206,6 +206,22 @@ fn map(platform: &Platform<'_>) -> Result<arch::mmu::Active, MapError> {
 #[inline(never)]
 fn discover(tree: &'static [u8]) -> Result<Box<Platform<'static>>, BootError> {
     Platform::discover(tree).map(Box::new).map_err(BootError::Platform)
+}
+
+/// The vCPUs of VMs by the scheduler's numbers.
+fn numbered(guests: &[&Guest]) -> Vec<Option<(usize, usize)>> {
+    let mut vcpus = Vec::new();
+    for (at, guest) in guests.iter().enumerate() {
+        vcpus.resize(usize::from(guest.first), None);
+        vcpus.extend((0..guest.vm.vcpus.len()).map(|vcpu| Some((at, vcpu))));
+    }
+    vcpus
+}
+
+/// What EL2's paths cost on this board, for admission.
+fn overhead(board: Option<&Board>) -> Overhead {
+    let timing = board.map_or(UNKNOWN_TIMING, |board| board.timing);
+    Overhead { irq_off_max: timing.irq_off_max_ns.into(), vm_switch: timing.vm_switch_ns.into() }
 }
 
 #[inline(never)]
@@ -281,7 +297,7 @@ enum VmError {
     NoPage,
     NoWork,
     Vm(vm::BadVm),
-    Scheduler(AddError),
+    Scheduler(ScheduleError),
 }
 
 impl fmt::Display for VmError {
@@ -301,7 +317,13 @@ impl fmt::Display for VmError {
             Self::NoPage => write!(f, "no page of EL2's is left for it"),
             Self::NoWork => write!(f, "more than {MAX_WORK} VMs"),
             Self::Vm(error) => write!(f, "{error:?}"),
-            Self::Scheduler(AddError::NoCpu) => write!(f, "affinity: none of its CPUs is online"),
+            Self::Scheduler(ScheduleError::TooManyAffinities) => {
+                write!(
+                    f,
+                    "affinity: more than {} different ones among VMs with a share",
+                    sched::MAX_AFFINITIES
+                )
+            }
             Self::Scheduler(error) => write!(f, "scheduler: {error:?}"),
         }
     }
@@ -321,7 +343,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// All VMs of the bundle that can be made; the log says why others cannot.
-    fn guests(&mut self, bytes: &'static [u8]) -> Vec<&'static Guest> {
+    fn guests(&mut self, bytes: &'static [u8], online: CpuSet, overhead: Overhead) -> Vec<&'static Guest> {
         let mut guests = Vec::new();
         if bytes.is_empty() {
             log!("no bundle: pass one as the initial RAM disk");
@@ -335,23 +357,26 @@ impl Builder<'_> {
             }
         };
         log!("machine: {}", bundle.name());
-        let mut first = 0;
+        let (mut candidates, mut first) = (Vec::new(), 0);
         for ((index, config), name) in bundle.vms().enumerate().zip(bundle.vm_names()) {
-            let config = match config {
-                Ok(config) => config,
-                Err(error) => {
-                    log!("vm {name}: refused: {error}");
-                    continue;
-                }
-            };
-            match self.guest(index, &guests, config, first) {
-                Ok(guest) => {
+            match config {
+                Ok(config) => {
+                    candidates.push(Candidate { index, config, first });
                     first += config.vcpus as u16;
-                    log!("{guest}: {} vCPUs, {} MiB", config.vcpus, config.memory.size >> 20);
+                }
+                Err(error) => log!("vm {name}: refused: {error}"),
+            }
+        }
+        let book = schedule::admit(&mut candidates, online, overhead);
+        for candidate in &candidates {
+            let VmConfig { name, vcpus, memory, .. } = candidate.config;
+            match self.guest(&guests, candidate, &book) {
+                Ok(guest) => {
+                    log!("{guest}: {vcpus} vCPUs, {} MiB", memory.size >> 20);
                     guests.push(guest);
                 }
                 Err(error) => {
-                    self.undo(VmId(index as u8), first, config.vcpus as u16);
+                    self.undo(candidate);
                     log!("vm {name}: refused: {error}");
                 }
             }
@@ -362,11 +387,11 @@ impl Builder<'_> {
     #[inline(never)]
     fn guest(
         &mut self,
-        index: usize,
         earlier: &[&Guest],
-        config: VmConfig<'static>,
-        first: u16,
+        candidate: &Candidate,
+        book: &Admission,
     ) -> Result<&'static Guest, VmError> {
+        let Candidate { index, config, first } = *candidate;
         let (id, slot) = (VmId(index as u8), earlier.len());
         let work = Work::new(slot).ok_or(VmError::NoWork)?;
         let version = match self.gic {
@@ -387,12 +412,7 @@ impl Builder<'_> {
             channels: channels::of(&config, earlier),
         })
         .map_err(VmError::Vm)?;
-        for vcpu in 0..config.vcpus as u16 {
-            let affinity = CpuSet(config.affinity);
-            self.scheduler
-                .add(VcpuId(first + vcpu), class(&config.schedule), affinity)
-                .map_err(VmError::Scheduler)?;
-        }
+        schedule::add(self.scheduler, book, candidate).map_err(VmError::Scheduler)?;
         let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
         let stolen = self.tables.lock().page().ok_or(VmError::NoPage)?;
         let channels = channels::pages(&vm.config.channels, earlier, self.tables).ok_or(VmError::NoPage)?;
@@ -429,23 +449,12 @@ impl Builder<'_> {
     }
 
     /// Takes back what a VM got that is refused after all.
-    fn undo(&mut self, id: VmId, first: u16, vcpus: u16) {
+    fn undo(&mut self, candidate: &Candidate) {
         // It never ran, so it has no loans, and no CPU has its registers: nothing is refused.
-        let _ = self.owners.reclaim(id);
-        for vcpu in 0..vcpus {
-            let _ = self.scheduler.remove(VcpuId(first + vcpu));
+        let _ = self.owners.reclaim(VmId(candidate.index as u8));
+        for vcpu in candidate.vcpus() {
+            let _ = self.scheduler.remove(vcpu);
         }
-    }
-}
-
-/// The first scheduler's classes: reservations by rate (the shorter the period the more urgent), everything else in turns.
-fn class(schedule: &Schedule) -> Class {
-    match schedule {
-        Schedule::Reservation { period_ns, .. } => {
-            Class::RealTime { priority: period_ns.leading_zeros() as u8 }
-        }
-        Schedule::Exclusive => Class::RealTime { priority: u8::MAX },
-        Schedule::Share { .. } => Class::RoundRobin,
     }
 }
 

@@ -69,7 +69,7 @@ impl Cpu {
         let now = time::now();
         let decision = self.machine.scheduler.lock().pick(self.id, now);
         self.machine.repick(self.id, decision.repick);
-        self.release(decision.run, now);
+        self.release(decision.run, decision.unload, now);
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
             return self.idle(decision.until);
         };
@@ -84,13 +84,13 @@ impl Cpu {
     }
 
     /// Lets go of the vCPU that the scheduler has taken away from this CPU. A CPU that idles keeps the registers of the vCPU that
-    /// went to sleep: it is likely to be the next.
-    fn release(&mut self, next: Option<VcpuId>, now: u64) {
+    /// went to sleep, since it is likely to be the next, unless it is to `unload`.
+    fn release(&mut self, next: Option<VcpuId>, unload: bool, now: u64) {
         let Some(old) = self.held.filter(|_| self.held != next) else {
             self.held = next;
             return;
         };
-        if next.is_none() && self.loaded.is_some() {
+        if next.is_none() && self.loaded.is_some() && !unload {
             return;
         }
         self.unload();

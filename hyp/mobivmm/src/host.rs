@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 
-use abi::smccc::{Error, Reservation};
+use abi::smccc::{Error, Left, Reservation};
 use arch::{context, features, time};
 use bundle::Schedule;
 use drivers::gic::Gic;
@@ -129,6 +129,19 @@ impl Host for Here {
             }
             _ => Err(Error::NotSupported),
         }
+    }
+
+    fn reservation_left(&self, vm: &Vm, vcpu: usize) -> Result<Left, Error> {
+        let guest = self.guest(vm).ok_or(Error::NotSupported)?;
+        let now = time::now();
+        let budget = self.machine.scheduler.lock().budget(guest.id(vcpu), now).ok_or(Error::NotSupported)?;
+        Ok(Left { budget: budget.left, replenished: time::to_ticks(budget.replenished) })
+    }
+
+    fn job_done(&self, vm: &Vm, vcpu: usize, release: u64) -> Result<(), Error> {
+        self.reservation(vm, vcpu)?;
+        self.machine.scheduler.lock().job_done(self.cpu, time::to_ns(release), time::now());
+        Ok(())
     }
 
     fn notify(&self, vm: &Vm, channel: usize) -> Result<(), Error> {

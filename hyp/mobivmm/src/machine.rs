@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use arch::time;
 use drivers::devices::Power;
 use drivers::gic::Gic;
 use drivers::semihosting;
@@ -32,8 +33,8 @@ pub struct Machine {
     pub peers: Vec<Vec<Option<End>>>,
     /// By a VM's index in the bundle: its place in `guests`.
     pub places: Vec<Option<usize>>,
-    /// By the scheduler's number of a vCPU: the VM's index and its vCPU.
-    pub vcpus: Vec<(usize, usize)>,
+    /// By the scheduler's number of a vCPU: the VM's index and its vCPU, if it could be made.
+    pub vcpus: Vec<Option<(usize, usize)>>,
     pub scheduler: Box<TicketMutex<Scheduler>>,
     pub tables: TicketMutex<TablePool>,
     pub owners: Box<TicketMutex<Owners>>,
@@ -66,7 +67,7 @@ impl Machine {
 
     /// The VM and vCPU behind a scheduler's number.
     pub fn vcpu(&self, id: VcpuId) -> Option<(&'static Guest, usize)> {
-        let (guest, vcpu) = *self.vcpus.get(usize::from(id.0))?;
+        let (guest, vcpu) = (*self.vcpus.get(usize::from(id.0))?)?;
         Some((*self.guests.get(guest)?, vcpu))
     }
 
@@ -85,7 +86,7 @@ impl Machine {
 
     /// Makes a vCPU runnable, or the CPU that runs it look again. Returns true if this CPU has to pick again.
     pub fn wake(&self, me: CpuId, vcpu: VcpuId) -> bool {
-        let wake = self.scheduler.lock().wake(vcpu);
+        let wake = self.scheduler.lock().wake(vcpu, time::now());
         match wake {
             Wake::Running(cpu) if cpu == me => false,
             Wake::Running(cpu) => {

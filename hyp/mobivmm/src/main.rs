@@ -28,6 +28,7 @@ mod memory;
 mod panic;
 #[cfg(target_os = "none")]
 mod ranges;
+mod schedule;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

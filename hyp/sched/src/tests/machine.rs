@@ -237,7 +237,10 @@ impl Machine {
             }
             Step::Sleep(until) if until <= self.now => return,
             Step::Sleep(until) => (self.sched.block(id, Some(until).filter(|&at| at != NEVER)), until),
-            Step::Done(next) => (self.sched.job_done(id, next, self.now), next),
+            Step::Done(next) => {
+                self.sched.job_done(id, next, self.now);
+                (self.sched.block(id, Some(next)), next)
+            }
         };
         if blocked {
             (vcpu.wants, vcpu.alarm) = (false, until);
