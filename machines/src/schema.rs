@@ -118,15 +118,6 @@ pub(crate) const SCHEDULE: Section = Section {
     ],
 };
 
-pub(crate) const CHANNEL: Section = Section {
-    header: "[[channel]]",
-    text: "A page that two VMs share, and a bell for each of them to ring at the other: at most 8 a VM.",
-    keys: &[
-        key("name", "string, required", "As a VM's; unique among channels. The VMs find it by this name."),
-        key("between", "array, required", "The names of the two VMs, such as [\"a\", \"b\"]."),
-    ],
-};
-
 pub(crate) const WORKLOAD: Section = Section {
     header: "workload = { ... }",
     text: "For `cargo xtask sim`: a kind, or the tasks of an RTOS. Without it a reservation does periodic work of four \
@@ -159,6 +150,15 @@ pub(crate) const TASK: Section = Section {
         key("deadline", "duration, default period", "From a job's release, at most the period."),
         key("priority", "integer, required", "0 to 63; a larger number goes first."),
         key("offset", "duration, optional", "Of the first job; without it the seed decides."),
+    ],
+};
+
+pub(crate) const CHANNEL: Section = Section {
+    header: "[[channel]]",
+    text: "A page that two VMs share, and a bell for each of them to ring at the other: at most 8 a VM.",
+    keys: &[
+        key("name", "string, required", "As a VM's; unique among channels. The VMs find it by this name."),
+        key("between", "array, required", "The names of the two VMs, such as [\"a\", \"b\"]."),
     ],
 };
 

@@ -227,26 +227,6 @@ fn refused_exclusive() {
 }
 
 #[test]
-fn channels() {
-    let second = "[[vm]]\nname = \"b\"\nkernel = \"Image\"\nmemory = \"16MiB\"";
-    let channel =
-        |name: &str, between: &str| format!("\n[[channel]]\nname = \"{name}\"\nbetween = {between}");
-    const AB: &str = "[\"a\", \"b\"]";
-    // The first channel begins at line 11.
-    let machine = |channels: &str| with(&format!("{second}{channels}"));
-    refused(&machine(&channel("C", AB)), 12, "channel[0].name", "is not a name");
-    refused(&machine(&channel("c", "\"a\"")), 13, "channel[0].between", "the names of two VMs");
-    refused(&machine(&channel("c", "[\"a\", \"x\"]")), 13, "channel[0].between", "there is no VM \"x\"");
-    for between in ["[]", "[\"a\"]", "[\"a\", \"a\"]", "[\"a\", \"b\", \"a\"]"] {
-        refused(&machine(&channel("c", between)), 13, "channel[0].between", "name two different ones");
-    }
-    refused(&machine("\n[[channel]]\nname = \"c\""), 11, "channel[0].between", "is missing");
-    refused(&machine(&channel("c", AB).repeat(2)), 15, "channel[1].name", "an earlier channel has this name");
-    let nine: String = (0..9).map(|n| channel(&format!("c{n}"), AB)).collect();
-    refused(&machine(&nine), 37, "channel[8].between", "has 8 channels");
-}
-
-#[test]
 fn workloads() {
     let refused = |workload: &str, key: &str, reason: &str| {
         let key = format!("vm[a].workload{key}");
@@ -314,4 +294,24 @@ fn promises_that_the_cpus_cannot_keep() {
     assert!(error.reason.contains("more than 4 different affinities"), "{error}");
     // On two CPUs some are the same.
     admit(&many, 2).unwrap();
+}
+
+#[test]
+fn channels() {
+    let second = "[[vm]]\nname = \"b\"\nkernel = \"Image\"\nmemory = \"16MiB\"";
+    let channel =
+        |name: &str, between: &str| format!("\n[[channel]]\nname = \"{name}\"\nbetween = {between}");
+    const AB: &str = "[\"a\", \"b\"]";
+    // The first channel begins at line 11.
+    let machine = |channels: &str| with(&format!("{second}{channels}"));
+    refused(&machine(&channel("C", AB)), 12, "channel[0].name", "is not a name");
+    refused(&machine(&channel("c", "\"a\"")), 13, "channel[0].between", "the names of two VMs");
+    refused(&machine(&channel("c", "[\"a\", \"x\"]")), 13, "channel[0].between", "there is no VM \"x\"");
+    for between in ["[]", "[\"a\"]", "[\"a\", \"a\"]", "[\"a\", \"b\", \"a\"]"] {
+        refused(&machine(&channel("c", between)), 13, "channel[0].between", "name two different ones");
+    }
+    refused(&machine("\n[[channel]]\nname = \"c\""), 11, "channel[0].between", "is missing");
+    refused(&machine(&channel("c", AB).repeat(2)), 15, "channel[1].name", "an earlier channel has this name");
+    let nine: String = (0..9).map(|n| channel(&format!("c{n}"), AB)).collect();
+    refused(&machine(&nine), 37, "channel[8].between", "has 8 channels");
 }

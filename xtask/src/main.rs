@@ -1,4 +1,4 @@
-//! The command line: `cargo xtask setup|run|test|bench|sim|machine`.
+//! The command line: `cargo xtask setup|run|test|bench|machine|sim`.
 
 mod bench;
 mod board;

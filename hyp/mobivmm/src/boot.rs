@@ -12,12 +12,13 @@ use arch::phys::{self, Region};
 use arch::work::{MAX_WORK, Work};
 use arch::{MAX_CPUS, cpu, errata, heap, image, time, traps};
 use bundle::{Bundle, VmConfig};
-use drivers::board::{self, Board};
+use drivers::board::{self, Board, Timing};
 use drivers::devices::Devices;
 use drivers::gic::Gic;
 use drivers::platform::{self, Platform};
 use lock::TicketMutex;
-use sched::{CpuId, CpuSet, MAX_VCPUS, Scheduler};
+use sched::admission::{Admission, Overhead};
+use sched::{CpuId, CpuSet, ScheduleError, Scheduler};
 use stage2::{
     AllocError, BLOCK, DirtyMap, Extent, FreeRanges, GrantError, Ipa, MAX_PIECES, Owners, PAGE, Pa,
     PhysRange, Stage2, VmId, VmidAllocator,
@@ -28,15 +29,17 @@ use crate::guest::{Guest, Pages};
 use crate::machine::{self, Machine};
 use crate::memory::{Mmu, Ram, TablePool};
 use crate::ranges::Ranges;
-use crate::schedule::{NotAdmitted, Places};
+use crate::schedule::{self, Candidate};
 use crate::{channels, console, log};
 
 arch::entry!(crate::boot::primary, crate::cpu::secondary);
 
 /// The boards that this image knows.
 const BOARDS: [&Board; 2] = [&board_virt::BOARD, &board_rpi4::BOARD];
-/// For how long a share runs before it is another one's turn, ns.
+/// For how long a vCPU with a share runs before another one's turn, ns.
 const SLICE: u64 = 1_000_000;
+/// What is assumed of a board that is not known.
+const UNKNOWN_TIMING: Timing = Timing { irq_off_max_ns: 50_000, vm_switch_ns: 50_000 };
 /// SPIs of every VM: INTIDs 32 to 127.
 const SPIS: usize = 96;
 /// How long a secondary CPU may take to come in, ns.
@@ -123,24 +126,17 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         gic: &gic,
         owners: owners.get_mut(),
         scheduler: &mut scheduler,
-        places: Places::new(online, board.map(|board| board.timing)),
         tables: &tables,
         vmids: VmidAllocator::new(),
     };
-    let guests = builder.guests(bundle_bytes);
+    let guests = builder.guests(bundle_bytes, online, overhead(board));
     drop(scheduler);
     let count = guests.iter().map(|guest| usize::from(guest.vm.config.id) + 1).max().unwrap_or(0);
     console::add_vms(count);
     let place = |id| guests.iter().position(|guest| usize::from(guest.vm.config.id) == id);
     let places = (0..count).map(place).collect();
-    let mut vcpus = [None; MAX_VCPUS];
-    for (at, guest) in guests.iter().enumerate() {
-        for vcpu in 0..guest.vm.vcpus.len() {
-            vcpus[usize::from(guest.id(vcpu).0)] = Some((at, vcpu));
-        }
-    }
     let machine = machine::set(Machine {
-        vcpus,
+        vcpus: numbered(&guests),
         uart_intid,
         maintenance_intid,
         alive: AtomicUsize::new(guests.len()),
@@ -209,14 +205,28 @@ fn map(platform: &Platform<'_>) -> Result<arch::mmu::Active, MapError> {
 
 // The functions below that are never inlined have large objects on their stack, which is not to be `start`'s.
 
-#[cold]
 #[inline(never)]
 fn discover(tree: &'static [u8]) -> Result<Box<Platform<'static>>, BootError> {
     Platform::discover(tree).map(Box::new).map_err(BootError::Platform)
 }
 
+/// The vCPUs of VMs by the scheduler's numbers.
+fn numbered(guests: &[&Guest]) -> Vec<Option<(usize, usize)>> {
+    let mut vcpus = Vec::new();
+    for (at, guest) in guests.iter().enumerate() {
+        vcpus.resize(usize::from(guest.first), None);
+        vcpus.extend((0..guest.vm.vcpus.len()).map(|vcpu| Some((at, vcpu))));
+    }
+    vcpus
+}
+
+/// What EL2's paths cost on this board, for admission.
+fn overhead(board: Option<&Board>) -> Overhead {
+    let timing = board.map_or(UNKNOWN_TIMING, |board| board.timing);
+    Overhead { irq_off_max: timing.irq_off_max_ns.into(), vm_switch: timing.vm_switch_ns.into() }
+}
+
 /// What is left of RAM for guests, in whole blocks.
-#[cold]
 #[inline(never)]
 fn guest_ram(
     platform: &Platform<'_>,
@@ -284,7 +294,7 @@ enum VmError {
     NoPage,
     NoWork,
     Vm(vm::BadVm),
-    NotAdmitted(NotAdmitted),
+    Scheduler(ScheduleError),
 }
 
 impl fmt::Display for VmError {
@@ -304,9 +314,14 @@ impl fmt::Display for VmError {
             Self::NoPage => write!(f, "no page of EL2's is left for it"),
             Self::NoWork => write!(f, "more than {MAX_WORK} VMs"),
             Self::Vm(error) => write!(f, "{error:?}"),
-            Self::NotAdmitted(NotAdmitted::TooMany) => write!(f, "more than {MAX_VCPUS} vCPUs"),
-            Self::NotAdmitted(NotAdmitted::Refused(refusal)) => write!(f, "schedule: {refusal}"),
-            Self::NotAdmitted(NotAdmitted::Schedule(error)) => write!(f, "schedule: {error:?}"),
+            Self::Scheduler(ScheduleError::TooManyAffinities) => {
+                write!(
+                    f,
+                    "affinity: more than {} different ones among VMs with a share",
+                    sched::MAX_AFFINITIES
+                )
+            }
+            Self::Scheduler(error) => write!(f, "scheduler: {error:?}"),
         }
     }
 }
@@ -319,14 +334,13 @@ struct Builder<'a> {
     gic: &'a Gic,
     owners: &'a mut Owners,
     scheduler: &'a mut Scheduler,
-    places: Places,
     tables: &'a TicketMutex<TablePool>,
     vmids: VmidAllocator,
 }
 
 impl Builder<'_> {
     /// All VMs of the bundle that can be made; the log says why others cannot.
-    fn guests(&mut self, bytes: &'static [u8]) -> Vec<&'static Guest> {
+    fn guests(&mut self, bytes: &'static [u8], online: CpuSet, overhead: Overhead) -> Vec<&'static Guest> {
         let mut guests = Vec::new();
         if bytes.is_empty() {
             log!("no bundle: pass one as the initial RAM disk");
@@ -340,30 +354,26 @@ impl Builder<'_> {
             }
         };
         log!("machine: {}", bundle.name());
-        // A VM that is refused keeps its vCPUs' numbers, so that what the host has checked holds here.
-        let numbered = || {
-            bundle.vms().scan(0, |next, config| {
-                let first = *next;
-                *next += config.as_ref().map_or(0, |config| config.vcpus as u16);
-                Some((first, config))
-            })
-        };
-        self.places.admit_all(numbered().filter_map(|(first, config)| Some((first, config.ok()?))));
-        for ((index, (first, config)), name) in numbered().enumerate().zip(bundle.vm_names()) {
-            let config = match config {
-                Ok(config) => config,
-                Err(error) => {
-                    log!("vm {name}: refused: {error}");
-                    continue;
+        let (mut candidates, mut first) = (Vec::new(), 0);
+        for ((index, config), name) in bundle.vms().enumerate().zip(bundle.vm_names()) {
+            match config {
+                Ok(config) => {
+                    candidates.push(Candidate { index, config, first });
+                    first += config.vcpus as u16;
                 }
-            };
-            match self.guest(index, &guests, config, first) {
+                Err(error) => log!("vm {name}: refused: {error}"),
+            }
+        }
+        let book = schedule::admit(&mut candidates, online, overhead);
+        for candidate in &candidates {
+            let VmConfig { name, vcpus, memory, .. } = candidate.config;
+            match self.guest(&guests, candidate, &book) {
                 Ok(guest) => {
-                    log!("{guest}: {} vCPUs, {} MiB", config.vcpus, config.memory.size >> 20);
+                    log!("{guest}: {vcpus} vCPUs, {} MiB", memory.size >> 20);
                     guests.push(guest);
                 }
                 Err(error) => {
-                    self.undo(VmId(index as u8), first, &config);
+                    self.undo(candidate);
                     log!("vm {name}: refused: {error}");
                 }
             }
@@ -371,15 +381,14 @@ impl Builder<'_> {
         guests
     }
 
-    #[cold]
     #[inline(never)]
     fn guest(
         &mut self,
-        index: usize,
         earlier: &[&Guest],
-        config: VmConfig<'static>,
-        first: u16,
+        candidate: &Candidate,
+        book: &Admission,
     ) -> Result<&'static Guest, VmError> {
+        let Candidate { index, config, first } = *candidate;
         let (id, slot) = (VmId(index as u8), earlier.len());
         let work = Work::new(slot).ok_or(VmError::NoWork)?;
         let version = match self.gic {
@@ -400,8 +409,7 @@ impl Builder<'_> {
             channels: channels::of(&config, earlier),
         })
         .map_err(VmError::Vm)?;
-        let competitor = sched::VmId(index as u8);
-        self.places.admit(self.scheduler, competitor, first, &config).map_err(VmError::NotAdmitted)?;
+        schedule::add(self.scheduler, book, candidate).map_err(VmError::Scheduler)?;
         let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
         let stolen = self.tables.lock().page().ok_or(VmError::NoPage)?;
         let channels = channels::pages(&vm.config.channels, earlier, self.tables).ok_or(VmError::NoPage)?;
@@ -415,7 +423,6 @@ impl Builder<'_> {
     }
 
     /// What a VM sees: its RAM, which it gets here, pages of EL2's, and the virtual CPU interface.
-    #[cold]
     #[inline(never)]
     fn extents(&mut self, id: VmId, config: &VmConfig<'_>, pages: &Pages) -> Result<Extents, GrantError> {
         let memory = &config.memory;
@@ -439,10 +446,12 @@ impl Builder<'_> {
     }
 
     /// Takes back what a VM got that is refused after all.
-    fn undo(&mut self, id: VmId, first: u16, config: &VmConfig<'_>) {
-        // It never ran, so it has no loans: nothing is refused.
-        let _ = self.owners.reclaim(id);
-        self.places.withdraw(self.scheduler, first, config);
+    fn undo(&mut self, candidate: &Candidate) {
+        // It never ran, so it has no loans, and no CPU has its registers: nothing is refused.
+        let _ = self.owners.reclaim(VmId(candidate.index as u8));
+        for vcpu in candidate.vcpus() {
+            let _ = self.scheduler.remove(vcpu);
+        }
     }
 }
 

@@ -84,7 +84,7 @@ impl Cpu {
     }
 
     /// Lets go of the vCPU that the scheduler has taken away from this CPU. A CPU that idles keeps the registers of the vCPU that
-    /// went to sleep: it is likely to be the next.
+    /// went to sleep, since it is likely to be the next, unless it is to `unload`.
     fn release(&mut self, next: Option<VcpuId>, unload: bool, now: u64) {
         let Some(old) = self.held.filter(|_| self.held != next) else {
             self.held = next;

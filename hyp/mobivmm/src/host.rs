@@ -132,17 +132,16 @@ impl Host for Here {
     }
 
     fn reservation_left(&self, vm: &Vm, vcpu: usize) -> Result<Left, Error> {
-        let Reservation { period, deadline, .. } = self.reservation(vm, vcpu)?;
-        let id = self.guest(vm).ok_or(Error::NotSupported)?.id(vcpu);
-        let budget = self.machine.scheduler.lock().budget(id).ok_or(Error::NotSupported)?;
-        // What is used comes back a period after the wake-up that the deadline counts from.
-        let replenished = budget.deadline.saturating_add(period - deadline);
-        Ok(Left { budget: budget.left, replenished: time::to_ticks(replenished) })
+        let guest = self.guest(vm).ok_or(Error::NotSupported)?;
+        let now = time::now();
+        let budget = self.machine.scheduler.lock().budget(guest.id(vcpu), now).ok_or(Error::NotSupported)?;
+        Ok(Left { budget: budget.left, replenished: time::to_ticks(budget.replenished) })
     }
 
-    fn job_done(&self, _vm: &Vm, _vcpu: usize, release: u64) -> Result<(), Error> {
-        let noted = self.machine.scheduler.lock().job_done(self.cpu, time::to_ns(release), time::now());
-        noted.then_some(()).ok_or(Error::NotSupported)
+    fn job_done(&self, vm: &Vm, vcpu: usize, release: u64) -> Result<(), Error> {
+        self.reservation(vm, vcpu)?;
+        self.machine.scheduler.lock().job_done(self.cpu, time::to_ns(release), time::now());
+        Ok(())
     }
 
     fn notify(&self, vm: &Vm, channel: usize) -> Result<(), Error> {

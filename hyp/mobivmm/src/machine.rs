@@ -9,7 +9,7 @@ use drivers::devices::Power;
 use drivers::gic::Gic;
 use drivers::semihosting;
 use lock::TicketMutex;
-use sched::{CpuId, CpuSet, MAX_VCPUS, Scheduler, VcpuId, Wake};
+use sched::{CpuId, CpuSet, Scheduler, VcpuId, Wake};
 use spin::Once;
 use stage2::{DirtyMap, Owners};
 
@@ -33,8 +33,8 @@ pub struct Machine {
     pub peers: Vec<Vec<Option<End>>>,
     /// By a VM's index in the bundle: its place in `guests`.
     pub places: Vec<Option<usize>>,
-    /// By the scheduler's number of a vCPU: the VM's index and its vCPU.
-    pub vcpus: [Option<(usize, usize)>; MAX_VCPUS],
+    /// By the scheduler's number of a vCPU: the VM's index and its vCPU, if it could be made.
+    pub vcpus: Vec<Option<(usize, usize)>>,
     pub scheduler: &'static TicketMutex<Scheduler>,
     pub tables: TicketMutex<TablePool>,
     pub owners: Box<TicketMutex<Owners>>,

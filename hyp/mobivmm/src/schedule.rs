@@ -1,107 +1,96 @@
-//! How the bundle's VMs compete for CPUs: which vCPU has which number and place, decided once for all of them.
+//! How the VMs of a bundle compete for the CPUs: which are admitted, and where their vCPUs go.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use bundle::{Schedule, VmConfig};
-use drivers::board::Timing;
-use heapless::Vec;
-use sched::admission::{Admission, Demand, Limits, Overhead, Refusal, Request, Reservation};
-use sched::{CpuSet, MAX_VCPUS, ScheduleError, Scheduler, Share, VcpuId, VmId};
+use sched::admission::{Admission, Demand, Limits, Overhead, Request, Reservation};
+use sched::{CpuId, CpuSet, Scheduler, Share, VcpuId, VmId};
 
-/// EL2's own paths on a board that it does not know: as long as on the slowest that it does.
-const UNKNOWN: Timing = Timing { irq_off_max_ns: 20_000, vm_switch_ns: 16_000 };
+use crate::log;
 
-/// Why a VM cannot compete.
-pub enum NotAdmitted {
-    /// The machine would have more vCPUs than the scheduler can know.
-    TooMany,
-    /// What it asks for cannot be promised beside what others have been.
-    Refused(Refusal),
-    /// The scheduler does not take it.
-    Schedule(ScheduleError),
+/// A VM that may be made.
+#[derive(Clone, Copy)]
+pub struct Candidate {
+    /// Its number in the bundle.
+    pub index: usize,
+    pub config: VmConfig<'static>,
+    /// The scheduler's number of its vCPU 0.
+    pub first: u16,
 }
 
-/// The CPU time that has been promised.
-pub struct Places {
-    book: Admission,
-}
-
-impl Places {
-    /// Nothing has been promised on the CPUs `online` of a board.
-    pub fn new(online: CpuSet, timing: Option<Timing>) -> Self {
-        let Timing { irq_off_max_ns, vm_switch_ns } = timing.unwrap_or(UNKNOWN);
-        let overhead = Overhead { irq_off_max: irq_off_max_ns.into(), vm_switch: vm_switch_ns.into() };
-        Self { book: Admission::new(online, overhead, Limits::EL2) }
+impl Candidate {
+    /// The scheduler's numbers of its vCPUs.
+    pub fn vcpus(&self) -> impl Iterator<Item = VcpuId> + use<> {
+        (self.first..self.first + self.config.vcpus as u16).map(VcpuId)
     }
 
-    /// Finds a place for all VMs together, as the host did when it checked the machine file. Without one nobody is admitted,
-    /// and each has to be by itself ([`Places::admit`]).
-    #[cold]
-    #[inline(never)]
-    pub fn admit_all<'a>(&mut self, vms: impl Iterator<Item = (u16, VmConfig<'a>)>) {
-        let mut all = Vec::<Request, MAX_VCPUS>::new();
-        for (first, config) in vms {
-            for request in requests(first, &config) {
-                if all.push(request).is_err() {
-                    return;
-                }
+    fn requests(&self) -> impl Iterator<Item = Request> {
+        let demand = match self.config.schedule {
+            Schedule::Share { .. } => Demand::Share,
+            Schedule::Reservation { budget_ns, period_ns, deadline_ns } => {
+                Demand::Reserved(Reservation { budget: budget_ns, period: period_ns, deadline: deadline_ns })
             }
-        }
-        let _ = self.book.admit(&all);
-    }
-
-    /// Makes sure that a VM whose vCPUs have the numbers from `first` on has its place, and tells the scheduler.
-    ///
-    /// # Errors
-    /// Why not; it has no place then.
-    #[cold]
-    #[inline(never)]
-    pub fn admit(
-        &mut self,
-        scheduler: &mut Scheduler,
-        vm: VmId,
-        first: u16,
-        config: &VmConfig<'_>,
-    ) -> Result<(), NotAdmitted> {
-        if usize::from(first) + config.vcpus as usize > MAX_VCPUS {
-            return Err(NotAdmitted::TooMany);
-        }
-        if !self.book.contains(VcpuId(first)) {
-            let requests: Vec<Request, MAX_VCPUS> = requests(first, config).collect();
-            self.book.admit(&requests).map_err(NotAdmitted::Refused)?;
-        }
-        if let Schedule::Share { weight, cap_percent } = config.schedule {
-            let share = Share { weight, cap: cap_percent, affinity: CpuSet(config.affinity) };
-            scheduler.set_share(vm, share, 0).map_err(NotAdmitted::Schedule)?;
-        }
-        for request in requests(first, config) {
-            let schedule = match (request.demand, self.book.cpu_of(request.vcpu)) {
-                (Demand::Reserved(reservation), Some(cpu)) => sched::Schedule::Reserved { reservation, cpu },
-                (Demand::Exclusive, Some(cpu)) => sched::Schedule::Exclusive(cpu),
-                _ => sched::Schedule::Shared(vm),
-            };
-            scheduler.add(request.vcpu, schedule).map_err(NotAdmitted::Schedule)?;
-        }
-        Ok(())
-    }
-
-    /// Takes back what a VM has been promised that is not made after all. It never ran.
-    pub fn withdraw(&mut self, scheduler: &mut Scheduler, first: u16, config: &VmConfig<'_>) {
-        for request in requests(first, config) {
-            self.book.remove(request.vcpu);
-            // No CPU has its registers.
-            let _ = scheduler.remove(request.vcpu);
-        }
+            Schedule::Exclusive => Demand::Exclusive,
+        };
+        self.vcpus().map(move |vcpu| Request { vcpu, affinity: CpuSet(self.config.affinity), demand })
     }
 }
 
-/// What each vCPU of a VM asks for.
-fn requests<'a>(first: u16, config: &'a VmConfig<'_>) -> impl Iterator<Item = Request> + use<'a> {
-    let demand = match config.schedule {
-        Schedule::Share { .. } => Demand::Share,
-        Schedule::Exclusive => Demand::Exclusive,
-        Schedule::Reservation { budget_ns, period_ns, deadline_ns } => {
-            Demand::Reserved(Reservation { budget: budget_ns, period: period_ns, deadline: deadline_ns })
+/// Finds places for the vCPUs of `candidates` on the CPUs `online`, and takes out VMs whose promises those cannot keep until they
+/// can keep the others'. The log says why.
+#[inline(never)]
+pub fn admit(candidates: &mut Vec<Candidate>, online: CpuSet, overhead: Overhead) -> Box<Admission> {
+    let mut book = Box::new(Admission::new(online, overhead, Limits::EL2));
+    loop {
+        let requests: Vec<Request> = candidates.iter().flat_map(Candidate::requests).collect();
+        let Err(refusal) = book.admit(&requests) else { break };
+        let mut last = 0;
+        let refused = candidates.iter().position(|candidate| {
+            last += candidate.config.vcpus as usize;
+            refusal.request < last
+        });
+        let Some(refused) = refused else { break };
+        let Candidate { config, .. } = candidates.remove(refused);
+        let vcpu = refusal.request + config.vcpus as usize - last;
+        log!("vm {}: refused: vCPU {vcpu}: {refusal}", config.name);
+    }
+    for cpu in online.iter() {
+        let load = book.load(cpu);
+        if load != Default::default() {
+            log!("CPU {}: {load}", cpu.0);
         }
-    };
-    let affinity = CpuSet(config.affinity);
-    (0..config.vcpus as u16).map(move |vcpu| Request { vcpu: VcpuId(first + vcpu), affinity, demand })
+    }
+    book
+}
+
+/// Tells the scheduler of a VM that has been admitted. It does not run before it is woken.
+///
+/// # Errors
+/// The scheduler cannot have it; what it has of it is to be taken out.
+pub fn add(
+    scheduler: &mut Scheduler,
+    book: &Admission,
+    candidate: &Candidate,
+) -> Result<(), sched::ScheduleError> {
+    let config = &candidate.config;
+    let vm = VmId(candidate.index as u8);
+    if let Schedule::Share { weight, cap_percent } = config.schedule {
+        let share = Share { weight, cap: cap_percent, affinity: CpuSet(config.affinity) };
+        // Nothing runs yet, so nobody has to be told.
+        let _ = scheduler.set_share(vm, share, 0)?;
+    }
+    for vcpu in candidate.vcpus() {
+        let cpu = book.cpu_of(vcpu).unwrap_or(CpuId(0));
+        let schedule = match config.schedule {
+            Schedule::Share { .. } => sched::Schedule::Shared(vm),
+            Schedule::Reservation { budget_ns, period_ns, deadline_ns } => {
+                let reservation = Reservation { budget: budget_ns, period: period_ns, deadline: deadline_ns };
+                sched::Schedule::Reserved { reservation, cpu }
+            }
+            Schedule::Exclusive => sched::Schedule::Exclusive(cpu),
+        };
+        scheduler.add(vcpu, schedule)?;
+    }
+    Ok(())
 }

@@ -72,10 +72,12 @@ pub struct Decision {
 /// What is left of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// CPU time that can be used now, up to the last decision of the vCPU's CPU.
+    /// CPU time that can be used.
     pub left: Ns,
     /// By when it is guaranteed.
     pub deadline: Ns,
+    /// When the first of what has been used comes back.
+    pub replenished: Ns,
 }
 
 /// Timers beyond those of the vCPUs: when a VM at its cap may run again.
@@ -356,17 +358,19 @@ impl Scheduler {
         true
     }
 
-    /// The vCPU that runs on `cpu` has done its job, and its next one is released at `next_release`. A job that is done after
-    /// its deadline counts as a miss. False if it has no reservation.
-    pub fn job_done(&mut self, cpu: CpuId, next_release: Ns, now: Ns) -> bool {
-        let Some(i) = self.running(cpu) else { return false };
-        let vcpu = &mut self.vcpus[i];
-        let Schedule::Reserved { reservation, .. } = vcpu.schedule else { return false };
-        let release = if vcpu.job == 0 { vcpu.server.release() } else { vcpu.job };
-        vcpu.stats.jobs += 1;
-        vcpu.stats.misses += u64::from(now > release.saturating_add(reservation.deadline));
-        vcpu.job = next_release;
-        true
+    /// The vCPU that runs on `cpu` has done its job, and its next one is released at `next_release`. A job that is done
+    /// after its deadline counts as a miss. Nothing else changes: its budget comes back when it would anyway, and its
+    /// deadline is never moved to an earlier time.
+    pub fn job_done(&mut self, cpu: CpuId, next_release: Ns, now: Ns) {
+        if let Some(i) = self.running(cpu)
+            && let Schedule::Reserved { reservation, .. } = self.vcpus[i].schedule
+        {
+            let vcpu = &mut self.vcpus[i];
+            let release = if vcpu.job == 0 { vcpu.server.release() } else { vcpu.job };
+            vcpu.stats.jobs += 1;
+            vcpu.stats.misses += u64::from(now > release.saturating_add(reservation.deadline));
+            vcpu.job = next_release;
+        }
     }
 
     /// Keeps `v` from running until it is woken. Returns the CPU that runs it and has to pick again.
@@ -421,11 +425,16 @@ impl Scheduler {
         self.slot(v).map_or(Stats::NONE, |i| self.vcpus[i].stats)
     }
 
-    /// What is left of the reservation of `v`, if it has one.
-    pub fn budget(&self, v: VcpuId) -> Option<Budget> {
+    /// What is left at `now` of the reservation of `v`, if it has one.
+    pub fn budget(&self, v: VcpuId, now: Ns) -> Option<Budget> {
         let i = self.slot(v)?;
         let Vcpu { schedule: Schedule::Reserved { .. }, server, .. } = &self.vcpus[i] else { return None };
-        Some(Budget { left: server.left(), deadline: server.deadline() })
+        let ran = self.running_on(i).map_or(0, |cpu| now.saturating_sub(self.cpus[usize::from(cpu.0)].since));
+        Some(Budget {
+            left: server.left().saturating_sub(ran),
+            deadline: server.deadline(),
+            replenished: server.replenished(),
+        })
     }
 
     /// Of the time since the last pick of `cpu`, EL2 has spent `time` ns for `cause` and not for what runs there.

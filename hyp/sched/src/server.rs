@@ -84,6 +84,14 @@ impl Server {
         self.release
     }
 
+    /// When the first of what has been used comes back.
+    pub(crate) fn replenished(&self) -> Ns {
+        match self.refills[..self.refill_count].first() {
+            Some(refill) => refill.at,
+            None => self.release.saturating_add(self.reservation.period),
+        }
+    }
+
     /// The deadline if the vCPU were to wake at `at`.
     pub(crate) fn deadline_at(&self, at: Ns) -> Ns {
         self.deadline.max(at.saturating_add(self.reservation.deadline))

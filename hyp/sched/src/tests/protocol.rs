@@ -169,7 +169,7 @@ impl Machine {
         let decision = |cpu: CpuId| self.decisions[usize::from(cpu.0)];
         match self.sched.schedule(v) {
             Some(Schedule::Reserved { reservation, cpu }) => decision(cpu).run.is_some_and(|occupant| {
-                let occupant = self.sched.budget(occupant).expect("a share runs");
+                let occupant = self.sched.budget(occupant, self.now).expect("a share runs");
                 occupant.deadline <= at + reservation.deadline
             }),
             Some(Schedule::Shared(_)) => {
@@ -194,13 +194,16 @@ impl Machine {
             let Some(schedule) = self.sched.schedule(v).filter(|_| waits(i)) else { continue };
             match schedule {
                 Schedule::Reserved { cpu, .. } => {
-                    let Budget { left, deadline } = self.sched.budget(v).unwrap();
+                    let Budget { left, deadline, .. } = self.sched.budget(v, self.now).unwrap();
                     let decision = self.decisions[usize::from(cpu.0)];
                     if left == 0 {
                         continue;
                     }
                     let occupant = decision.run.filter(|_| decision.reserved).expect("no reservation runs");
-                    assert!(self.sched.budget(occupant).unwrap().deadline <= deadline, "not the earliest");
+                    assert!(
+                        self.sched.budget(occupant, self.now).unwrap().deadline <= deadline,
+                        "not the earliest"
+                    );
                 }
                 Schedule::Exclusive(_) => panic!("an exclusive vCPU waits"),
                 Schedule::Shared(vm) if self.sched.share(vm).unwrap().cap == 0 => {

@@ -1,7 +1,6 @@
 //! Any workload, and any operations in any order.
 
 use super::machine::*;
-use crate::admission::Reservation;
 use crate::*;
 use proptest::prelude::*;
 

@@ -174,5 +174,5 @@ fn time_spent_for_another_is_charged_to_that_one() {
     s.charge_to(CpuId(0), VcpuId(1), 30 * US);
     assert_eq!(s.pick(CpuId(0), 50 * US).until, Some(130 * US));
     assert_eq!((s.stats(VcpuId(0)).ran, s.stats(VcpuId(1)).ran), (20 * US, 30 * US));
-    assert_eq!(s.budget(VcpuId(0)), Some(Budget { left: 80 * US, deadline: MS }));
+    assert_eq!(s.budget(VcpuId(0), 50 * US), Some(Budget { left: 80 * US, deadline: MS, replenished: MS }));
 }
