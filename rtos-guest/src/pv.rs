@@ -1,6 +1,6 @@
 //! What a guest can have of MobiVMM beyond a machine: its [reservation] of CPU time, and [channels](channel) to other
 //! VMs. Without MobiVMM, reservations are [not supported](Error::NotSupported) and there are no channels but
-//! [local ones](channel::Channel::pair), so that an application that asks runs everywhere.
+//! [local ones](channel::Local), so that an application that asks runs everywhere.
 
 pub mod channel;
 pub mod gpio;
