@@ -470,6 +470,7 @@ impl Cpu {
 
     /// Takes the loaded vCPU's registers off this CPU.
     fn unload(&mut self) {
+        self.reload();
         let Some(mut loaded) = self.loaded.take() else { return };
         let gic = &self.machine.gic;
         let mut vgic = loaded.guest.vm.gic.lock();
