@@ -18,7 +18,7 @@ const CHECKS: [&str; 11] =
     ["faults", "ids", "registers", "psci", "power", "memory", "wfi", "spis", "split", "sgis", "fp"];
 
 pub fn tests() -> Vec<Test> {
-    let bodies: [(&str, Body); 7] = [
+    let bodies: [(&str, Body); 8] = [
         ("platform", platform),
         ("timer", timer),
         ("sgis_and_fp_on_two_cpus", overcommitted),
@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Test> {
         ("reset", reset),
         ("off", off),
         ("crash", crash),
+        ("crash_on_one_cpu", |setup| crash(setup.cpus("cortex-a72", 1))),
     ];
     let mut tests = Vec::new();
     for (what, body) in bodies {
@@ -176,10 +177,13 @@ fn off(setup: Setup) -> Result<()> {
     setup.run_to_status(script, 0).map(drop)
 }
 
-/// A VM that cannot go on, because the very vector of its fault faults, is stopped alone, with a line that says where.
+/// A VM that cannot go on, because the very vector of its fault faults, is stopped alone, with a line that says where. The other one
+/// is busy meanwhile, with its stack and its exception registers at other places every time it loses the CPU.
 fn crash(setup: Setup) -> Result<()> {
-    let mut script = vec![ready("checks")?, ready("other")?, send("checks", "crash")];
+    let mut script = vec![ready("checks")?, ready("other")?];
+    script.extend([send("other", "count 4"), until("other", "^counting 4$")?, send("checks", "crash")]);
     script.push(until(HYPERVISOR, "^vm checks: vCPU 0 at 0xb000200 cannot go on .*: stopped$")?);
+    script.extend([send("other", "abcd"), until("other", "^counted 4 ")?]);
     for command in ["sgis", "wfi"] {
         script.extend(check("other", command)?);
     }

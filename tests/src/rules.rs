@@ -10,8 +10,9 @@ use crate::{Lab, Test};
 
 /// Bytes of the EL2 image.
 const IMAGE_LIMIT: u64 = 256 << 10;
-/// Lines of code of hyp/: tests, comments and empty lines left out.
-const HYP_LINES: usize = 9_000;
+/// Lines of code of hyp/, the whole of EL2: tests, comments and empty lines left out. The core alone, before channels between VMs
+/// came in, was held to 9,000.
+const HYP_LINES: usize = 12_000;
 /// Lines of one file.
 const FILE_LINES: usize = 700;
 /// The crates of hyp/ that may have `unsafe`.

@@ -4,15 +4,12 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 
 use aarch64_cpu::registers::{MIDR_EL1, MPIDR_EL1, Readable};
-use vm::state::VcpuState;
 
 use crate::MAX_CPUS;
 
 /// What the vectors find through TPIDR_EL2.
 #[repr(C, align(64))]
 pub(crate) struct CpuLocal {
-    /// The guest context being run, or null while a work item runs.
-    pub(crate) context: UnsafeCell<*mut VcpuState>,
     /// The EL2 stack pointer to come back to from a guest or a work item.
     pub(crate) host_sp: UnsafeCell<u64>,
     /// The stack pointer of the preempted work item.
@@ -28,7 +25,6 @@ unsafe impl Sync for CpuLocal {}
 
 pub(crate) static LOCALS: [CpuLocal; MAX_CPUS] = [const {
     CpuLocal {
-        context: UnsafeCell::new(core::ptr::null_mut()),
         host_sp: UnsafeCell::new(0),
         work_sp: UnsafeCell::new(0),
         index: UnsafeCell::new(0),

@@ -4,42 +4,64 @@ use core::arch::asm;
 
 use vm::state::VcpuState;
 
-use crate::vectors;
+pub use crate::vectors::Verdict;
+use crate::vectors::{self, IRQ, SERROR};
 
 /// Why a guest stopped running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// A physical interrupt is pending.
+    /// A physical interrupt is pending. x20 to x28 are in the state only once the guest is left.
     Interrupt,
-    /// The guest did something that traps: the syndrome registers, raw.
+    /// The guest did something that traps. After an HVC, x20 to x28 are in the state only once the guest is left.
     Trap {
         /// ESR_EL2.
         esr: u64,
-        /// FAR_EL2.
-        far: u64,
-        /// HPFAR_EL2.
-        hpfar: u64,
     },
-    /// An asynchronous external abort was taken to EL2 (ESR_EL2).
-    SystemError {
-        /// ESR_EL2.
-        esr: u64,
-    },
+    /// An asynchronous external abort was taken to EL2.
+    SystemError,
 }
 
-/// Runs the guest whose registers are loaded ([`crate::context::load`]) from `state`'s general registers, until it exits.
-pub fn enter(state: &mut VcpuState) -> Exit {
+/// Runs the guest whose registers are loaded ([`crate::context::load`]) from `state`'s general registers. Each exit is for `handler`,
+/// which lets it go on, or leaves it.
+#[inline]
+pub fn run<F: FnMut(&mut VcpuState, Exit) -> Verdict>(state: &mut VcpuState, mut handler: F) {
+    let data = (&raw mut handler).cast();
     // SAFETY: `state` is borrowed for the call; interrupts are masked at EL2 and the guest cannot reach EL2's memory: stage 2 is on
-    // (`context::load`) and maps only pages that `phys` keeps apart from Rust's.
-    let cause = unsafe { vectors::mobivmm_enter(state) };
-    if cause == vectors::IRQ {
-        return Exit::Interrupt;
-    }
-    let (esr, far, hpfar): (u64, u64, u64);
-    // SAFETY: reads the syndrome registers.
+    // (`context::load`) and maps only pages that `phys` keeps apart from Rust's. `data` is a live F, the one that `on_exit` takes.
+    unsafe { vectors::mobivmm_run(state, on_exit::<F>, data) };
+}
+
+unsafe extern "C" fn on_exit<F: FnMut(&mut VcpuState, Exit) -> Verdict>(
+    state: *mut VcpuState,
+    cause: u64,
+    esr: u64,
+    handler: *mut (),
+) -> Verdict {
+    let exit = match cause {
+        IRQ => Exit::Interrupt,
+        SERROR => Exit::SystemError,
+        _ => Exit::Trap { esr },
+    };
+    // SAFETY: both are `run`'s, which waits for this call and uses neither meanwhile.
+    let (state, handler) = unsafe { (&mut *state, &mut *handler.cast::<F>()) };
+    handler(state, exit)
+}
+
+/// FAR_EL2 and HPFAR_EL2: where the last exit's abort was.
+#[inline]
+pub fn fault_address() -> (u64, u64) {
+    let (far, hpfar): (u64, u64);
+    // SAFETY: reads syndrome registers.
     unsafe {
-        asm!("mrs {}, esr_el2", "mrs {}, far_el2", "mrs {}, hpfar_el2", out(reg) esr, out(reg) far, out(reg) hpfar,
-            options(nomem, nostack, preserves_flags));
+        asm!("mrs {}, far_el2", "mrs {}, hpfar_el2", out(reg) far, out(reg) hpfar, options(nomem, nostack, preserves_flags));
     }
-    if cause == vectors::SERROR { Exit::SystemError { esr } } else { Exit::Trap { esr, far, hpfar } }
+    (far, hpfar)
+}
+
+/// ESR_EL2: what the last exit was.
+pub fn syndrome() -> u64 {
+    let esr: u64;
+    // SAFETY: reads a syndrome register.
+    unsafe { asm!("mrs {}, esr_el2", out(reg) esr, options(nomem, nostack, preserves_flags)) };
+    esr
 }

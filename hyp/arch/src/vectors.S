@@ -1,7 +1,8 @@
 // Exception vectors and the assembly half of the world switch.
 //
-// While a guest runs, SP_EL2 is the run loop's stack pointer as mobivmm_enter left it, so an exit finds room there for two
-// scratch registers; the guest's context is found through TPIDR_EL2.
+// While a guest runs, SP_EL2 points at its VcpuState, whose first field are the general registers; EL2's own stack pointer is in the
+// CpuLocal. An exit saves the registers that a call may change, and calls the handler with the others still in their places. It
+// returns to the guest, or out of mobivmm_run.
 
 // Cortex-A72 without firmware mitigation: overwrite the branch history before the first indirect branch
 // (Arm "Spectre-BHB: Speculative Target Reuse Attacks", table of loop counts: A72 k = 8). x0 and x1 are free.
@@ -14,15 +15,19 @@
         isb
 .endm
 
-// An exit from a guest: x0 = cause, then the common path.
+// An exit from a guest: x1 = cause, then the common path.
 .macro  guest_exit, cause, bhb
         .balign 0x80
-        stp     x0, x1, [sp, #-16]!
+        stp     x0, x1, [sp]
     .if \bhb
         scrub_branch_history
     .endif
         mov     x1, #\cause
-        b       leave_guest
+    .if \cause == {SYNC}
+        b       guest_trap
+    .else
+        b       guest_interrupt
+    .endif
 .endm
 
 // An exception that EL2 itself caused: never returns. x0 and x1 are kept in EL1 scratch registers, which no longer matter.
@@ -70,7 +75,7 @@
         .text
 
 .macro  save_host
-        stp     x29, x30, [sp, #-96]!
+        stp     x29, x30, [sp, #-112]!
         stp     x19, x20, [sp, #16]
         stp     x21, x22, [sp, #32]
         stp     x23, x24, [sp, #48]
@@ -84,68 +89,112 @@
         ldp     x23, x24, [sp, #48]
         ldp     x25, x26, [sp, #64]
         ldp     x27, x28, [sp, #80]
-        ldp     x29, x30, [sp], #96
+        ldp     x29, x30, [sp], #112
 .endm
 
-// u64 mobivmm_enter(VcpuState *context)
-        .global mobivmm_enter
-mobivmm_enter:
-        save_host
-        mrs     x1, tpidr_el2
-        str     x0, [x1, #{CONTEXT}]
-        ldp     x2, x3, [x0, #{PC}]             // pc, pstate
+// What a call may change, x19, which holds the context meanwhile, and x29. x0 and x1 are saved already. Then x19 = context, SP = EL2's.
+.macro  save_guest
+        stp     x4, x5, [sp, #32]
+        stp     x6, x7, [sp, #48]
+        stp     x8, x9, [sp, #64]
+        stp     x10, x11, [sp, #80]
+        stp     x12, x13, [sp, #96]
+        stp     x14, x15, [sp, #112]
+        stp     x16, x17, [sp, #128]
+        stp     x18, x19, [sp, #144]
+        stp     x29, x30, [sp, #232]
+        mov     x19, sp
+        mrs     x4, elr_el2
+        mrs     x5, spsr_el2
+        stp     x4, x5, [x19, #{PC}]
+        mrs     x4, tpidr_el2
+        ldr     x4, [x4, #{HOST_SP}]
+        mov     sp, x4
+        mov     x29, x4                         // the frame record of mobivmm_run
+.endm
+
+// The handler: u64 handler(VcpuState *context, u64 cause, u64 esr, void *data).
+.macro  call_handler
+        ldp     x4, x3, [sp, #96]
+        mov     x0, x19
+        blr     x4
+.endm
+
+.macro  return_to_guest
+        mov     sp, x19
+        ldp     x2, x3, [sp, #{PC}]
         msr     elr_el2, x2
         msr     spsr_el2, x3
-        add     x30, x0, #{GPRS}
-        ldp     x0, x1, [x30]
-        ldp     x2, x3, [x30, #16]
-        ldp     x4, x5, [x30, #32]
-        ldp     x6, x7, [x30, #48]
-        ldp     x8, x9, [x30, #64]
-        ldp     x10, x11, [x30, #80]
-        ldp     x12, x13, [x30, #96]
-        ldp     x14, x15, [x30, #112]
-        ldp     x16, x17, [x30, #128]
-        ldp     x18, x19, [x30, #144]
-        ldp     x20, x21, [x30, #160]
-        ldp     x22, x23, [x30, #176]
-        ldp     x24, x25, [x30, #192]
-        ldp     x26, x27, [x30, #208]
-        ldp     x28, x29, [x30, #224]
-        ldr     x30, [x30, #240]
+        ldp     x0, x1, [sp]
+        ldp     x2, x3, [sp, #16]
+        ldp     x4, x5, [sp, #32]
+        ldp     x6, x7, [sp, #48]
+        ldp     x8, x9, [sp, #64]
+        ldp     x10, x11, [sp, #80]
+        ldp     x12, x13, [sp, #96]
+        ldp     x14, x15, [sp, #112]
+        ldp     x16, x17, [sp, #128]
+        ldp     x18, x19, [sp, #144]
+        ldp     x29, x30, [sp, #232]
         eret
         // No speculation past ERET (straight-line speculation, CVE-2020-13844).
         dsb     nsh
         isb
+.endm
 
-// x1 = cause; the guest's x0 and x1 are on the stack.
+.macro  save_rest
+        stp     x20, x21, [x19, #160]
+        stp     x22, x23, [x19, #176]
+        stp     x24, x25, [x19, #192]
+        stp     x26, x27, [x19, #208]
+        str     x28, [x19, #224]
+.endm
+
+.macro  load_rest
+        ldp     x20, x21, [x19, #160]
+        ldp     x22, x23, [x19, #176]
+        ldp     x24, x25, [x19, #192]
+        ldp     x26, x27, [x19, #208]
+        ldr     x28, [x19, #224]
+.endm
+
+// A trap may concern any register, but for a hypercall, which has its arguments in x0 to x17.
+guest_trap:
+        stp     x2, x3, [sp, #16]
+        mrs     x2, esr_el2
+        lsr     x0, x2, #26
+        cmp     x0, #{EC_HVC}
+        b.eq    call_with_few
+        save_guest
+        save_rest
+        call_handler
+        cbnz    x0, leave_guest
+        load_rest
+        return_to_guest
+
+guest_interrupt:
+        stp     x2, x3, [sp, #16]
+call_with_few:
+        save_guest
+        call_handler
+        cbnz    x0, 1f
+        return_to_guest
+1:      save_rest
 leave_guest:
-        mrs     x0, tpidr_el2
-        ldr     x0, [x0, #{CONTEXT}]
-        add     x0, x0, #{GPRS}
-        stp     x2, x3, [x0, #16]
-        stp     x4, x5, [x0, #32]
-        stp     x6, x7, [x0, #48]
-        stp     x8, x9, [x0, #64]
-        stp     x10, x11, [x0, #80]
-        stp     x12, x13, [x0, #96]
-        stp     x14, x15, [x0, #112]
-        stp     x16, x17, [x0, #128]
-        stp     x18, x19, [x0, #144]
-        stp     x20, x21, [x0, #160]
-        stp     x22, x23, [x0, #176]
-        stp     x24, x25, [x0, #192]
-        stp     x26, x27, [x0, #208]
-        stp     x28, x29, [x0, #224]
-        str     x30, [x0, #240]
-        ldp     x2, x3, [sp], #16
-        stp     x2, x3, [x0]
-        mrs     x2, elr_el2
-        mrs     x3, spsr_el2
-        stp     x2, x3, [x0, #({PC} - {GPRS})]
-        mov     x0, x1
         restore_host
         ret
+
+// void mobivmm_run(VcpuState *context, handler, void *data)
+        .global mobivmm_run
+mobivmm_run:
+        save_host
+        stp     x1, x2, [sp, #96]
+        mrs     x1, tpidr_el2
+        mov     x2, sp
+        str     x2, [x1, #{HOST_SP}]
+        mov     x19, x0
+        load_rest
+        return_to_guest
 
 // u64 mobivmm_work_resume(u64 sp)
         .global mobivmm_work_resume

@@ -14,18 +14,33 @@ unsafe extern "C" {
     pub(crate) fn mobivmm_vectors_bhb();
 }
 
-/// What [`mobivmm_enter`] and [`mobivmm_work_resume`] return in x0.
+/// Why a guest stopped running: what the handler of [`mobivmm_run`] gets.
 pub(crate) const SYNC: u64 = 0;
 pub(crate) const IRQ: u64 = 1;
 pub(crate) const SERROR: u64 = 2;
+/// What [`mobivmm_work_resume`] returns in x0 besides [`IRQ`].
 pub(crate) const WORK_DONE: u64 = 3;
 
+/// What the handler answers: enter the guest again, or return from [`mobivmm_run`].
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The guest goes on.
+    Resume = 0,
+    /// It does not, for now.
+    Leave = 1,
+}
+
+/// Called on every exit, with the context, the cause, ESR_EL2 (if the cause is [`SYNC`]) and what [`mobivmm_run`] was given. After an
+/// interrupt and a hypercall, x20 to x28 are not in the context before the guest is left.
+pub(crate) type Handler = unsafe extern "C" fn(*mut VcpuState, u64, u64, *mut ()) -> Verdict;
+
 unsafe extern "C" {
-    /// Runs the guest context until it exits.
+    /// Runs the guest context until the handler leaves it.
     ///
     /// # Safety
-    /// `context` is this CPU's alone until the return, and the rest of the vCPU is loaded.
-    pub(crate) fn mobivmm_enter(context: *mut VcpuState) -> u64;
+    /// `context` is this CPU's alone until the return, and the rest of the vCPU is loaded. `handler` may be called with `data`.
+    pub(crate) fn mobivmm_run(context: *mut VcpuState, handler: Handler, data: *mut ());
     /// Runs the work item whose stack pointer is `sp` until it is preempted or done.
     ///
     /// # Safety
@@ -38,14 +53,15 @@ unsafe extern "C" {
 /// Bytes of the register frame that a preempted work item has on its stack: x0 to x30, ELR, SPSR, padding.
 pub(crate) const WORK_FRAME: usize = 34 * 8;
 
-// The context's program counter and PSTATE are moved as a pair.
+// The context's program counter and PSTATE are moved as a pair, and SP_EL2 is the address of the general registers.
 const _: () = assert!(offset_of!(VcpuState, pstate) == offset_of!(VcpuState, pc) + 8);
+const _: () = assert!(offset_of!(VcpuState, gprs) == 0 && align_of::<VcpuState>() >= 16);
+/// ESR_EL2.EC of an HVC from AArch64.
+const EC_HVC: u64 = 0x16;
 
 global_asm!(
     include_str!("vectors.S"),
-    GPRS = const offset_of!(VcpuState, gprs),
     PC = const offset_of!(VcpuState, pc),
-    CONTEXT = const offset_of!(CpuLocal, context),
     HOST_SP = const offset_of!(CpuLocal, host_sp),
     WORK_SP = const offset_of!(CpuLocal, work_sp),
     CRASH = const offset_of!(CpuLocal, crash),
@@ -54,6 +70,7 @@ global_asm!(
     SERROR = const SERROR,
     WORK_DONE = const WORK_DONE,
     WORK_FRAME = const WORK_FRAME,
+    EC_HVC = const EC_HVC,
     BHB_LOOPS = const crate::errata::BHB_LOOPS,
     FATAL = sym crate::panic::mobivmm_fatal,
     EMERGENCY = sym crate::panic::EMERGENCY,

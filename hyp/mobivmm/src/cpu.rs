@@ -3,10 +3,10 @@
 //! Interrupts are masked throughout, except inside a guest and inside a work item; physical interrupts are taken from the GIC when one
 //! of those was left because of them, or when the CPU was idle.
 
-use arch::enter::{Exit, enter};
+use arch::enter::{self, Exit, Verdict};
 use arch::work::Ran;
 use arch::{context, cpu, time};
-use drivers::gic::Gic;
+use drivers::gic::{Acknowledged, Gic};
 use lock::TicketMutexGuard;
 use sched::{CpuId, VcpuId};
 use vgic::{Control, CpuMask, ListRegisters};
@@ -14,7 +14,7 @@ use vm::{Exit as VmExit, Next, Phase, Power, StageTwo, VcpuPower, VcpuState, han
 
 use crate::guest::{Guest, Interface};
 use crate::host::{Here, Registers};
-use crate::machine::{self, KICK, Machine};
+use crate::machine::{self, KICK, Machine, NOTICE};
 use crate::{boot, console, load, log, memory};
 
 /// A vCPU whose registers are on this CPU. The guards are what makes them this CPU's alone.
@@ -32,6 +32,16 @@ enum Then {
     Continue,
     /// Ask the scheduler.
     Pick,
+}
+
+/// Why a guest was left, if it was not for what [`Here`] wants.
+enum Left {
+    /// For that.
+    Look,
+    /// Its exit needs more than an answer.
+    Exit(Next),
+    /// An SError was taken.
+    SystemError,
 }
 
 struct Cpu {
@@ -61,6 +71,7 @@ impl Cpu {
     /// One decision of the scheduler, and what follows from it.
     fn pass(&mut self) {
         self.here.repick.set(false);
+        self.here.running.set(false);
         self.deliver_input();
         if self.loaded.as_ref().is_some_and(|loaded| loaded.guest.vm.phase() != Phase::Running) {
             // Its VM is being stopped: whoever does that waits for the registers.
@@ -100,7 +111,7 @@ impl Cpu {
         self.held = next;
         let others = self.machine.scheduler.lock().released(self.id, old);
         if self.machine.repick(self.id, others) {
-            self.here.repick.set(true);
+            self.here.pick_again();
         }
     }
 
@@ -152,13 +163,14 @@ impl Cpu {
             self.block(None);
             return;
         }
+        self.here.running.set(true);
         loop {
+            self.here.look.set(false);
             self.timers(until);
-            let then = self.step();
-            self.deliver_input();
-            if then == Then::Pick || self.here.repick.get() {
+            if self.here.repick.get() || self.step() == Then::Pick {
                 return;
             }
+            self.deliver_input();
         }
     }
 
@@ -179,10 +191,9 @@ impl Cpu {
         self.arm(until);
     }
 
-    /// Enters the loaded vCPU once and answers its exit.
+    /// One step of the loaded vCPU: of its set/way maintenance, or in the guest until something is to be done outside.
     fn step(&mut self) -> Then {
-        let Some(loaded) = &mut self.loaded else { return Then::Pick };
-        let (guest, vcpu) = (loaded.guest, loaded.vcpu);
+        let Some((guest, vcpu)) = self.here.loaded.get() else { return Then::Pick };
         if let Some(from) = guest.flush(vcpu) {
             guest.set_flush(vcpu, memory::clean_slice(self.machine, guest, from));
             if cpu::interrupt_pending() {
@@ -190,39 +201,62 @@ impl Cpu {
             }
             return Then::Continue;
         }
-        if guest.take_attention(vcpu) {
-            let effects = guest.vm.gic.lock().enter(vcpu, &mut Registers(&self.machine.gic));
-            self.here.pay(guest, effects);
-        }
-        match enter(&mut loaded.state) {
-            Exit::Interrupt => {
-                self.interrupts();
+        self.here.refresh(guest, vcpu);
+        match self.enter(guest, vcpu) {
+            Left::Look => {
+                self.reload();
                 Then::Continue
             }
-            Exit::SystemError { esr } => {
-                log!("{guest}: SError (ESR {esr:#x}) on vCPU {vcpu}: stopped");
+            Left::Exit(next) => {
+                let then = self.answer(guest, vcpu, next);
+                self.reload();
+                then
+            }
+            Left::SystemError => {
+                log!("{guest}: SError (ESR {:#x}) on vCPU {vcpu}: stopped", enter::syndrome());
                 self.crash(guest);
                 Then::Pick
-            }
-            Exit::Trap { esr, far, hpfar } => {
-                let hcr = loaded.state.hcr;
-                self.here.synced.set(false);
-                let next =
-                    handle(&guest.vm, vcpu, &mut loaded.state, VmExit::decode(esr, far, hpfar), &self.here);
-                let then = self.answer(guest, vcpu, next);
-                self.reload(hcr);
-                then
             }
         }
     }
 
+    /// Runs the guest for as long as its exits can be answered at once.
+    fn enter(&mut self, guest: &'static Guest, vcpu: usize) -> Left {
+        let mut left = Left::Look;
+        let Some(mut loaded) = self.loaded.take() else { return left };
+        enter::run(&mut loaded.state, |state, exit| {
+            match exit {
+                Exit::Interrupt => {
+                    if let Some(interrupt) = self.machine.gic.acknowledge() {
+                        self.interrupt(interrupt);
+                    }
+                }
+                Exit::Trap { esr } => {
+                    let (far, hpfar) = enter::fault_address();
+                    match handle(&guest.vm, vcpu, state, VmExit::decode(esr, far, hpfar), &self.here) {
+                        Next::Resume => {}
+                        next => {
+                            left = Left::Exit(next);
+                            return Verdict::Leave;
+                        }
+                    }
+                }
+                Exit::SystemError => {
+                    left = Left::SystemError;
+                    return Verdict::Leave;
+                }
+            }
+            if self.here.look.get() { Verdict::Leave } else { Verdict::Resume }
+        });
+        self.loaded = Some(loaded);
+        left
+    }
+
     /// Puts back the EL1 registers that answering an exit has changed.
-    fn reload(&mut self, hcr: u64) {
+    fn reload(&mut self) {
         let Some(loaded) = &self.loaded else { return };
-        if self.here.synced.get() {
+        if self.here.synced.replace(false) {
             context::reload(&loaded.state, &loaded.guest.registers());
-        }
-        if loaded.state.hcr != hcr {
             arch::traps::set_hcr(loaded.state.hcr);
         }
     }
@@ -314,50 +348,72 @@ impl Cpu {
 
     /// Takes the physical interrupts that are pending.
     fn interrupts(&mut self) {
-        let gic = &self.machine.gic;
-        while let Some(interrupt) = gic.acknowledge() {
-            let intid = interrupt.intid();
-            match intid {
-                KICK => self.here.repick.set(true),
-                time::HYP_TIMER_INTID => {
-                    // A level: it must go before the interrupt is ended, or it comes again.
-                    time::arm(None);
-                    self.armed = None;
-                    self.here.repick.set(true);
-                }
-                time::VIRTUAL_TIMER_INTID => {
-                    gic.priority_drop(interrupt);
-                    self.virtual_timer();
-                    continue;
-                }
-                _ if intid == self.machine.maintenance_intid => self.maintenance(),
-                _ if Some(intid) == self.machine.uart_intid => self.serve_console(),
-                _ => log!("unexpected interrupt {intid}"),
-            }
-            gic.priority_drop(interrupt);
-            gic.deactivate(interrupt);
+        while let Some(interrupt) = self.machine.gic.acknowledge() {
+            self.interrupt(interrupt);
         }
+    }
+
+    fn interrupt(&mut self, interrupt: Acknowledged) {
+        let gic = &self.machine.gic;
+        let intid = interrupt.intid();
+        match intid {
+            time::VIRTUAL_TIMER_INTID => {
+                gic.priority_drop(interrupt);
+                return self.virtual_timer();
+            }
+            NOTICE => self.notice(),
+            KICK => self.here.pick_again(),
+            time::HYP_TIMER_INTID => {
+                // A level: it must go before the interrupt is ended, or it comes again.
+                time::arm(None);
+                self.armed = None;
+                self.here.pick_again();
+            }
+            _ if intid == self.machine.maintenance_intid => self.maintenance(),
+            _ if Some(intid) == self.machine.uart_intid => self.serve_console(),
+            _ => log!("unexpected interrupt {intid}"),
+        }
+        gic.priority_drop(interrupt);
+        gic.deactivate(interrupt);
     }
 
     /// The loaded vCPU's timer fired. The physical interrupt stays active until the guest deactivates the virtual one.
     fn virtual_timer(&mut self) {
-        match &self.loaded {
-            Some(loaded) => loaded.guest.vm.line(&self.here, loaded.vcpu, timer::CNTV_INTID, true),
-            None => self.machine.gic.set_active(self.index, time::VIRTUAL_TIMER_INTID, false),
+        let Some((guest, vcpu)) = self.here.loaded.get() else {
+            return self.machine.gic.set_active(self.index, time::VIRTUAL_TIMER_INTID, false);
+        };
+        let mut vgic = guest.vm.gic.lock();
+        let mut effects = vgic.line(vcpu, timer::CNTV_INTID, true);
+        effects |= vgic.enter(vcpu, &mut Registers(&self.machine.gic));
+        drop(vgic);
+        effects.kick = effects.kick.without(vcpu);
+        self.here.pay(guest, effects);
+    }
+
+    /// Something has changed for the loaded vCPU: its interrupts, or that its VM is to stop.
+    fn notice(&mut self) {
+        if let Some((guest, vcpu)) = self.here.loaded.get() {
+            self.here.refresh(guest, vcpu);
+            if guest.vm.phase() != Phase::Running {
+                self.here.pick_again();
+            }
         }
     }
 
     fn maintenance(&mut self) {
-        let Some(loaded) = &self.loaded else { return };
-        let mut vgic = loaded.guest.vm.gic.lock();
-        vgic.maintenance(loaded.vcpu);
-        let effects = vgic.enter(loaded.vcpu, &mut Registers(&self.machine.gic));
+        let Some((guest, vcpu)) = self.here.loaded.get() else { return };
+        let mut vgic = guest.vm.gic.lock();
+        vgic.maintenance(vcpu);
+        let effects = vgic.enter(vcpu, &mut Registers(&self.machine.gic));
         drop(vgic);
-        self.here.pay(loaded.guest, effects);
+        self.here.pay(guest, effects);
     }
 
     fn serve_console(&mut self) {
         let ready = console::service();
+        if console::has_input() {
+            self.here.look.set(true);
+        }
         for guest in &self.machine.guests {
             if ready >> guest.vm.config.id & 1 != 0 {
                 guest.vm.console_ready(&self.here);
@@ -407,13 +463,14 @@ impl Cpu {
         Registers(gic).set_control(Control::default());
         context::load(&state, &guest.registers(), stale);
         guest.attend(1 << vcpu);
-        self.here.loaded.set(Some((guest.index, vcpu)));
+        self.here.loaded.set(Some((guest, vcpu)));
         self.loaded = Some(Loaded { guest, vcpu, state, interface });
         true
     }
 
     /// Takes the loaded vCPU's registers off this CPU.
     fn unload(&mut self) {
+        self.reload();
         let Some(mut loaded) = self.loaded.take() else { return };
         let gic = &self.machine.gic;
         let mut vgic = loaded.guest.vm.gic.lock();

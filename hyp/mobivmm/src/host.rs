@@ -19,18 +19,30 @@ use crate::machine::Machine;
 pub struct Here {
     pub machine: &'static Machine,
     pub cpu: CpuId,
-    /// The VM's index and the vCPU that are loaded.
-    pub loaded: Cell<Option<(usize, usize)>>,
+    /// The VM and the vCPU that are loaded.
+    pub loaded: Cell<Option<(&'static Guest, usize)>>,
+    /// The loaded vCPU runs, and does not sleep.
+    pub running: Cell<bool>,
     /// The loaded vCPU's EL1 registers were brought into its state and may have changed there.
     pub synced: Cell<bool>,
     /// This CPU has to pick again.
     pub repick: Cell<bool>,
+    /// The run loop has to look at something before the guest goes on: at `synced`, `repick`, list registers, timers, console input.
+    pub look: Cell<bool>,
 }
 
 impl Here {
     /// A CPU that has nothing loaded.
     pub fn new(machine: &'static Machine, cpu: CpuId) -> Self {
-        Self { machine, cpu, loaded: Cell::new(None), synced: Cell::new(false), repick: Cell::new(false) }
+        Self {
+            machine,
+            cpu,
+            loaded: Cell::new(None),
+            running: Cell::new(false),
+            synced: Cell::new(false),
+            repick: Cell::new(false),
+            look: Cell::new(false),
+        }
     }
 
     /// Pays what a change of a VM's vGIC owes.
@@ -38,6 +50,25 @@ impl Here {
         if effects != Effects::NONE {
             self.interrupts(&guest.vm, effects);
         }
+    }
+
+    /// Has this CPU pick again.
+    pub fn pick_again(&self) {
+        self.repick.set(true);
+        self.look.set(true);
+    }
+
+    /// Brings the list registers of the loaded vCPU up to date, if it was marked.
+    pub fn refresh(&self, guest: &Guest, vcpu: usize) {
+        if guest.take_attention(vcpu) {
+            let effects = guest.vm.gic.lock().enter(vcpu, &mut Registers(&self.machine.gic));
+            self.pay(guest, effects);
+        }
+    }
+
+    fn is_running(&self, guest: &Guest, vcpu: usize) -> bool {
+        self.running.get()
+            && self.loaded.get().is_some_and(|(other, loaded)| other.index == guest.index && loaded == vcpu)
     }
 
     fn guest(&self, vm: &Vm) -> Option<&'static Guest> {
@@ -48,7 +79,7 @@ impl Here {
     pub fn wake(&self, guest: &Guest, vcpu: usize) {
         guest.waiting[vcpu].wakes(time::now);
         if self.machine.wake(self.cpu, guest.id(vcpu)) {
-            self.repick.set(true);
+            self.pick_again();
         }
     }
 }
@@ -69,6 +100,7 @@ impl Host for Here {
 
     fn sync(&self, state: &mut VcpuState) {
         if !self.synced.replace(true) {
+            self.look.set(true);
             context::sync(state);
         }
     }
@@ -86,8 +118,9 @@ impl Host for Here {
 
     fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects {
         // The list registers are empty now, whatever else changes.
-        if let Some(guest) = self.loaded.get().and_then(|(index, _)| self.machine.guests.get(index)) {
+        if let Some((guest, _)) = self.loaded.get() {
             guest.attend(1 << vcpu);
+            self.look.set(true);
         }
         gic.exit(vcpu, &mut Registers(&self.machine.gic))
     }
@@ -96,10 +129,15 @@ impl Host for Here {
         let Some(guest) = self.guest(vm) else { return };
         guest.attend(effects.kick.0);
         for vcpu in effects.kick.iter() {
-            self.wake(guest, vcpu);
+            if self.is_running(guest, vcpu) {
+                self.look.set(true);
+            } else {
+                self.wake(guest, vcpu);
+            }
         }
         if effects.deactivate {
-            let loaded = self.loaded.get().filter(|(index, _)| *index == guest.index).map(|(_, vcpu)| vcpu);
+            let loaded =
+                self.loaded.get().filter(|(other, _)| other.index == guest.index).map(|(_, vcpu)| vcpu);
             let cpu = usize::from(self.cpu.0);
             loop {
                 // The lock is not held across the register write.
@@ -119,6 +157,7 @@ impl Host for Here {
     fn arm_timer(&self, vm: &Vm, vcpu: usize, deadline: Option<u64>) {
         if let Some(guest) = self.guest(vm) {
             guest.set_deadline(vcpu, deadline);
+            self.look.set(true);
         }
     }
 
@@ -153,6 +192,8 @@ impl Host for Here {
     }
 
     fn console_put(&self, vm: &Vm, bytes: &[u8]) -> usize {
+        // The answer may have brought input.
+        self.look.set(true);
         console::write(usize::from(vm.config.id), bytes)
     }
 

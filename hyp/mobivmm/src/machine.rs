@@ -20,6 +20,8 @@ use crate::{console, log};
 
 /// The interrupt by which CPUs tell each other to pick again (SGI 0).
 pub const KICK: u32 = 0;
+/// The one by which they tell that something has changed for the vCPU that runs there (SGI 1).
+pub const NOTICE: u32 = 1;
 
 /// Everything that is shared.
 pub struct Machine {
@@ -93,7 +95,7 @@ impl Machine {
         match wake {
             Wake::Running(cpu) if cpu == me => false,
             Wake::Running(cpu) => {
-                self.gic.send_sgi(KICK, usize::from(cpu.0));
+                self.gic.send_sgi(NOTICE, usize::from(cpu.0));
                 false
             }
             Wake::Repick(cpus) => self.repick(me, cpus),

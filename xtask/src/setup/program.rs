@@ -120,6 +120,11 @@ mod tests {
     use super::*;
     use crate::setup::process::output;
     use std::process::Command;
+    use std::sync::{Mutex, PoisonError};
+
+    /// A program cannot be started while it is open for writing, be it in a child that another thread has just forked:
+    /// these tests, which write programs and start others, run one after the other.
+    static STARTS: Mutex<()> = Mutex::new(());
 
     /// A host whose dynamic linker does without libraries, so that any script can be the program.
     fn host(directory: &Path) -> Host {
@@ -130,6 +135,7 @@ mod tests {
 
     #[test]
     fn a_launched_program_gets_its_arguments_and_environment() {
+        let _alone = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("a root");
         write_script(&root.join("lib/p"), "#!/bin/sh\nprintf '[%s]' \"$PLACE\" \"$@\"\n").unwrap();
@@ -150,6 +156,7 @@ mod tests {
     /// the old one would stay in the target directory, and what needs them would end in E0463.
     #[test]
     fn cargo_takes_a_compiler_with_another_library_for_another_compiler() {
+        let _alone = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().unwrap();
         let at = |path: &str| directory.path().join(path);
         fs::create_dir_all(at("crate/src")).unwrap();
