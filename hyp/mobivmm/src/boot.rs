@@ -45,6 +45,8 @@ const SPIS: usize = 96;
 /// How long a secondary CPU may take to come in, ns.
 const START_TIMEOUT: u64 = 1_000_000_000;
 
+/// A static, since it is larger than the stack on which it would be made.
+static SCHEDULER: TicketMutex<Scheduler> = TicketMutex::new(Scheduler::new(CpuSet::EMPTY, SLICE));
 /// Secondary CPUs that have come in.
 static ARRIVED: AtomicUsize = AtomicUsize::new(0);
 
@@ -111,7 +113,6 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     let (ram, dirty, mut owners) = guest_ram(&platform, board, dtb, tree.len());
 
     let online = start_secondaries(&platform, &devices);
-    let mut scheduler = new_scheduler(online);
     let tables = TicketMutex::new(TablePool::new().ok_or(BootError::NoTables)?);
     log!(
         "{} CPUs, {} MHz counter, {:?}, {} MiB for guests",
@@ -121,14 +122,17 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         owners.get_mut().free().total() >> 20
     );
 
+    let mut scheduler = SCHEDULER.lock();
+    scheduler.bring_online(online);
     let mut builder = Builder {
         gic: &gic,
         owners: owners.get_mut(),
-        scheduler: scheduler.get_mut(),
+        scheduler: &mut scheduler,
         tables: &tables,
         vmids: VmidAllocator::new(),
     };
     let guests = builder.guests(bundle_bytes, online, overhead(board));
+    drop(scheduler);
     let count = guests.iter().map(|guest| usize::from(guest.vm.config.id) + 1).max().unwrap_or(0);
     console::add_vms(count);
     let place = |id| guests.iter().position(|guest| usize::from(guest.vm.config.id) == id);
@@ -141,7 +145,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         peers: channels::peers(&guests),
         guests,
         places,
-        scheduler,
+        scheduler: &SCHEDULER,
         tables,
         owners,
         ram: Ram { regions: ram, bundle: bundle_bytes },
@@ -222,11 +226,6 @@ fn numbered(guests: &[&Guest]) -> Vec<Option<(usize, usize)>> {
 fn overhead(board: Option<&Board>) -> Overhead {
     let timing = board.map_or(UNKNOWN_TIMING, |board| board.timing);
     Overhead { irq_off_max: timing.irq_off_max_ns.into(), vm_switch: timing.vm_switch_ns.into() }
-}
-
-#[inline(never)]
-fn new_scheduler(online: CpuSet) -> Box<TicketMutex<Scheduler>> {
-    Box::new(TicketMutex::new(Scheduler::new(online, SLICE)))
 }
 
 /// What is left of RAM for guests, in whole blocks.

@@ -35,7 +35,7 @@ pub struct Machine {
     pub places: Vec<Option<usize>>,
     /// By the scheduler's number of a vCPU: the VM's index and its vCPU, if it could be made.
     pub vcpus: Vec<Option<(usize, usize)>>,
-    pub scheduler: Box<TicketMutex<Scheduler>>,
+    pub scheduler: &'static TicketMutex<Scheduler>,
     pub tables: TicketMutex<TablePool>,
     pub owners: Box<TicketMutex<Owners>>,
     pub ram: Ram,

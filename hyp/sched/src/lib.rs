@@ -209,6 +209,12 @@ impl Scheduler {
         }
     }
 
+    /// Lets the scheduler have `cpus` too. Nothing may have run yet.
+    pub fn bring_online(&mut self, cpus: CpuSet) {
+        self.online.insert(cpus.and(CpuSet::ALL));
+        self.usable = self.online;
+    }
+
     /// Gives a VM a share, or changes it: weight, cap, affinity. Returns the CPUs that have to pick again.
     ///
     /// # Errors
