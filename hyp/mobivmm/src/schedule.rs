@@ -58,7 +58,7 @@ pub fn admit(candidates: &mut Vec<Candidate>, online: CpuSet, overhead: Overhead
     for cpu in online.iter() {
         let load = book.load(cpu);
         if load != Default::default() {
-            log!("CPU {}: {load}", cpu.0);
+            log!("CPU {}: {load}{}", cpu.0, if load.exclusive { "" } else { " reserved" });
         }
     }
     book

@@ -27,6 +27,8 @@ use crate::schedule::{MAX_AFFINITIES, MAX_WEIGHT, ScheduleError, Share};
 const SHORTER: u32 = 4;
 /// A capped VM runs until it is so much ahead of its cap.
 const CAP_TOLERANCE: Ns = 50_000;
+/// Nobody is interrupted for less than this, ns.
+const WORTHWHILE: i64 = 20_000;
 /// Being ahead of one's share is forgotten after so long a sleep.
 const FORGET: Ns = 1_000_000_000;
 /// What is counted at once, at most.
@@ -519,7 +521,8 @@ impl Fair {
         let ahead = this.time.wrapping_sub(self.clock) as i64;
         let deadline = ahead + this.virtual_time(this.request.into());
         let by = (self.turns[cpu].deadline.wrapping_sub(self.clock) as i64) - deadline;
-        (ahead <= 0 && by > 0).then_some(by)
+        // Not for next to nothing: a switch costs both of them.
+        (ahead <= 0 && by > this.virtual_time(WORTHWHILE)).then_some(by)
     }
 
     /// Finds the regime for the CPUs `free`, if it can have changed.

@@ -80,14 +80,12 @@ fn bounds_of<'a>(
         if unions[..count].contains(&cpus) {
             continue;
         }
-        for n in 0..count {
-            let mut union = unions[n];
-            union.insert(cpus);
-            if !unions[..count].contains(&union) && count < unions.len() {
-                unions[count] = union;
-                count += 1;
-            }
+        let (known, new) = unions.split_at_mut(count);
+        for (new, &known) in new.iter_mut().zip(known.iter()) {
+            *new = known;
+            new.insert(cpus);
         }
+        count = (2 * count).min(unions.len());
     }
     for (bound, cpus) in bounds.iter_mut().zip(&unions[..count]) {
         bound.left = cpus.len() as u32 * ONE_CPU;

@@ -14,13 +14,7 @@ pub(crate) struct Queues<const N: usize> {
 
 impl<const N: usize> Queues<N> {
     pub(crate) const fn new() -> Self {
-        Self {
-            heaps: [[0; N]; MAX_CPUS],
-            lens: [0; MAX_CPUS],
-            keys: [0; N],
-            cpus: [0; N],
-            places: [0; N],
-        }
+        Self { heaps: [[0; N]; MAX_CPUS], lens: [0; MAX_CPUS], keys: [0; N], cpus: [0; N], places: [0; N] }
     }
 
     /// The key of `id`, if it is in some queue.

@@ -213,8 +213,12 @@ impl Machine {
 
     /// Lets everybody do what they have to do now.
     fn settle(&mut self) {
+        let mut last = 0;
         for _ in 0..10_000 {
-            if let Some(cpu) = self.must_pick.iter().next() {
+            // One after the other, so that nobody is kept from picking.
+            let next = self.must_pick.iter().min_by_key(|cpu| (cpu.0 <= last, cpu.0));
+            if let Some(cpu) = next {
+                last = cpu.0;
                 self.pick(cpu);
                 continue;
             }

@@ -183,7 +183,7 @@ fn low_load_leaves_cpus_asleep() {
     let before = m.wakeups.clone();
     m.run(5 * S);
     let woken: Vec<u64> = m.wakeups.iter().zip(before).map(|(now, before)| now - before).collect();
-    assert!(woken[0] > 2000 && woken[2..] == [0, 0] && woken[1] < 100, "{woken:?}");
+    assert!(woken[0] > 2000 && woken[2..] == [0, 0] && woken[1] < 200, "{woken:?}");
     assert!(m.starved <= 50 * US, "somebody waited {} ns while a CPU slept", m.starved);
 }
 
