@@ -3,6 +3,7 @@
 //! Interrupts are masked throughout, except inside a guest and inside a work item; physical interrupts are taken from the GIC when one
 //! of those was left because of them, or when the CPU was idle.
 
+use abi::smccc::Reservation;
 use arch::enter::{self, Exit, Verdict};
 use arch::work::Ran;
 use arch::{context, cpu, time};
@@ -15,7 +16,7 @@ use vm::{Exit as VmExit, Next, Phase, Power, StageTwo, VcpuPower, VcpuState, han
 use crate::guest::{Guest, Interface};
 use crate::host::{Here, Registers};
 use crate::machine::{self, KICK, Machine, NOTICE};
-use crate::{boot, console, load, log, memory};
+use crate::{boot, console, control, load, log, memory, operator};
 
 /// A vCPU whose registers are on this CPU. The guards are what makes them this CPU's alone.
 struct Loaded {
@@ -85,11 +86,16 @@ impl Cpu {
             return self.idle(decision.until);
         };
         match guest.vm.phase() {
+            Phase::Running if guest.change.is_for(vcpu) => {
+                self.run_work(guest, control::work, decision.until)
+            }
             Phase::Running => {
                 guest.runs(vcpu, now);
                 self.run_vcpu(guest, vcpu, decision.until);
             }
-            Phase::Loading | Phase::Stopping(_) if vcpu == 0 => self.run_work(guest, decision.until),
+            Phase::Loading | Phase::Stopping(_) if vcpu == 0 => {
+                self.run_work(guest, load::work, decision.until)
+            }
             Phase::Loading | Phase::Stopping(_) | Phase::Stopped => _ = self.block(None),
         }
     }
@@ -138,12 +144,16 @@ impl Cpu {
         self.machine.scheduler.lock().block(self.id, until)
     }
 
-    /// Runs the EL2 half of vCPU 0: loading, ending or restarting its VM.
-    fn run_work(&mut self, guest: &'static Guest, until: Option<u64>) {
+    /// Runs the EL2 half of a vCPU: `item`, or first what is under way of another one.
+    fn run_work(&mut self, guest: &'static Guest, item: extern "C" fn(usize), until: Option<u64>) {
         self.unload();
-        let mut work = guest.work.lock();
+        let Some(mut work) = guest.work.try_lock() else {
+            // Another CPU runs one, until it is done or interrupted.
+            cpu::relax();
+            return self.interrupts();
+        };
         if !work.is_active() {
-            work.start(load::work, guest.index);
+            work.start(item, guest.index);
         }
         self.arm(until);
         while !self.here.repick.get() {
@@ -273,6 +283,16 @@ impl Cpu {
                 self.stage_two(guest, &fault);
                 Then::Continue
             }
+            Next::Reserve(Reservation { budget, period, deadline }) => {
+                let wanted = sched::admission::Reservation { budget, period, deadline };
+                match (control::ask(guest, vcpu, wanted), &mut self.loaded) {
+                    (Err(error), Some(loaded)) => {
+                        loaded.state.gprs[0] = error as i64 as u64;
+                        Then::Continue
+                    }
+                    _ => Then::Pick,
+                }
+            }
             Next::CacheMaintenance => {
                 guest.set_flush(vcpu, Some(guest.config.memory.base));
                 Then::Continue
@@ -394,7 +414,7 @@ impl Cpu {
     fn notice(&mut self) {
         if let Some((guest, vcpu)) = self.here.loaded.get() {
             self.here.refresh(guest, vcpu);
-            if guest.vm.phase() != Phase::Running {
+            if guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu) {
                 self.here.pick_again();
             }
         }
@@ -421,15 +441,21 @@ impl Cpu {
         }
     }
 
-    /// Hands waiting input to the VMs' UARTs.
+    /// Hands waiting input to the VMs' UARTs, and to the operator's commands.
     fn deliver_input(&mut self) {
         if !console::has_input() {
             return;
         }
         let mut bytes = [0; 32];
-        while let Some((id, count)) = console::take_input(&mut bytes) {
-            if let Some(guest) = self.machine.guest(id) {
-                guest.vm.console_input(&bytes[..count], &self.here);
+        while let Some((channel, count)) = console::take_input(&mut bytes) {
+            let bytes = &bytes[..count];
+            match channel.vm_index() {
+                None => operator::input(bytes, &self.here),
+                Some(id) => {
+                    if let Some(guest) = self.machine.guest(id.into()) {
+                        guest.vm.console_input(bytes, &self.here);
+                    }
+                }
             }
         }
     }

@@ -17,6 +17,8 @@ use stage2::{Pa, Stage2, VmId};
 use vm::Vm;
 use vm::stolen::{self, Waiting};
 
+use crate::control;
+
 /// A virtual CPU interface while its vCPU is not loaded.
 #[derive(Default)]
 pub struct Interface {
@@ -43,8 +45,10 @@ pub struct Guest {
     pub vttbr: u64,
     /// By vCPU, with [`vm::Vcpu::state`]'s place in the order of locks.
     pub interfaces: Box<[TicketMutex<Interface>]>,
-    /// The work item's place: vCPU 0's CPU holds it while it is loaded.
+    /// The work item's place: the CPU that runs it holds it.
     pub work: TicketMutex<Work>,
+    /// Another reservation that is wanted of it.
+    pub change: control::Slot,
     pub pages: Pages,
     /// What its stolen time is made from, by vCPU.
     pub waiting: Box<[Waiting]>,
@@ -85,6 +89,7 @@ impl Guest {
             stage2: TicketMutex::new(stage2),
             interfaces: (0..vcpus).map(|_| TicketMutex::default()).collect(),
             work: TicketMutex::new(work),
+            change: control::Slot::new(),
             pages,
             waiting: (0..vcpus).map(|_| Waiting::new()).collect(),
             attention: AtomicU64::new(0),
