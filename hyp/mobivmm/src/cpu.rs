@@ -55,13 +55,16 @@ struct Cpu {
     held: Option<VcpuId>,
     /// What CNTHP was armed for last, so that it is not written again.
     armed: Option<u64>,
+    /// Devices' interrupts wait: a reservation runs here.
+    devices_wait: bool,
 }
 
 /// Runs vCPUs on this CPU for ever.
 pub fn run(machine: &'static Machine, index: usize) -> ! {
     let id = CpuId(index as u8);
     let here = Here::new(machine, id);
-    let mut this = Cpu { index, id, machine, here, loaded: None, held: None, armed: None };
+    let mut this =
+        Cpu { index, id, machine, here, loaded: None, held: None, armed: None, devices_wait: false };
     time::arm(None);
     loop {
         this.pass();
@@ -82,6 +85,10 @@ impl Cpu {
         let decision = self.machine.scheduler.lock().pick(self.id, now);
         self.machine.repick(self.id, decision.repick);
         self.release(decision.run, decision.unload, now);
+        if self.devices_wait != decision.reserved {
+            self.devices_wait = decision.reserved;
+            self.machine.gic.let_devices(!decision.reserved);
+        }
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
             return self.idle(decision.until);
         };
