@@ -375,6 +375,10 @@ impl Console {
                 }
                 Format::Plain(plain) => {
                     if let Some(event) = plain.push(byte, self.inputs.len() - 1) {
+                        if matches!(event, Event::Byte { channel: Channel::LOG, .. }) {
+                            // Guests echo what is typed to them.
+                            self.outputs[0].ring.push_back(if byte == b'\r' { b'\n' } else { byte });
+                        }
                         accept(&mut self.inputs, event);
                     }
                 }
