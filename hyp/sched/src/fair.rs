@@ -463,8 +463,8 @@ impl Fair {
         least
     }
 
-    /// `v`, which was chosen, runs on `cpu` from `now`. Returns until when, if somebody else waits.
-    pub(crate) fn begin(&mut self, cpu: usize, v: usize, now: Ns) -> Ns {
+    /// `v`, which was chosen, runs on `cpu` and pays for it as of `since`. Returns until when, if somebody else waits.
+    pub(crate) fn begin(&mut self, cpu: usize, v: usize, since: Ns, now: Ns) -> Ns {
         let vm = self.vm_of(v);
         let this = &mut self.vms[vm];
         let rest = self.turns[cpu].rest;
@@ -475,13 +475,13 @@ impl Fair {
             self.advance_virtual(vm, least - ahead);
         }
         self.turns[cpu].vcpu = Some(v as u8);
-        self.turns[cpu].since = now;
+        self.turns[cpu].since = since;
         self.grant(cpu, vm, granted, now);
         if rest == 0 {
             self.turns[cpu].deadline = self.vms[vm].time;
             self.vms[vm].request = self.slice;
         }
-        now + Ns::from(granted)
+        since + Ns::from(granted)
     }
 
     /// Counts a slice of `vm` on `cpu` in advance.

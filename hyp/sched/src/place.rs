@@ -36,12 +36,13 @@ impl Load {
 }
 
 impl Scheduler {
-    /// CPU `c` idles. At low load the vCPU that sleeps there is packed onto the lowest CPU that can take it too, so that
-    /// this one need not wake for it. True if there is one to be let go of.
-    pub(crate) fn pack(&mut self, c: usize) -> bool {
+    /// CPU `c` idles. At low load the vCPU that sleeps there is packed onto the lowest CPU that can take it too, and its
+    /// timer with it, so that this one need not wake for it. If there is one, it has to be let go of, and the CPUs that are
+    /// returned have to pick again.
+    pub(crate) fn pack(&mut self, c: usize) -> Option<CpuSet> {
         let holds = self.cpus[c].holds & self.fair.all() & !self.runnable;
         let mine = self.load(c);
-        let mut packed = false;
+        let mut packed = None;
         for i in bits(holds) {
             let fits = |cpu: &CpuId| {
                 let n = usize::from(cpu.0);
@@ -49,7 +50,10 @@ impl Scheduler {
             };
             if let Some(cpu) = self.affinity(i).iter().find(fits) {
                 self.move_to(i, cpu);
-                packed = true;
+                let told = packed.get_or_insert(CpuSet::EMPTY);
+                if let Some(at) = self.timers.key(i) {
+                    told.insert(self.arm(i, usize::from(cpu.0), at));
+                }
             }
         }
         packed
@@ -241,15 +245,6 @@ impl Scheduler {
     pub(crate) fn has_to_unload(&self, c: usize) -> bool {
         let holds = self.cpus[c].holds;
         holds & self.runnable & self.fair.all() != 0 || bits(holds).any(|i| !self.may_run(i, CpuId(c as u8)))
-    }
-
-    /// The sleeping vCPU `i` was released by CPU `c`: its timer goes where it will run.
-    pub(crate) fn send_home(&mut self, i: usize, c: usize) -> CpuSet {
-        let home = usize::from(self.vcpus[i].last.0);
-        match self.timers.key(i) {
-            Some(at) if home != c && self.timers.cpu(i) == Some(c) => self.arm(i, home, at),
-            _ => CpuSet::EMPTY,
-        }
     }
 
     /// The CPUs whose shares' timers CPU `c` has.
