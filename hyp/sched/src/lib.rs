@@ -225,7 +225,7 @@ impl Scheduler {
         self.vm_switch = vm_switch;
         self.online = online.and(CpuSet::ALL);
         self.usable = self.online;
-        self.fair.set_slice(slice);
+        self.fair.start(self.online, slice);
         let mut c = 0;
         while c < MAX_CPUS {
             self.cpus[c].until = NEVER;
@@ -331,7 +331,7 @@ impl Scheduler {
             self.vcpus[i].woken = true;
         } else {
             self.rouse(i, now);
-            self.fair.rebalance(self.free(), now);
+            self.fair.rebalance(now);
         }
         match self.running_on(i) {
             Some(cpu) => Wake::Running(cpu),
@@ -472,7 +472,6 @@ impl Scheduler {
         }
         self.now = self.now.max(now);
         let before = self.charge(c, now);
-        self.cpus[c].load.update(now, before.is_some());
         // It needs not be told anything while it decides.
         self.cpus[c].told = true;
         let yields = core::mem::take(&mut self.cpus[c].yields);
@@ -480,13 +479,12 @@ impl Scheduler {
         if let Some(i) = before {
             self.await_cap(c, i, bit(i));
         }
-
         let reserved = self.pick_reserved(c, before, now);
         let owned = self.cpus[c].owner.is_some();
         if self.cpus[c].reserved != (reserved.is_some() || owned) {
             self.cpus[c].reserved = !self.cpus[c].reserved;
             self.reserved = CpuSet(self.reserved.0 ^ CpuSet::only(cpu).0);
-            self.fair.cpus_changed();
+            self.fair.set_free(self.online.without(self.reserved));
         }
         let (chosen, mut until) = match reserved {
             Some((i, until)) => (Some(i), until),
@@ -504,7 +502,7 @@ impl Scheduler {
         self.switch(c, before, chosen, now);
         // Those that counted on this CPU, or woke up here, and were not chosen may have to go elsewhere.
         let mut repick = CpuSet::EMPTY;
-        for i in bits(left_over & self.runnable) {
+        for i in bits(left_over & self.runnable & !chosen.map_or(0, bit)) {
             if self.running_on(i).is_none() {
                 repick.insert(self.offer(i));
             }
@@ -526,12 +524,12 @@ impl Scheduler {
             }
         }
         if reserved.is_none() {
-            until = until.min(self.reserved_timers.first(c).map_or(NEVER, |(_, at)| at));
+            until = until.min(self.reserved_timers.first_key(c));
         }
         if self.cpus[c].reserved {
             self.cpus[c].until = until;
             self.fair.stop(c);
-            self.fair.rebalance(self.free(), now);
+            self.fair.rebalance(now);
             repick.insert(self.hand_over_timers(c));
         } else {
             until = until.min(self.next_timer(c));
@@ -561,7 +559,7 @@ impl Scheduler {
         let chosen = before.filter(|&i| self.ready.key(i) == Some(deadline) && self.ready.cpu(i) == Some(c));
         let chosen = chosen.unwrap_or(first);
         let mut until = self.cpus[c].since.saturating_add(self.vcpus[chosen].server.left());
-        if self.reserved_timers.first(c).is_some_and(|(_, at)| at < until) {
+        if self.reserved_timers.first_key(c) < until {
             for (i, at) in self.reserved_timers.members(c) {
                 if at < until && self.vcpus[i].server.deadline_at(at) < deadline {
                     until = at;
@@ -582,7 +580,7 @@ impl Scheduler {
             }
         }
         let elsewhere = self.held & !self.cpus[c].holds;
-        self.fair.rebalance(self.free(), now);
+        self.fair.rebalance(now);
         let candidates = self.runnable & !elsewhere & self.fair.allowed(c);
         let Some(i) = self.fair.choose(c, candidates, self.cpus[c].local, yields, now) else {
             self.fair.stop(c);
@@ -622,6 +620,9 @@ impl Scheduler {
     fn switch(&mut self, c: usize, before: Option<usize>, chosen: Option<usize>, now: Ns) {
         if before == chosen {
             return;
+        }
+        if before.is_none() || chosen.is_none() {
+            self.cpus[c].load.update(now, before.is_some());
         }
         self.cpus[c].running = chosen.map(|i| i as u8);
         if let Some(i) = before {
@@ -797,11 +798,6 @@ impl Scheduler {
             }
         }
         wake_at
-    }
-
-    /// The CPUs that are free for shares.
-    fn free(&self) -> CpuSet {
-        self.online.without(self.reserved)
     }
 
     /// The vCPUs with a share.

@@ -256,8 +256,8 @@ impl Scheduler {
 
     /// When the first of them fires.
     pub(crate) fn next_timer(&self, c: usize) -> Ns {
-        let firsts = self.timed_by(c).iter().filter_map(|cpu| self.timers.first(usize::from(cpu.0)));
-        firsts.map(|(_, at)| at).min().unwrap_or(NEVER)
+        let firsts = self.timed_by(c).iter().map(|cpu| self.timers.first_key(usize::from(cpu.0)));
+        firsts.min().unwrap_or(NEVER)
     }
 
     /// CPU `c` runs nothing with a share until its timer fires: the timers of shares that may fire before, its own and
@@ -272,7 +272,7 @@ impl Scheduler {
         }
         let due = |cpu: &CpuId| {
             let n = usize::from(cpu.0);
-            self.timers.first(n).is_some_and(|(_, at)| at < self.cpus[n].until)
+            self.timers.first_key(n) < self.cpus[n].until
         };
         let due = cpus.iter().filter(due).fold(0, |set, cpu| set | CpuSet::only(cpu).0);
         self.orphans.insert(cpus);
