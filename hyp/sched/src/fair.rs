@@ -64,8 +64,9 @@ struct Vm {
     rate: u32,
     /// 2⁴⁰ / rate.
     inverse: u64,
-    /// The length of the next slice, ns.
+    /// The length of the next slice, ns, and as virtual time.
     request: u32,
+    span: i64,
     /// When it stopped wanting to run, and the clock then.
     left: Ns,
     left_clock: u64,
@@ -102,6 +103,10 @@ pub(crate) struct Fair {
     /// All vCPUs with a share, and those of them that are known to want to run.
     vcpus: u64,
     awake: u64,
+    awake_count: u32,
+    /// The CPUs that are free for shares, and how many.
+    free: CpuSet,
+    free_count: u32,
     /// The VMs that want to run; those whose virtual time counts for the clock; those that may not run everywhere.
     active: u64,
     counted: u64,
@@ -115,6 +120,8 @@ pub(crate) struct Fair {
     rates: u32,
     weights: u32,
     regime: Regime,
+    /// Some VM has a cap.
+    has_caps: bool,
     /// What [`Fair::rebalance`] looks at has changed.
     stale: bool,
     slice: u32,
@@ -128,6 +135,7 @@ const NO_VM: Vm = Vm {
     rate: 0,
     inverse: 0,
     request: 0,
+    span: 0,
     left: 0,
     left_clock: 0,
     floor: 0,
@@ -141,7 +149,13 @@ impl Vm {
         if self.rate != rate {
             self.rate = rate;
             self.inverse = (1 << 40) / u64::from(rate);
+            self.set_request(self.request);
         }
+    }
+
+    fn set_request(&mut self, request: u32) {
+        self.request = request;
+        self.span = self.virtual_time(request.into());
     }
 
     /// The virtual time that `time` ns of CPU time are worth.
@@ -170,6 +184,9 @@ impl Fair {
             allowed: [0; MAX_CPUS],
             vcpus: 0,
             awake: 0,
+            awake_count: 0,
+            free: CpuSet::EMPTY,
+            free_count: 0,
             active: 0,
             counted: 0,
             picky: 0,
@@ -179,14 +196,16 @@ impl Fair {
             rates: 0,
             weights: 0,
             regime: Regime::Slack,
+            has_caps: false,
             stale: false,
             slice: 0,
         }
     }
 
-    /// Makes slices last `slice` ns, which has to be less than 2²⁶.
-    pub(crate) const fn set_slice(&mut self, slice: Ns) {
+    /// Shares have the CPUs `free`, in slices of `slice` ns, which has to be less than 2²⁶.
+    pub(crate) const fn start(&mut self, free: CpuSet, slice: Ns) {
         self.slice = slice as u32;
+        self.set_free(free);
     }
 
     /// Gives a VM a share, or another one. Shares have the CPUs `usable`.
@@ -229,6 +248,7 @@ impl Fair {
         this.cap_inverse = if share.cap == 0 { 0 } else { (100 << 16) / u64::from(share.cap) };
         this.cap_time = now;
         let members = this.members;
+        self.has_caps = self.vms.iter().any(|vm| vm.cap_inverse != 0);
         self.capped &= !members;
         if active != 0 && self.counted & bit(vm) != 0 {
             self.change_rate(vm, share.weight << 8);
@@ -302,8 +322,10 @@ impl Fair {
         self.awake & bit(v) != 0
     }
 
-    /// The CPUs that are free for shares have changed.
-    pub(crate) fn cpus_changed(&mut self) {
+    /// Shares have the CPUs `free`: no reservation runs there.
+    pub(crate) const fn set_free(&mut self, free: CpuSet) {
+        self.free = free;
+        self.free_count = free.len() as u32;
         self.stale = true;
     }
 
@@ -313,6 +335,7 @@ impl Fair {
             return;
         }
         self.awake |= bit(v);
+        self.awake_count += 1;
         self.stale = true;
         let vm = self.vm_of(v);
         let this = &mut self.vms[vm];
@@ -321,8 +344,8 @@ impl Fair {
         let least = bits(siblings).map(|sibling| self.had[sibling]).min().unwrap_or(this.floor);
         self.had[v] = self.had[v].max(least);
         if this.awake == 1 {
-            this.request = self.slice / SHORTER;
             this.set_rate(this.share.weight << 8);
+            this.set_request(self.slice / SHORTER);
             let ahead = (this.time.wrapping_sub(self.clock.wrapping_sub(this.left_clock)) as i64).max(0);
             this.time = if now.saturating_sub(this.left) > FORGET { 0 } else { ahead as u64 };
             self.active |= bit(vm);
@@ -339,6 +362,7 @@ impl Fair {
             return;
         }
         self.awake &= !bit(v);
+        self.awake_count -= 1;
         self.stale = true;
         let vm = self.vm_of(v);
         self.vms[vm].awake -= 1;
@@ -422,49 +446,53 @@ impl Fair {
         let mut kept = turn.vcpu.map(usize::from).filter(|&v| candidates & bit(v) != 0);
         if yields || turn.rest < self.slice / (4 * SHORTER) {
             turn.rest = 0;
-        }
-        if let Some(v) = kept.filter(|_| turn.rest == 0) {
-            kept = None;
-            if yields && candidates != bit(v) {
+            if let Some(v) = kept.take()
+                && yields
+                && candidates != bit(v)
+            {
                 candidates &= !bit(v);
             }
         }
-        let kept_deadline = turn.deadline.wrapping_sub(self.clock) as i64;
-        let kept_vm = kept.map(|v| usize::from(self.vm_of[v]));
-
-        let (mut best, mut best_key) = (None, i64::MAX);
-        for vm in bits(self.counted) {
-            let this = &self.vms[vm];
-            if this.members & candidates == 0 {
-                continue;
-            }
+        let (mut best, mut best_key) = (MAX_VMS, i64::MAX);
+        if let Some(kept) = kept {
+            best = usize::from(self.vm_of[kept]);
+            best_key = turn.deadline.wrapping_sub(self.clock) as i64;
+        }
+        let kept_vm = best;
+        for vm in bits(self.counted & !bit(best)) {
+            let this = &self.vms[vm % MAX_VMS];
             let ahead = this.time.wrapping_sub(self.clock) as i64;
-            let key = if kept_vm == Some(vm) {
-                kept_deadline
-            } else if ahead <= 0 {
-                ahead + this.virtual_time(this.request.into())
-            } else {
-                // Not eligible: only if nobody is, and the one that is the least ahead.
-                ahead + (1 << 62)
-            };
-            if key < best_key {
-                (best, best_key) = (Some(vm), key);
+            // Who is not eligible comes only if nobody is, and the least ahead first.
+            let key = ahead + if ahead <= 0 { this.span } else { 1 << 62 };
+            if key < best_key && this.members & candidates != 0 {
+                (best, best_key) = (vm, key);
             }
         }
-        let vm = best?;
-        let key = |v: &usize| (self.had[*v] >> EQUAL_BITS << 1) | u64::from(local & bit(*v) == 0);
-        let least = bits(self.vms[vm].members & candidates).min_by_key(key);
-        if let (Some(kept), Some(least)) = (kept.filter(|_| kept_vm == best), least)
+        let least = self.least(self.vms.get(best)?.members & candidates, local);
+        if let Some(kept) = kept.filter(|_| kept_vm == best)
             && !self.is_far_behind(least, kept)
         {
             return Some(kept);
         }
         self.turns[cpu].rest = 0;
+        Some(least)
+    }
+
+    /// Who of `set`, which is not empty, has had the least; among equals one of `local`.
+    fn least(&self, set: u64, local: u64) -> usize {
+        let (mut least, mut least_key) = (0, u64::MAX);
+        for v in bits(set) {
+            let v = v % MAX_VCPUS;
+            let key = (self.had[v] >> EQUAL_BITS << 1) | (!local >> v & 1);
+            if key < least_key {
+                (least, least_key) = (v, key);
+            }
+        }
         least
     }
 
-    /// `v`, which was chosen, runs on `cpu` from `now`. Returns until when, if somebody else waits.
-    pub(crate) fn begin(&mut self, cpu: usize, v: usize, now: Ns) -> Ns {
+    /// `v`, which was chosen, runs on `cpu` and pays for it as of `since`. Returns until when, if somebody else waits.
+    pub(crate) fn begin(&mut self, cpu: usize, v: usize, since: Ns, now: Ns) -> Ns {
         let vm = self.vm_of(v);
         let this = &mut self.vms[vm];
         let rest = self.turns[cpu].rest;
@@ -475,13 +503,13 @@ impl Fair {
             self.advance_virtual(vm, least - ahead);
         }
         self.turns[cpu].vcpu = Some(v as u8);
-        self.turns[cpu].since = now;
+        self.turns[cpu].since = since;
         self.grant(cpu, vm, granted, now);
         if rest == 0 {
             self.turns[cpu].deadline = self.vms[vm].time;
-            self.vms[vm].request = self.slice;
+            self.vms[vm].set_request(self.slice);
         }
-        now + Ns::from(granted)
+        since + Ns::from(granted)
     }
 
     /// Counts a slice of `vm` on `cpu` in advance.
@@ -519,21 +547,25 @@ impl Fair {
             return self.is_far_behind(v, other).then_some(1);
         }
         let ahead = this.time.wrapping_sub(self.clock) as i64;
-        let deadline = ahead + this.virtual_time(this.request.into());
+        let deadline = ahead + this.span;
         let by = (self.turns[cpu].deadline.wrapping_sub(self.clock) as i64) - deadline;
         // Not for next to nothing: a switch costs both of them.
         (ahead <= 0 && by > this.virtual_time(WORTHWHILE)).then_some(by)
     }
 
-    /// Finds the regime for the CPUs `free`, if it can have changed.
-    pub(crate) fn rebalance(&mut self, free: CpuSet, now: Ns) {
-        if !core::mem::take(&mut self.stale) || free.is_empty() {
-            return;
+    /// Finds the regime, if it can have changed.
+    #[inline]
+    pub(crate) fn rebalance(&mut self, now: Ns) {
+        if core::mem::take(&mut self.stale) && !self.free.is_empty() {
+            let regime = self.find_regime();
+            if regime != self.regime || regime == Regime::Filled {
+                self.change_regime(regime, now);
+            }
         }
-        let regime = self.find_regime(free);
-        if regime == self.regime && regime != Regime::Filled {
-            return;
-        }
+    }
+
+    #[inline(never)]
+    fn change_regime(&mut self, regime: Regime, now: Ns) {
         let grants = self.settle(now);
         self.regime = regime;
         match regime {
@@ -543,19 +575,22 @@ impl Fair {
                     self.change_rate(vm, self.vms[vm].share.weight << 8);
                 }
             }
-            Regime::Filled => self.fill(free),
+            Regime::Filled => self.fill(),
         }
         self.regrant(grants, now);
     }
 
-    fn find_regime(&self, free: CpuSet) -> Regime {
+    fn find_regime(&self) -> Regime {
         if self.active & self.picky != 0 {
             return Regime::Filled;
         }
-        if self.awake.count_ones() as usize <= free.len() {
+        if self.awake_count <= self.free_count {
             return Regime::Slack;
         }
-        let cpus = free.len() as u64 * u64::from(ONE_CPU);
+        if self.free_count == 1 && !self.has_caps {
+            return Regime::Plain;
+        }
+        let cpus = u64::from(self.free_count) * u64::from(ONE_CPU);
         let can_use = |vm: usize| {
             let this = &self.vms[vm];
             u64::from(this.share.weight) * cpus <= u64::from(this.limit()) * u64::from(self.weights)
@@ -563,7 +598,8 @@ impl Fair {
         if bits(self.active).all(can_use) { Regime::Plain } else { Regime::Filled }
     }
 
-    fn fill(&mut self, free: CpuSet) {
+    fn fill(&mut self) {
+        let free = self.free;
         let claims = self.vms.map(|vm| {
             let cpus = vm.share.affinity.and(free);
             Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
