@@ -60,14 +60,9 @@ impl Acknowledged {
     }
 }
 
-/// The active priorities registers: those of a GICv3 (ICH_AP0R\<n\>_EL2, ICH_AP1R\<n\>_EL2), or a GICv2's GICH_APR as the first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ActivePriorities {
-    /// Of Group 0.
-    pub group0: [u32; 4],
-    /// Of Group 1.
-    pub group1: [u32; 4],
-}
+/// The active priorities registers of Groups 0 and 1: those of a GICv3 (ICH_AP0R\<n\>_EL2, ICH_AP1R\<n\>_EL2), or a GICv2's GICH_APR
+/// as the first.
+pub type ActivePriorities = [[u32; 4]; 2];
 
 /// The interrupt controller.
 #[derive(Debug)]

@@ -182,11 +182,11 @@ impl GicV2 {
     }
 
     pub(crate) fn save_active_priorities(&self, into: &mut ActivePriorities) {
-        into.group0[0] = self.gich.read(GICH_APR);
+        into[0][0] = self.gich.read(GICH_APR);
     }
 
     pub(crate) fn load_active_priorities(&self, from: &ActivePriorities) {
-        self.gich.write(GICH_APR, from.group0[0]);
+        self.gich.write(GICH_APR, from[0][0]);
     }
 
     pub(crate) const fn gicv(&self) -> Range<u64> {

@@ -242,33 +242,33 @@ impl GicV3 {
 
     pub(crate) fn save_active_priorities(&self, into: &mut ActivePriorities) {
         let count = self.active_priorities_registers();
-        into.group0[0] = read!("ich_ap0r0_el2") as u32;
-        into.group1[0] = read!("ich_ap1r0_el2") as u32;
+        into[0][0] = read!("ich_ap0r0_el2") as u32;
+        into[1][0] = read!("ich_ap1r0_el2") as u32;
         if count > 1 {
-            into.group0[1] = read!("ich_ap0r1_el2") as u32;
-            into.group1[1] = read!("ich_ap1r1_el2") as u32;
+            into[0][1] = read!("ich_ap0r1_el2") as u32;
+            into[1][1] = read!("ich_ap1r1_el2") as u32;
         }
         if count > 2 {
-            into.group0[2] = read!("ich_ap0r2_el2") as u32;
-            into.group1[2] = read!("ich_ap1r2_el2") as u32;
-            into.group0[3] = read!("ich_ap0r3_el2") as u32;
-            into.group1[3] = read!("ich_ap1r3_el2") as u32;
+            into[0][2] = read!("ich_ap0r2_el2") as u32;
+            into[1][2] = read!("ich_ap1r2_el2") as u32;
+            into[0][3] = read!("ich_ap0r3_el2") as u32;
+            into[1][3] = read!("ich_ap1r3_el2") as u32;
         }
     }
 
     pub(crate) fn load_active_priorities(&self, from: &ActivePriorities) {
         let count = self.active_priorities_registers();
-        write!(from.group0[0].into(), "ich_ap0r0_el2");
-        write!(from.group1[0].into(), "ich_ap1r0_el2");
+        write!(from[0][0].into(), "ich_ap0r0_el2");
+        write!(from[1][0].into(), "ich_ap1r0_el2");
         if count > 1 {
-            write!(from.group0[1].into(), "ich_ap0r1_el2");
-            write!(from.group1[1].into(), "ich_ap1r1_el2");
+            write!(from[0][1].into(), "ich_ap0r1_el2");
+            write!(from[1][1].into(), "ich_ap1r1_el2");
         }
         if count > 2 {
-            write!(from.group0[2].into(), "ich_ap0r2_el2");
-            write!(from.group1[2].into(), "ich_ap1r2_el2");
-            write!(from.group0[3].into(), "ich_ap0r3_el2");
-            write!(from.group1[3].into(), "ich_ap1r3_el2");
+            write!(from[0][2].into(), "ich_ap0r2_el2");
+            write!(from[1][2].into(), "ich_ap1r2_el2");
+            write!(from[0][3].into(), "ich_ap0r3_el2");
+            write!(from[1][3].into(), "ich_ap1r3_el2");
         }
     }
 }

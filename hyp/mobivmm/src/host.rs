@@ -3,6 +3,7 @@
 use core::cell::Cell;
 
 use abi::smccc::{Error, Left, Reservation};
+use arch::enter::Verdict;
 use arch::{context, features, time};
 use drivers::gic::Gic;
 use sched::{CpuId, Schedule};
@@ -12,7 +13,7 @@ use vm::{Host, Phase, StageTwoAccess, VcpuState, Vm};
 
 use crate::console;
 use crate::guest::Guest;
-use crate::machine::Machine;
+use crate::machine::{Machine, NOTICE};
 
 /// A CPU as the host of a vCPU that it has loaded, or of none.
 pub struct Here {
@@ -20,18 +21,20 @@ pub struct Here {
     pub cpu: CpuId,
     /// The VM and the vCPU that are loaded.
     pub loaded: Cell<Option<(&'static Guest, usize)>>,
-    /// The loaded vCPU runs, and does not sleep.
-    pub running: Cell<bool>,
+    /// The loaded vCPU runs, as [`Guest::enters`] tells the other CPUs.
+    running: Cell<bool>,
     /// The loaded vCPU's EL1 registers were brought into its state and may have changed there.
     pub synced: Cell<bool>,
     /// This CPU has to pick again.
     pub repick: Cell<bool>,
     /// The run loop has to look at something before the guest goes on: at `synced`, `repick`, list registers, timers, console input.
     pub look: Cell<bool>,
+    /// What CNTHP was armed for last, so that it is not written again.
+    armed: Cell<Option<u64>>,
 }
 
 impl Here {
-    /// A CPU that has nothing loaded.
+    /// A CPU that has nothing loaded, and whose timer is off.
     pub fn new(machine: &'static Machine, cpu: CpuId) -> Self {
         Self {
             machine,
@@ -41,10 +44,17 @@ impl Here {
             synced: Cell::new(false),
             repick: Cell::new(false),
             look: Cell::new(false),
+            armed: Cell::new(None),
         }
     }
 
+    /// This CPU's index.
+    pub fn index(&self) -> usize {
+        self.cpu.0.into()
+    }
+
     /// Pays what a change of a VM's vGIC owes.
+    #[inline]
     pub fn pay(&self, guest: &Guest, effects: Effects) {
         if effects != Effects::NONE {
             self.interrupts(&guest.vm, effects);
@@ -57,7 +67,29 @@ impl Here {
         self.look.set(true);
     }
 
+    /// Whether the guest may go on after an exit that was answered.
+    #[inline]
+    pub fn verdict(&self) -> Verdict {
+        if self.look.get() { Verdict::Leave } else { Verdict::Resume }
+    }
+
+    /// Has this CPU's timer fire at `until` (ns), or never.
+    #[inline]
+    pub fn arm(&self, until: Option<u64>) {
+        if self.armed.get() != until {
+            time::arm(until);
+            self.armed.set(until);
+        }
+    }
+
+    /// Has it fire never, whatever it was armed for.
+    pub fn disarm(&self) {
+        time::arm(None);
+        self.armed.set(None);
+    }
+
     /// Brings the list registers of the loaded vCPU up to date, if it was marked.
+    #[inline]
     pub fn refresh(&self, guest: &Guest, vcpu: usize) {
         if guest.take_attention(vcpu) {
             let effects = guest.vm.gic.lock().enter(vcpu, &mut Registers(&self.machine.gic));
@@ -65,9 +97,18 @@ impl Here {
         }
     }
 
-    fn is_running(&self, guest: &Guest, vcpu: usize) -> bool {
-        self.running.get()
-            && self.loaded.get().is_some_and(|(other, loaded)| other.index == guest.index && loaded == vcpu)
+    /// The loaded vCPU runs from now on.
+    pub fn enters(&self, guest: &Guest, vcpu: usize) {
+        guest.enters(vcpu, self.index());
+        self.running.set(true);
+    }
+
+    /// The loaded vCPU no longer runs, if it did. Returns whether something came for it meanwhile.
+    pub fn leaves(&self) -> bool {
+        match self.loaded.get() {
+            Some((guest, vcpu)) if self.running.replace(false) => guest.leaves(vcpu),
+            _ => false,
+        }
     }
 
     fn guest(&self, vm: &Vm) -> Option<&'static Guest> {
@@ -118,7 +159,7 @@ impl Host for Here {
     fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects {
         // The list registers are empty now, whatever else changes.
         if let Some((guest, _)) = self.loaded.get() {
-            guest.attend(1 << vcpu);
+            guest.attend(vcpu);
             self.look.set(true);
         }
         gic.exit(vcpu, &mut Registers(&self.machine.gic))
@@ -126,23 +167,21 @@ impl Host for Here {
 
     fn interrupts(&self, vm: &Vm, effects: Effects) {
         let Some(guest) = self.guest(vm) else { return };
-        guest.attend(effects.kick.0);
         for vcpu in effects.kick.iter() {
-            if self.is_running(guest, vcpu) {
-                self.look.set(true);
-            } else {
-                self.wake(guest, vcpu);
+            match guest.attend(vcpu) {
+                Some(cpu) if cpu == self.index() => self.look.set(true),
+                Some(cpu) => self.machine.gic.send_sgi(NOTICE, cpu),
+                None => self.wake(guest, vcpu),
             }
         }
         if effects.deactivate {
             let loaded =
                 self.loaded.get().filter(|(other, _)| other.index == guest.index).map(|(_, vcpu)| vcpu);
-            let cpu = usize::from(self.cpu.0);
             loop {
                 // The lock is not held across the register write.
                 let next = vm.gic.lock().take_deactivation(loaded);
                 let Some(pintid) = next else { break };
-                self.machine.gic.set_active(cpu, u32::from(pintid), false);
+                self.machine.gic.set_active(self.index(), u32::from(pintid), false);
             }
         }
     }

@@ -21,6 +21,8 @@ mod guest;
 #[cfg(target_os = "none")]
 mod host;
 #[cfg(target_os = "none")]
+mod interrupts;
+#[cfg(target_os = "none")]
 mod load;
 #[cfg(target_os = "none")]
 mod machine;

@@ -2,7 +2,7 @@
 
 use crate::lr::{Control, ListRegisters, Lr, State};
 use crate::state::{Groups, bits};
-use crate::{Effects, Vgic};
+use crate::{Effects, LIST_REGISTERS_MAX, VcpuSet, Vgic};
 
 /// What a virtual CPU interface lets through to its vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +44,33 @@ impl Vgic {
 
     /// The maintenance interrupt of the CPU that has `vcpu` loaded.
     pub fn maintenance(&mut self, vcpu: usize) {
-        self.attend_all(vcpu);
+        let this = &self.vcpus[vcpu];
+        let listed = bits(this.used).fold(0, |words, n| words | 1 << (this.lrs[n].vintid / 32));
+        self.vcpus[vcpu].attention |= listed;
+        self.recall_spilled(vcpu);
+    }
+
+    /// Has `vcpu` look again at what found no list register.
+    fn recall_spilled(&mut self, vcpu: usize) {
+        let this = &mut self.vcpus[vcpu];
+        this.attention |= this.spilled_pending | this.spilled_active;
+        this.raised = None;
+    }
+
+    /// Whether nothing is pending or active for `vcpu`, which this CPU has loaded and whose list registers are up to date: it may
+    /// sleep with them as they are.
+    pub fn is_quiet(&self, vcpu: usize, hw: &impl ListRegisters) -> bool {
+        let this = &self.vcpus[vcpu];
+        // One that was written as active would go on reading as active.
+        let pending = |n: usize| this.lrs[n].state == State::PENDING;
+        this.attention == 0
+            && this.control == Control::default()
+            && (this.used == 0 || this.used & !hw.empty() == 0 && bits(this.used).all(pending))
     }
 
     /// Brings the list registers of the CPU that has `vcpu` loaded up to date, before the guest is entered. Does
     /// nothing unless something changed.
+    #[inline]
     pub fn enter(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         if !self.needs_enter(vcpu) {
             return Effects::NONE;
@@ -59,19 +81,22 @@ impl Vgic {
             self.vcpus[vcpu].attention = 0;
             return Effects::NONE;
         }
+        self.update(vcpu, hw)
+    }
+
+    #[inline(never)]
+    fn update(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         let old = self.vcpus[vcpu].control;
-        let mut effects = Effects::NONE;
-        if old != Control::default() {
-            self.attend_all(vcpu);
-        }
         let eois = if old.active_spilled { hw.eoi_count() } else { 0 };
-        effects |= self.end_spilled(vcpu, eois);
+        let mut effects = self.end_spilled(vcpu, eois);
 
         // Take back what the guest has finished and what has changed. What it finished may concern other words.
-        let empty = hw.empty();
-        let words = self.vcpus[vcpu].attention;
+        let mut crowded = old != Control::default();
+        let used = self.vcpus[vcpu].used;
+        let empty = if used != 0 { hw.empty() } else { 0 };
+        let words = if crowded { !0 } else { self.vcpus[vcpu].attention };
         let mut stale = 0;
-        for n in bits(self.vcpus[vcpu].used) {
+        for n in bits(used) {
             if empty >> n & 1 != 0 {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
             } else if words >> (self.vcpus[vcpu].lrs[n].vintid / 32) & 1 != 0 {
@@ -79,21 +104,18 @@ impl Vgic {
                 effects |= self.unlist(vcpu, n, hw.read(n).state);
             }
         }
-
+        let wanted = self.find_waiting(vcpu);
         let mut kept = self.vcpus[vcpu].used;
-        let words = core::mem::take(&mut self.vcpus[vcpu].attention);
-        let crowded = old != Control::default();
-        let mut control = self.fill(vcpu, words, crowded);
-        if control != Control::default() && !crowded {
+        if wanted > (self.lr_mask & !kept).count_ones() {
             // Not enough list registers: let everything compete for them.
-            for n in bits(self.vcpus[vcpu].used) {
-                let state = if kept >> n & 1 != 0 { hw.read(n).state } else { self.vcpus[vcpu].lrs[n].state };
-                effects |= self.unlist(vcpu, n, state);
+            for n in bits(kept) {
+                effects |= self.unlist(vcpu, n, hw.read(n).state);
             }
             stale |= core::mem::take(&mut kept);
-            self.vcpus[vcpu].attention = 0;
-            control = self.fill(vcpu, self.all_words(), true);
+            self.find_waiting(vcpu);
+            crowded = true;
         }
+        let control = self.fill(vcpu, crowded);
 
         let state = &mut self.vcpus[vcpu];
         state.control = control;
@@ -107,6 +129,59 @@ impl Vgic {
         effects.deactivate |= self.orphans != 0 || self.word(vcpu, 0).orphans() != 0;
         effects.kick = effects.kick.without(vcpu);
         effects
+    }
+
+    /// Looks at the words that call for attention for interrupts that want a list register. Returns how many there are in them.
+    fn find_waiting(&mut self, vcpu: usize) -> u32 {
+        let count =
+            |set: u32| if set & set.wrapping_sub(1) == 0 { (set != 0).into() } else { set.count_ones() };
+        let mut found = 0;
+        for w in bits(core::mem::take(&mut self.vcpus[vcpu].attention)) {
+            let [pending, active] = [Kind::Pending, Kind::Active].map(|kind| self.candidates(vcpu, w, kind));
+            let this = &mut self.vcpus[vcpu];
+            this.spilled_pending |= u32::from(pending != 0) << w;
+            this.spilled_active |= u32::from(active != 0) << w;
+            found += count(pending) + count(active);
+        }
+        found
+    }
+
+    /// The physical interrupt behind the mapped `intid` fired on the CPU that has `vcpu` loaded, its priority was dropped and it was
+    /// left active: [`Vgic::line`] and [`Vgic::enter`] in one.
+    #[inline]
+    pub fn fire(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> Effects {
+        let this = &mut self.vcpus[vcpu];
+        let n = usize::from(this.mapped) % LIST_REGISTERS_MAX;
+        let lr = this.lrs[n];
+        // The usual case. Nobody's attention is called, so the interrupt has no other state than in its list register; and the guest
+        // has emptied that, or the physical interrupt could not have fired.
+        if this.attention == 0
+            && (this.latched & this.used) >> n & 1 != 0
+            && lr.vintid == intid
+            && lr.hw.is_some()
+            && this.control == Control::default()
+        {
+            debug_assert!(lr.state == State::PENDING && hw.empty() >> n & 1 != 0);
+            debug_assert!(self.is_nowhere_else(vcpu, intid));
+            hw.write(n, lr);
+            return Effects::NONE;
+        }
+        self.fire_anew(vcpu, intid, hw)
+    }
+
+    #[inline(never)]
+    fn fire_anew(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> Effects {
+        let mut effects = self.line(vcpu, intid, true);
+        effects |= self.enter(vcpu, hw);
+        effects.kick = effects.kick.without(vcpu);
+        effects
+    }
+
+    /// Whether the listed interrupt `intid` has no state that would be merged when it is folded.
+    fn is_nowhere_else(&self, vcpu: usize, intid: u16) -> bool {
+        let word = self.word(vcpu, usize::from(intid) / 32);
+        let elsewhere = word.latch | word.active | word.owed | word.drop_pending | word.drop_active;
+        elsewhere & 1 << (intid % 32) == 0
     }
 
     /// The usual case: an interrupt is pending again, and that is all, whose list register the guest has emptied.
@@ -147,7 +222,7 @@ impl Vgic {
         if control != Control::default() {
             let eois = if control.active_spilled { hw.eoi_count() } else { 0 };
             effects |= self.end_spilled(vcpu, eois);
-            self.attend_all(vcpu);
+            self.recall_spilled(vcpu);
             hw.set_control(Control::default());
         }
         let used = self.vcpus[vcpu].used;
@@ -166,10 +241,11 @@ impl Vgic {
     /// Whether an interrupt would be signalled to `vcpu` through a CPU interface that lets `mask` through: ends a WFI.
     /// To be asked after [`Vgic::exit`]. Interrupts that only the running priority holds back count.
     pub fn deliverable(&self, vcpu: usize, mask: CpuMask) -> bool {
-        (0..self.words()).any(|w| {
+        let this = &self.vcpus[vcpu];
+        bits(this.attention | this.spilled_pending).any(|w| {
             let word = self.word(vcpu, w);
             let ready = self.candidates(vcpu, w, Kind::Pending) & word.in_groups(mask.groups);
-            word.most_urgent(ready, 0, 32).is_some_and(|(level, _)| level << 3 < mask.pmr.into())
+            word.most_urgent(ready, 0).is_some_and(|(level, _)| level << 3 < mask.pmr.into())
         })
     }
 
@@ -183,39 +259,65 @@ impl Vgic {
         self.clear_active(vcpu, w, 1 << (intid % 32))
     }
 
-    /// Fills free list registers from the given words, and tells what found none. `crowded`: some probably will not. The
-    /// most urgent pending interrupt comes first, so that it can preempt, then active ones, whose end needs no exit then,
-    /// then the other pending ones.
-    fn fill(&mut self, vcpu: usize, words: u32, crowded: bool) -> Control {
-        let (mut pending, mut active) = (0, 0);
-        for w in bits(words) {
-            pending |= u32::from(self.candidates(vcpu, w, Kind::Pending) != 0) << w;
-            active |= u32::from(self.candidates(vcpu, w, Kind::Active) != 0) << w;
-        }
+    /// Fills free list registers, and tells what found none. `crowded`: some probably will not. The most urgent pending
+    /// interrupt comes first, so that it can preempt, then active ones, whose end needs no exit then, then the other
+    /// pending ones.
+    fn fill(&mut self, vcpu: usize, crowded: bool) -> Control {
         let mut control = Control::default();
-        if pending != 0 {
-            let most = if active != 0 { 1 } else { usize::MAX };
-            control.pending_spilled = self.list_most_urgent(vcpu, pending, Kind::Pending, most, crowded);
+        if self.vcpus[vcpu].spilled_active != 0 {
+            control.pending_spilled = self.list_pending(vcpu, 1, crowded);
+            control.active_spilled = self.list_active(vcpu, crowded);
         }
-        if active != 0 {
-            control.active_spilled = self.list_most_urgent(vcpu, active, Kind::Active, usize::MAX, crowded);
-            control.pending_spilled |=
-                self.list_most_urgent(vcpu, pending, Kind::Pending, usize::MAX, crowded);
-        }
+        control.pending_spilled |= self.list_pending(vcpu, usize::MAX, crowded);
         control
     }
 
-    /// Lists up to `most` interrupts of a kind in order of priority, and tells whether one found no list register.
-    fn list_most_urgent(&mut self, vcpu: usize, words: u32, kind: Kind, most: usize, crowded: bool) -> bool {
-        let mut from = 0;
-        for _ in 0..most {
-            let Some((level, intid)) = self.most_urgent(vcpu, words, kind, from) else {
-                break;
+    /// Lists up to `most` pending interrupts in order of priority, and tells whether one found no list register.
+    fn list_pending(&mut self, vcpu: usize, most: usize, crowded: bool) -> bool {
+        if self.vcpus[vcpu].spilled_pending == 0 {
+            return false;
+        }
+        // The words by a level that none of their interrupts is more urgent than.
+        let mut order = [0u32; 32];
+        let mut levels = 1u32;
+        order[0] = self.vcpus[vcpu].spilled_pending;
+        let mut left = most;
+        while levels != 0 && left > 0 {
+            let level = levels.trailing_zeros() as usize;
+            let Some(w) = bits(order[level]).next() else {
+                levels &= !(1 << level);
+                continue;
             };
-            if !self.list(vcpu, intid, crowded) {
-                return true;
+            let candidates = self.candidates(vcpu, w, Kind::Pending);
+            match self.word(vcpu, w).most_urgent(candidates, level) {
+                Some((at, bit)) if at == level => {
+                    if !self.list(vcpu, w * 32 + bit, crowded) {
+                        return true;
+                    }
+                    left -= 1;
+                }
+                later => {
+                    order[level] &= !(1 << w);
+                    match later {
+                        Some((at, _)) => (order[at], levels) = (order[at] | 1 << w, levels | 1 << at),
+                        None => self.vcpus[vcpu].spilled_pending &= !(1 << w),
+                    }
+                }
             }
-            from = level;
+        }
+        false
+    }
+
+    /// Lists active interrupts, and tells whether one found no list register. Their order does not matter: those that are not
+    /// listed end by [`Vgic::end_spilled`] or [`Vgic::dir`].
+    fn list_active(&mut self, vcpu: usize, crowded: bool) -> bool {
+        for w in bits(self.vcpus[vcpu].spilled_active) {
+            for bit in bits(self.candidates(vcpu, w, Kind::Active)) {
+                if !self.list(vcpu, w * 32 + bit, crowded) {
+                    return true;
+                }
+            }
+            self.vcpus[vcpu].spilled_active &= !(1 << w);
         }
         false
     }
@@ -227,21 +329,6 @@ impl Vgic {
             Kind::Active => word.unlisted_active(),
         };
         set & self.vcpus[vcpu].home[w]
-    }
-
-    /// The most urgent interrupt of a kind, of a level from `from` on: its level and INTID.
-    fn most_urgent(&self, vcpu: usize, words: u32, kind: Kind, from: usize) -> Option<(usize, usize)> {
-        let mut best = None;
-        for w in bits(words) {
-            let candidates = self.candidates(vcpu, w, kind);
-            if candidates != 0 {
-                let below = best.map_or(32, |(level, _)| level);
-                if let Some((level, bit)) = self.word(vcpu, w).most_urgent(candidates, from, below) {
-                    best = Some((level, w * 32 + bit));
-                }
-            }
-        }
-        best
     }
 
     /// Puts a pending or active interrupt into a free list register, if there is one.
@@ -292,6 +379,9 @@ impl Vgic {
             source,
         };
         this.used |= 1 << n;
+        if hw.is_some() {
+            this.mapped = n as u8;
+        }
         this.latched = this.latched & !(1 << n) | u16::from(latched) << n;
         true
     }
@@ -323,7 +413,17 @@ impl Vgic {
         }
         word.drop_pending &= !bit;
         word.drop_active &= !bit;
-        self.touch(vcpu, w, bit)
+        if w > 0 && this.home[w] & !this.targets[w] & bit != 0 {
+            return self.touch(vcpu, w, bit);
+        }
+        // It stays at home here, so that nobody else need look at it.
+        let orphan = word.orphans() & bit != 0;
+        if orphan || (word.ready(self.groups) | word.busy()) & bit != 0 {
+            self.orphans |= u32::from(orphan && w > 0) << w;
+            this.attention |= 1 << w;
+            this.raised = None;
+        }
+        Effects { kick: VcpuSet::EMPTY, deactivate: orphan }
     }
 
     /// Deactivates spilled interrupts whose EOI found no list register. With EOImode = 0, which alone comes here, a
@@ -331,10 +431,15 @@ impl Vgic {
     fn end_spilled(&mut self, vcpu: usize, eois: u8) -> Effects {
         let mut effects = Effects::NONE;
         for _ in 0..eois {
-            let Some((_, intid)) = self.most_urgent(vcpu, self.all_words(), Kind::Active, 0) else {
-                break;
-            };
-            effects |= self.clear_active(vcpu, intid / 32, 1 << (intid % 32));
+            let mut best = None;
+            let this = &self.vcpus[vcpu];
+            for w in bits(this.attention | this.spilled_active) {
+                let urgent = self.word(vcpu, w).most_urgent(self.candidates(vcpu, w, Kind::Active), 0);
+                let urgent = urgent.map(|(level, bit)| (level, w, bit));
+                best = [best, urgent].into_iter().flatten().min();
+            }
+            let Some((_, w, bit)) = best else { break };
+            effects |= self.clear_active(vcpu, w, 1 << bit);
         }
         effects
     }

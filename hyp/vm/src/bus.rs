@@ -111,11 +111,10 @@ impl AddressMap {
         Ok(Self { regions })
     }
 
-    /// The region of an address.
+    /// The region of an address. There are few, and the devices come first.
+    #[inline]
     pub fn find(&self, ipa: u64) -> Option<&Region> {
-        let after = self.regions.partition_point(|region| region.range.start <= ipa);
-        let region = self.regions.get(after.checked_sub(1)?)?;
-        region.range.contains(&ipa).then_some(region)
+        self.regions.iter().find(|region| region.range.contains(&ipa))
     }
 
     /// Whether `ipa` is in memory.

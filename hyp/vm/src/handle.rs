@@ -1,6 +1,6 @@
 //! The answer to a guest's exit.
 
-use crate::exit::{Exit, Fault, SysReg, Trap};
+use crate::exit::{self, Exit, Fault, SysReg, SysRegAccess, Trap};
 use crate::state::VcpuState;
 use crate::vm::Vm;
 use crate::{inject, mmio, smccc, sysreg};
@@ -157,6 +157,37 @@ pub(crate) struct Context<'a, H> {
     pub(crate) host: &'a H,
 }
 
+/// Answers a hypercall whose answer is a constant; false if the exit with this ESR_EL2 is none. Looks at x0 alone.
+#[inline]
+pub fn constant(state: &mut VcpuState, esr: u64) -> bool {
+    /// HVC #0 from AArch64: EC and IL.
+    const HVC: u64 = 0x16 << 26 | 1 << 25;
+    let answer = if esr == HVC { smccc::constant(state.gprs[0] as u32) } else { None };
+    if let Some(answer) = answer {
+        state.gprs[0] = answer as u64;
+    }
+    answer.is_some()
+}
+
+/// Answers an exit of `vcpu`, which this CPU has loaded, by its syndrome registers ESR_EL2, FAR_EL2 and HPFAR_EL2: as [`handle`] does
+/// with [`Exit::decode`], but decodes of the frequent ones what is needed only.
+#[inline]
+pub fn answer(
+    vm: &Vm,
+    vcpu: usize,
+    state: &mut VcpuState,
+    [esr, far, hpfar]: [u64; 3],
+    host: &impl Host,
+) -> Next {
+    let cx = &Context { vm, vcpu, host };
+    match exit::class(esr) {
+        0x16 => smccc::call(cx, state, esr as u16),
+        0x18 => sysreg::access(cx, state, exit::instruction_len(esr), SysRegAccess::decode(esr)),
+        0x24 if mmio::emulates(cx, state, esr, far, hpfar) => Next::Resume,
+        _ => handle(vm, vcpu, state, Exit::decode(esr, far, hpfar), host),
+    }
+}
+
 /// Answers an exit of `vcpu`, which this CPU has loaded.
 pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &impl Host) -> Next {
     let cx = &Context { vm, vcpu, host };
@@ -184,6 +215,7 @@ pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &im
 
 /// Goes on behind the instruction at PC, as if it had run: BTYPE becomes 0 and a software step is used up
 /// (Arm ARM, "Software Step exceptions").
+#[inline]
 pub(crate) fn skip(state: &mut VcpuState, len: u8) {
     use crate::state::pstate;
     state.pc = state.pc.wrapping_add(len.into());
@@ -197,6 +229,7 @@ pub(crate) fn skip(state: &mut VcpuState, len: u8) {
 
 /// Advances the IT block of a T32 instruction (Arm ARM, `AArch32.ITAdvance`): IT\[1:0\] in bits 26:25, IT\[7:2\] in
 /// bits 15:10.
+#[cold]
 fn skip_it_block(state: &mut VcpuState) {
     const IT_LOW: u64 = 0b11 << 25;
     const IT_HIGH: u64 = 0x3f << 10;

@@ -85,7 +85,8 @@ impl Machine {
         if self.timers[vcpu].line && !self.timers[vcpu].active {
             self.timers[vcpu].active = true;
             self.fired.push((vcpu, TIMER));
-            let effects = self.vgic.line(vcpu, TIMER, true);
+            let effects = self.vgic.fire(vcpu, TIMER, &mut self.cpus[vcpu]);
+            assert!(!effects.kick.contains(vcpu));
             self.owe(vcpu, effects);
         }
         if self.device.line && !self.device.active {
