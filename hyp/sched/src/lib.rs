@@ -419,7 +419,8 @@ impl Scheduler {
                 // It was re-admitted to another CPU while it was held here.
                 self.ready.insert(usize::from(cpu.0), i, self.vcpus[i].server.deadline());
             }
-            return self.offer(i);
+            // No other CPU can take it: this one knew of it when it picked.
+            return if self.affinity(i) == CpuSet::only(cpu) { CpuSet::EMPTY } else { self.offer(i) };
         }
         CpuSet::EMPTY
     }
@@ -635,8 +636,10 @@ impl Scheduler {
             vcpu.held = Some(CpuId(c as u8));
             self.held |= bit(i);
             self.cpus[c].holds |= bit(i);
-            vcpu.stats.migrations += u64::from(usize::from(vcpu.last.0) != c);
-            self.move_to(i, CpuId(c as u8));
+            if usize::from(vcpu.last.0) != c || self.cpus[c].local & bit(i) == 0 {
+                vcpu.stats.migrations += u64::from(usize::from(vcpu.last.0) != c);
+                self.move_to(i, CpuId(c as u8));
+            }
             self.just_woken &= !bit(i);
             // It may have been waiting for a certain CPU.
             self.timers.remove(i);
@@ -808,7 +811,7 @@ impl Scheduler {
     /// The index of `v`, if there is such a vCPU.
     fn slot(&self, v: VcpuId) -> Option<usize> {
         let i = usize::from(v.0);
-        (self.present & bit(i) != 0).then_some(i)
+        (i < MAX_VCPUS && self.present & bit(i) != 0).then_some(i)
     }
 
     /// The index of the vCPU that runs on `cpu`.

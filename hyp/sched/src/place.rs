@@ -226,7 +226,7 @@ impl Scheduler {
     }
 
     /// Where the vCPU `i` with a share may run.
-    fn affinity(&self, i: usize) -> CpuSet {
+    pub(crate) fn affinity(&self, i: usize) -> CpuSet {
         match self.vcpus[i].schedule {
             Schedule::Shared(vm) => {
                 self.share(vm).map_or(CpuSet::EMPTY, |share| share.affinity.and(self.usable))
