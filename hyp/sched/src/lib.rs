@@ -80,8 +80,6 @@ pub struct Budget {
     pub replenished: Ns,
 }
 
-/// Timers beyond those of the vCPUs: when a VM at its cap may run again.
-const TIMERS: usize = MAX_VCPUS + MAX_VMS;
 /// The time at which a timer that is not needed fires.
 const NEVER: Ns = Ns::MAX;
 
@@ -177,11 +175,11 @@ pub struct Scheduler {
     just_woken: u64,
     fair: Fair,
     /// Reservations that can run, by deadline.
-    ready: Queues<MAX_VCPUS>,
+    ready: Queues,
     /// Reservations: when they wake, or get budget back. Exclusive vCPUs: when they wake.
-    reserved_timers: Queues<MAX_VCPUS>,
-    /// Shares: when they wake, or may run again.
-    timers: Queues<TIMERS>,
+    reserved_timers: Queues,
+    /// Shares: when they wake, or may run again; and when a VM at its cap may run again, as number [`MAX_VCPUS`] + VM.
+    timers: Queues,
     /// The latest time that has been seen.
     now: Ns,
     /// What a switch costs: a reservation pays for the one away from it when it stops.
@@ -460,6 +458,7 @@ impl Scheduler {
     }
 
     /// Decides what `cpu` does from `now` on: charges the vCPU that ran, wakes those whose time has come, chooses.
+    #[inline(never)]
     pub fn pick(&mut self, cpu: CpuId, now: Ns) -> Decision {
         let c = usize::from(cpu.0);
         if !self.online.contains(cpu) {
