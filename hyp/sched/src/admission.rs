@@ -54,7 +54,7 @@ impl Utilisation {
 }
 
 /// CPU time that is guaranteed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reservation {
     /// CPU time in every period.
     pub budget: Ns,

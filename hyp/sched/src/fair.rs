@@ -20,7 +20,9 @@
 //! Within a VM vCPUs take turns in rounds: in each round, whoever wants to run comes to have had a slice more than the one
 //! that had had the least when it began.
 
-use crate::fill::{Claim, ONE_CPU, fill};
+mod regime;
+
+use crate::fill::ONE_CPU;
 use crate::ids::{CpuSet, MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns, bit, bits};
 use crate::schedule::{MAX_AFFINITIES, MAX_WEIGHT, ScheduleError, Share};
 
@@ -43,6 +45,7 @@ const NEARLY: u64 = 1 << 17;
 
 /// Whether there is anything to divide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 enum Regime {
     /// All run.
     Slack,
@@ -54,6 +57,7 @@ enum Regime {
 
 /// A VM. Virtual times are in ns · 2³² / [`Vm::rate`], wrapping. Aligned so that the search for the next VM goes by shifts.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 #[repr(align(128))]
 struct Vm {
     share: Share,
@@ -83,6 +87,7 @@ struct Vm {
 
 /// What runs on a CPU.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 struct Turn {
     vcpu: Option<u8>,
     /// Up to when it has been counted, but for `granted` more.
@@ -95,6 +100,7 @@ struct Turn {
 }
 
 /// The VMs with a share, and their vCPUs.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct Fair {
     vms: [Vm; MAX_VMS],
     /// By vCPU: its VM, and CPU time that it has had, or more (see [`Fair::wake`]).
@@ -588,105 +594,6 @@ impl Fair {
         let by = (self.turns[cpu].deadline.wrapping_sub(self.clock) as i64) - deadline;
         // Not for next to nothing: a switch costs both of them.
         (ahead <= 0 && by > this.virtual_time(WORTHWHILE)).then_some(by)
-    }
-
-    /// Finds the regime, if it can have changed.
-    #[inline]
-    pub(crate) fn rebalance(&mut self, now: Ns) {
-        if core::mem::take(&mut self.stale) && !self.free.is_empty() {
-            let regime = self.find_regime();
-            if regime != self.regime || regime == Regime::Filled {
-                self.change_regime(regime, now);
-            }
-        }
-    }
-
-    #[inline(never)]
-    fn change_regime(&mut self, regime: Regime, now: Ns) {
-        let grants = self.settle(now);
-        self.regime = regime;
-        match regime {
-            Regime::Slack | Regime::Plain => {
-                for vm in bits(self.active) {
-                    self.thaw(vm);
-                    self.change_rate(vm, self.vms[vm].share.weight << 8);
-                }
-            }
-            Regime::Filled => self.fill(),
-        }
-        self.regrant(grants, now);
-    }
-
-    fn find_regime(&self) -> Regime {
-        if self.active & self.picky != 0 {
-            return Regime::Filled;
-        }
-        if self.awake_count <= self.free_count {
-            return Regime::Slack;
-        }
-        if self.free_count == 1 && !self.has_caps {
-            return Regime::Plain;
-        }
-        let cpus = u64::from(self.free_count) * u64::from(ONE_CPU);
-        let can_use = |vm: usize| {
-            let this = &self.vms[vm];
-            u64::from(this.share.weight) * cpus <= u64::from(this.limit()) * u64::from(self.weights)
-        };
-        if bits(self.active).all(can_use) { Regime::Plain } else { Regime::Filled }
-    }
-
-    fn fill(&mut self) {
-        let free = self.free;
-        let claims = self.vms.map(|vm| {
-            let cpus = vm.share.affinity.and(free);
-            Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
-        });
-        let can_run = bits(self.active).filter(|&vm| !claims[vm].cpus.is_empty());
-        let can_run = can_run.fold(0, |set, vm| set | bit(vm));
-        let rates = fill(can_run, &claims);
-        // Whoever can use all of its part keeps its weight, so that the clock keeps its pace.
-        let Some(unbound) = bits(can_run).max_by(|&a, &b| {
-            let level = |a: usize, b: usize| u64::from(rates[a]) * u64::from(claims[b].weight);
-            level(a, b).cmp(&level(b, a))
-        }) else {
-            return;
-        };
-        let scale = |rate: u32| {
-            let weight = u64::from(claims[unbound].weight) << 8;
-            (u64::from(rate) * weight / u64::from(rates[unbound].max(1))) as u32
-        };
-        for vm in bits(self.active) {
-            if can_run & bit(vm) == 0 {
-                // None of its CPUs is free: it is owed nothing for this time.
-                self.freeze(vm);
-            } else {
-                self.thaw(vm);
-                self.change_rate(vm, scale(rates[vm]).max(MIN_RATE));
-            }
-        }
-    }
-
-    /// Counts what has run on all CPUs, and no more. Returns what was left of the slices that were counted in advance.
-    fn settle(&mut self, now: Ns) -> [u32; MAX_CPUS] {
-        let mut grants = [0; MAX_CPUS];
-        for (cpu, grant) in grants.iter_mut().enumerate() {
-            let Turn { vcpu, granted, rest, .. } = self.turns[cpu];
-            if vcpu.is_some() && (granted != 0 || rest == 0) {
-                self.count(cpu, now);
-                *grant = core::mem::take(&mut self.turns[cpu].rest);
-            }
-        }
-        self.correct();
-        grants
-    }
-
-    /// Counts the rest of slices in advance again.
-    fn regrant(&mut self, grants: [u32; MAX_CPUS], now: Ns) {
-        for (cpu, grant) in grants.into_iter().enumerate() {
-            if let Some(v) = self.turns[cpu].vcpu.filter(|_| grant != 0) {
-                self.grant(cpu, self.vm_of(v.into()), grant, now);
-            }
-        }
     }
 
     /// The virtual time of `vm` advances with the clock from now on.

@@ -23,7 +23,7 @@ pub const MAX_VMS: usize = 16;
 pub const MAX_CPUS: usize = 8;
 
 /// A set of physical CPUs: bit n is CPU n.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CpuSet(pub u64);
 
 impl CpuSet {

@@ -84,6 +84,7 @@ pub struct Budget {
 const NEVER: Ns = Ns::MAX;
 
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 struct Vcpu {
     schedule: Schedule,
     /// Where it ran last, or is to run next.
@@ -101,6 +102,7 @@ struct Vcpu {
 }
 
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 struct Cpu {
     running: Option<u8>,
     /// Up to when `running` has been charged.
@@ -156,6 +158,7 @@ const IDLE: Cpu = Cpu {
 };
 
 /// The scheduler of a machine. A vCPU or CPU that it does not know is never runnable, never told, and runs nothing.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub struct Scheduler {
     vcpus: [Vcpu; MAX_VCPUS],
     cpus: [Cpu; MAX_CPUS],

@@ -14,6 +14,7 @@ const PATIENCE: Ns = 40_000;
 
 /// How busy a CPU has been lately.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Load {
     load: u32,
     since: Ns,

@@ -6,6 +6,7 @@ use crate::ids::{MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns};
 const N: usize = MAX_VCPUS + MAX_VMS;
 
 /// One binary heap for each CPU, smallest key first. Every operation is O(log [`N`]) at most.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct Queues {
     heaps: [[u8; N]; MAX_CPUS],
     lens: [u8; MAX_CPUS],

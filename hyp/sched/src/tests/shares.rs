@@ -125,7 +125,7 @@ fn sleeping_at_the_right_time_gains_nothing() {
             (990 * US, 1),
             (9_990 * US, 10 * US),
             (29 * MS, 500 * US),
-            (100 * US, 1 * US),
+            (100 * US, US),
             (249 * US, 251 * US),
         ] {
             let mut m = Machine::new(cpus);
