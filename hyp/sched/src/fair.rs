@@ -17,9 +17,12 @@
 //! [`Fair::rebalance`] decides which, with an effort that depends on it, when somebody starts or stops wanting to run or
 //! the CPUs that are free for shares change.
 //!
-//! Within a VM the vCPU goes first that has had the least.
+//! Within a VM vCPUs take turns in rounds: in each round, whoever wants to run comes to have had a slice more than the one
+//! that had had the least when it began.
 
-use crate::fill::{Claim, ONE_CPU, fill};
+mod regime;
+
+use crate::fill::ONE_CPU;
 use crate::ids::{CpuSet, MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns, bit, bits};
 use crate::schedule::{MAX_AFFINITIES, MAX_WEIGHT, ScheduleError, Share};
 
@@ -37,11 +40,12 @@ const MAX_TIME: Ns = 1 << 26;
 const MIN_RATE: u32 = 16;
 /// VMs behind their shares by more than that many slices were kept from running; the rest is not made up for.
 const MAX_LAG: i64 = 4;
-/// CPU times that differ by less than 2 to the power of this count as equal.
-const EQUAL_BITS: u32 = 17;
+/// A vCPU that is so near the end of its VM's round has had its turn, ns.
+const NEARLY: u64 = 1 << 17;
 
 /// Whether there is anything to divide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 enum Regime {
     /// All run.
     Slack,
@@ -51,8 +55,10 @@ enum Regime {
     Filled,
 }
 
-/// A VM. Virtual times are in ns · 2³² / [`Vm::rate`], wrapping.
+/// A VM. Virtual times are in ns · 2³² / [`Vm::rate`], wrapping. Aligned so that the search for the next VM goes by shifts.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
+#[repr(align(128))]
 struct Vm {
     share: Share,
     /// Its vCPUs, and how many of them want to run.
@@ -70,8 +76,9 @@ struct Vm {
     /// When it stopped wanting to run, and the clock then.
     left: Ns,
     left_clock: u64,
-    /// What its last vCPU to sleep had had: the first to wake has not had less.
-    floor: u64,
+    /// What a vCPU has had at the end of the round; and the vCPUs that are not there yet, whether they want to run or not.
+    round: u64,
+    behind: u64,
     /// When it would have had what it has had, had it run at its cap.
     cap_time: Ns,
     /// 100 · 2¹⁶ / cap.
@@ -80,6 +87,7 @@ struct Vm {
 
 /// What runs on a CPU.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 struct Turn {
     vcpu: Option<u8>,
     /// Up to when it has been counted, but for `granted` more.
@@ -92,6 +100,7 @@ struct Turn {
 }
 
 /// The VMs with a share, and their vCPUs.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct Fair {
     vms: [Vm; MAX_VMS],
     /// By vCPU: its VM, and CPU time that it has had, or more (see [`Fair::wake`]).
@@ -138,7 +147,8 @@ const NO_VM: Vm = Vm {
     span: 0,
     left: 0,
     left_clock: 0,
-    floor: 0,
+    round: 0,
+    behind: 0,
     cap_time: 0,
     cap_inverse: 0,
 };
@@ -158,6 +168,20 @@ impl Vm {
         self.span = self.virtual_time(request.into());
     }
 
+    /// A new round for its vCPUs `awake`, of which there are some.
+    fn begin_round(&mut self, awake: u64, had: &[u64; MAX_VCPUS], slice: u32) {
+        self.round = least(awake, had) + u64::from(slice);
+        for v in bits(awake) {
+            self.turn(v, had[v]);
+        }
+    }
+
+    /// The vCPU `v` has had `had` ns.
+    fn turn(&mut self, v: usize, had: u64) {
+        let behind = u64::from(had + NEARLY < self.round);
+        self.behind = self.behind & !bit(v) | behind << v;
+    }
+
     /// The virtual time that `time` ns of CPU time are worth.
     fn virtual_time(&self, time: i64) -> i64 {
         (time * self.inverse as i64) >> 8
@@ -171,6 +195,11 @@ impl Vm {
             cap => vcpus.min((u64::from(cap) * u64::from(ONE_CPU) / 100).min(u32::MAX.into()) as u32),
         }
     }
+}
+
+/// The least of what the vCPUs `set` have had.
+fn least(set: u64, had: &[u64; MAX_VCPUS]) -> u64 {
+    bits(set).map(|v| had[v]).min().unwrap_or(0)
 }
 
 impl Fair {
@@ -341,8 +370,12 @@ impl Fair {
         let this = &mut self.vms[vm];
         this.awake += 1;
         let siblings = self.awake & this.members & !bit(v);
-        let least = bits(siblings).map(|sibling| self.had[sibling]).min().unwrap_or(this.floor);
-        self.had[v] = self.had[v].max(least);
+        if siblings & this.behind == 0 && siblings != 0 {
+            this.begin_round(siblings, &self.had, self.slice);
+        }
+        // Who slept has not had less than anybody had when the round began.
+        self.had[v] = self.had[v].max(this.round.saturating_sub(self.slice.into()));
+        this.turn(v, self.had[v]);
         if this.awake == 1 {
             this.set_rate(this.share.weight << 8);
             this.set_request(self.slice / SHORTER);
@@ -375,9 +408,9 @@ impl Fair {
             }
             let this = &mut self.vms[vm];
             self.weights -= this.share.weight;
-            this.floor = this.floor.max(self.had[v]);
             this.left = now;
             this.left_clock = self.clock;
+            this.round = this.round.max(self.had[v] + u64::from(self.slice));
         }
     }
 
@@ -396,6 +429,7 @@ impl Fair {
     fn bill(&mut self, v: usize, time: u32, granted: u32, now: Ns) {
         let vm = self.vm_of(v);
         self.had[v] += u64::from(time);
+        self.vms[vm].turn(v, self.had[v]);
         if self.regime != Regime::Slack {
             self.advance(vm, i64::from(time) - i64::from(granted));
         }
@@ -468,27 +502,36 @@ impl Fair {
                 (best, best_key) = (vm, key);
             }
         }
-        let least = self.least(self.vms.get(best)?.members & candidates, local);
+        let vm = self.vms.get(best)?;
+        let mut set = vm.members & candidates;
         if let Some(kept) = kept.filter(|_| kept_vm == best)
-            && !self.is_far_behind(least, kept)
+            && (set & vm.behind == 0 || !self.is_far_ahead(kept))
         {
             return Some(kept);
         }
         self.turns[cpu].rest = 0;
-        Some(least)
+        if set & vm.behind == 0 && set & (set - 1) != 0 {
+            set = self.next_round(best, set);
+        } else if set & vm.behind != 0 {
+            set &= vm.behind;
+        }
+        if set & local != 0 {
+            set &= local;
+        }
+        Some(set.trailing_zeros() as usize)
     }
 
-    /// Who of `set`, which is not empty, has had the least; among equals one of `local`.
-    fn least(&self, set: u64, local: u64) -> usize {
-        let (mut least, mut least_key) = (0, u64::MAX);
-        for v in bits(set) {
-            let v = v % MAX_VCPUS;
-            let key = (self.had[v] >> EQUAL_BITS << 1) | (!local >> v & 1);
-            if key < least_key {
-                (least, least_key) = (v, key);
-            }
+    /// All vCPUs of `set`, some of those of `vm` that want to run, have had their turns: a new round begins, unless others have not.
+    /// Returns those of `set` that have had the least.
+    #[inline(never)]
+    fn next_round(&mut self, vm: usize, set: u64) -> u64 {
+        let this = &mut self.vms[vm];
+        let awake = self.awake & this.members;
+        if awake & this.behind == 0 {
+            this.begin_round(awake, &self.had, self.slice);
         }
-        least
+        let least = least(set, &self.had) + NEARLY;
+        bits(set).filter(|&v| self.had[v] < least).fold(0, |set, v| set | bit(v))
     }
 
     /// `v`, which was chosen, runs on `cpu` and pays for it as of `since`. Returns until when, if somebody else waits.
@@ -532,9 +575,9 @@ impl Fair {
         self.vms[self.vm_of(v)].cap_inverse != 0
     }
 
-    /// Whether `v` has had so much less than `other` of the same VM that it need not wait for the end of its slice.
-    fn is_far_behind(&self, v: usize, other: usize) -> bool {
-        self.had[v] + u64::from(self.slice) < self.had[other]
+    /// Whether `v` has had so much more than its turn that those of its VM who are behind need not wait for the end of its slice.
+    fn is_far_ahead(&self, v: usize) -> bool {
+        self.had[v] > self.vms[self.vm_of(v)].round + u64::from(self.slice)
     }
 
     /// By how much the slice on `cpu` would be over after that of `v`, if `v` were to begin now: whether `v` should go
@@ -544,112 +587,13 @@ impl Fair {
         let this = &self.vms[vm];
         let sibling = self.turns[cpu].vcpu.map(usize::from).filter(|&other| self.vm_of(other) == vm);
         if let Some(other) = sibling {
-            return self.is_far_behind(v, other).then_some(1);
+            return (this.behind & bit(v) != 0 && self.is_far_ahead(other)).then_some(1);
         }
         let ahead = this.time.wrapping_sub(self.clock) as i64;
         let deadline = ahead + this.span;
         let by = (self.turns[cpu].deadline.wrapping_sub(self.clock) as i64) - deadline;
         // Not for next to nothing: a switch costs both of them.
         (ahead <= 0 && by > this.virtual_time(WORTHWHILE)).then_some(by)
-    }
-
-    /// Finds the regime, if it can have changed.
-    #[inline]
-    pub(crate) fn rebalance(&mut self, now: Ns) {
-        if core::mem::take(&mut self.stale) && !self.free.is_empty() {
-            let regime = self.find_regime();
-            if regime != self.regime || regime == Regime::Filled {
-                self.change_regime(regime, now);
-            }
-        }
-    }
-
-    #[inline(never)]
-    fn change_regime(&mut self, regime: Regime, now: Ns) {
-        let grants = self.settle(now);
-        self.regime = regime;
-        match regime {
-            Regime::Slack | Regime::Plain => {
-                for vm in bits(self.active) {
-                    self.thaw(vm);
-                    self.change_rate(vm, self.vms[vm].share.weight << 8);
-                }
-            }
-            Regime::Filled => self.fill(),
-        }
-        self.regrant(grants, now);
-    }
-
-    fn find_regime(&self) -> Regime {
-        if self.active & self.picky != 0 {
-            return Regime::Filled;
-        }
-        if self.awake_count <= self.free_count {
-            return Regime::Slack;
-        }
-        if self.free_count == 1 && !self.has_caps {
-            return Regime::Plain;
-        }
-        let cpus = u64::from(self.free_count) * u64::from(ONE_CPU);
-        let can_use = |vm: usize| {
-            let this = &self.vms[vm];
-            u64::from(this.share.weight) * cpus <= u64::from(this.limit()) * u64::from(self.weights)
-        };
-        if bits(self.active).all(can_use) { Regime::Plain } else { Regime::Filled }
-    }
-
-    fn fill(&mut self) {
-        let free = self.free;
-        let claims = self.vms.map(|vm| {
-            let cpus = vm.share.affinity.and(free);
-            Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
-        });
-        let can_run = bits(self.active).filter(|&vm| !claims[vm].cpus.is_empty());
-        let can_run = can_run.fold(0, |set, vm| set | bit(vm));
-        let rates = fill(can_run, &claims);
-        // Whoever can use all of its part keeps its weight, so that the clock keeps its pace.
-        let Some(unbound) = bits(can_run).max_by(|&a, &b| {
-            let level = |a: usize, b: usize| u64::from(rates[a]) * u64::from(claims[b].weight);
-            level(a, b).cmp(&level(b, a))
-        }) else {
-            return;
-        };
-        let scale = |rate: u32| {
-            let weight = u64::from(claims[unbound].weight) << 8;
-            (u64::from(rate) * weight / u64::from(rates[unbound].max(1))) as u32
-        };
-        for vm in bits(self.active) {
-            if can_run & bit(vm) == 0 {
-                // None of its CPUs is free: it is owed nothing for this time.
-                self.freeze(vm);
-            } else {
-                self.thaw(vm);
-                self.change_rate(vm, scale(rates[vm]).max(MIN_RATE));
-            }
-        }
-    }
-
-    /// Counts what has run on all CPUs, and no more. Returns what was left of the slices that were counted in advance.
-    fn settle(&mut self, now: Ns) -> [u32; MAX_CPUS] {
-        let mut grants = [0; MAX_CPUS];
-        for (cpu, grant) in grants.iter_mut().enumerate() {
-            let Turn { vcpu, granted, rest, .. } = self.turns[cpu];
-            if vcpu.is_some() && (granted != 0 || rest == 0) {
-                self.count(cpu, now);
-                *grant = core::mem::take(&mut self.turns[cpu].rest);
-            }
-        }
-        self.correct();
-        grants
-    }
-
-    /// Counts the rest of slices in advance again.
-    fn regrant(&mut self, grants: [u32; MAX_CPUS], now: Ns) {
-        for (cpu, grant) in grants.into_iter().enumerate() {
-            if let Some(v) = self.turns[cpu].vcpu.filter(|_| grant != 0) {
-                self.grant(cpu, self.vm_of(v.into()), grant, now);
-            }
-        }
     }
 
     /// The virtual time of `vm` advances with the clock from now on.

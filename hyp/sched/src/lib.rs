@@ -80,12 +80,11 @@ pub struct Budget {
     pub replenished: Ns,
 }
 
-/// Timers beyond those of the vCPUs: when a VM at its cap may run again.
-const TIMERS: usize = MAX_VCPUS + MAX_VMS;
 /// The time at which a timer that is not needed fires.
 const NEVER: Ns = Ns::MAX;
 
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 struct Vcpu {
     schedule: Schedule,
     /// Where it ran last, or is to run next.
@@ -103,6 +102,7 @@ struct Vcpu {
 }
 
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 struct Cpu {
     running: Option<u8>,
     /// Up to when `running` has been charged.
@@ -158,6 +158,7 @@ const IDLE: Cpu = Cpu {
 };
 
 /// The scheduler of a machine. A vCPU or CPU that it does not know is never runnable, never told, and runs nothing.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub struct Scheduler {
     vcpus: [Vcpu; MAX_VCPUS],
     cpus: [Cpu; MAX_CPUS],
@@ -177,11 +178,11 @@ pub struct Scheduler {
     just_woken: u64,
     fair: Fair,
     /// Reservations that can run, by deadline.
-    ready: Queues<MAX_VCPUS>,
+    ready: Queues,
     /// Reservations: when they wake, or get budget back. Exclusive vCPUs: when they wake.
-    reserved_timers: Queues<MAX_VCPUS>,
-    /// Shares: when they wake, or may run again.
-    timers: Queues<TIMERS>,
+    reserved_timers: Queues,
+    /// Shares: when they wake, or may run again; and when a VM at its cap may run again, as number [`MAX_VCPUS`] + VM.
+    timers: Queues,
     /// The latest time that has been seen.
     now: Ns,
     /// What a switch costs: a reservation pays for the one away from it when it stops.
@@ -419,7 +420,8 @@ impl Scheduler {
                 // It was re-admitted to another CPU while it was held here.
                 self.ready.insert(usize::from(cpu.0), i, self.vcpus[i].server.deadline());
             }
-            return self.offer(i);
+            // No other CPU can take it: this one knew of it when it picked.
+            return if self.affinity(i) == CpuSet::only(cpu) { CpuSet::EMPTY } else { self.offer(i) };
         }
         CpuSet::EMPTY
     }
@@ -459,6 +461,7 @@ impl Scheduler {
     }
 
     /// Decides what `cpu` does from `now` on: charges the vCPU that ran, wakes those whose time has come, chooses.
+    #[inline(never)]
     pub fn pick(&mut self, cpu: CpuId, now: Ns) -> Decision {
         let c = usize::from(cpu.0);
         if !self.online.contains(cpu) {
@@ -635,8 +638,10 @@ impl Scheduler {
             vcpu.held = Some(CpuId(c as u8));
             self.held |= bit(i);
             self.cpus[c].holds |= bit(i);
-            vcpu.stats.migrations += u64::from(usize::from(vcpu.last.0) != c);
-            self.move_to(i, CpuId(c as u8));
+            if usize::from(vcpu.last.0) != c || self.cpus[c].local & bit(i) == 0 {
+                vcpu.stats.migrations += u64::from(usize::from(vcpu.last.0) != c);
+                self.move_to(i, CpuId(c as u8));
+            }
             self.just_woken &= !bit(i);
             // It may have been waiting for a certain CPU.
             self.timers.remove(i);
@@ -808,7 +813,7 @@ impl Scheduler {
     /// The index of `v`, if there is such a vCPU.
     fn slot(&self, v: VcpuId) -> Option<usize> {
         let i = usize::from(v.0);
-        (self.present & bit(i) != 0).then_some(i)
+        (i < MAX_VCPUS && self.present & bit(i) != 0).then_some(i)
     }
 
     /// The index of the vCPU that runs on `cpu`.

@@ -14,6 +14,7 @@ const PATIENCE: Ns = 40_000;
 
 /// How busy a CPU has been lately.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Load {
     load: u32,
     since: Ns,
@@ -226,7 +227,7 @@ impl Scheduler {
     }
 
     /// Where the vCPU `i` with a share may run.
-    fn affinity(&self, i: usize) -> CpuSet {
+    pub(crate) fn affinity(&self, i: usize) -> CpuSet {
         match self.vcpus[i].schedule {
             Schedule::Shared(vm) => {
                 self.share(vm).map_or(CpuSet::EMPTY, |share| share.affinity.and(self.usable))

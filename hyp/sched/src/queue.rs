@@ -1,9 +1,13 @@
 //! Priority queues of small numbers: one a CPU, each number in one of them at most.
 
-use crate::ids::{MAX_CPUS, Ns};
+use crate::ids::{MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns};
 
-/// One binary heap for each CPU, of numbers below `N`, smallest key first. Every operation is O(log N) at most.
-pub(crate) struct Queues<const N: usize> {
+/// How many numbers there are: vCPUs, and then VMs.
+const N: usize = MAX_VCPUS + MAX_VMS;
+
+/// One binary heap for each CPU, smallest key first. Every operation is O(log [`N`]) at most.
+#[cfg_attr(test, derive(Clone, Hash))]
+pub(crate) struct Queues {
     heaps: [[u8; N]; MAX_CPUS],
     lens: [u8; MAX_CPUS],
     /// By CPU: the complement of the first key, or 0.
@@ -14,7 +18,7 @@ pub(crate) struct Queues<const N: usize> {
     places: [u8; N],
 }
 
-impl<const N: usize> Queues<N> {
+impl Queues {
     pub(crate) const fn new() -> Self {
         Self {
             heaps: [[0; N]; MAX_CPUS],

@@ -19,6 +19,7 @@ const MAX_REFILLS: usize = 4;
 
 /// A part of the budget that has been used.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 struct Refill {
     /// When it comes back.
     at: Ns,
@@ -27,6 +28,7 @@ struct Refill {
 
 /// A reservation at work.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Server {
     pub(crate) reservation: Reservation,
     /// Budget that can be used now. Below 0 when the vCPU could not be stopped in time, or has paid for its switches.

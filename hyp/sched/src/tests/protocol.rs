@@ -55,11 +55,12 @@ impl Machine {
     fn finish_switch(&mut self, cpu: CpuId) {
         let c = usize::from(cpu.0);
         let Decision { run, unload, .. } = self.decisions[c];
-        if (run.is_some() || unload) && self.loaded[c] != run {
-            if let Some(old) = core::mem::replace(&mut self.loaded[c], run) {
-                let told = self.sched.released(cpu, old);
-                self.must_pick.insert(told);
-            }
+        if (run.is_some() || unload)
+            && self.loaded[c] != run
+            && let Some(old) = core::mem::replace(&mut self.loaded[c], run)
+        {
+            let told = self.sched.released(cpu, old);
+            self.must_pick.insert(told);
         }
     }
 
