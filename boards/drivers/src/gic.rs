@@ -16,10 +16,15 @@ use core::ops::Range;
 use crate::gicv2::GicV2;
 use crate::gicv3::GicV3;
 
-/// The priority that every interrupt has at first; lower is more urgent. Non-secure software has 16 levels at least.
-pub const DEFAULT_PRIORITY: u8 = 0xa0;
-/// The priority mask that lets everything through.
-pub const LOWEST_PRIORITY: u8 = 0xff;
+/// The priority of a CPU's own interrupts, SGIs and PPIs; lower is more urgent. Non-secure software has 16 levels at least.
+pub const CPU_PRIORITY: u8 = 0xa0;
+/// The priority of devices' interrupts, SPIs.
+pub const DEVICE_PRIORITY: u8 = 0xc0;
+
+/// The priority mask that lets everything through, or only what is more urgent than devices.
+pub(crate) const fn priority_mask(devices: bool) -> u8 {
+    if devices { 0xff } else { DEVICE_PRIORITY }
+}
 
 /// Why the GIC cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +93,15 @@ macro_rules! both {
 impl Gic {
     both! {
         /// Turns the distributor on, with every SPI disabled, inactive, not pending, level-triggered and of
-        /// [`DEFAULT_PRIORITY`]. Once, before any [`Gic::init_cpu`].
+        /// [`DEVICE_PRIORITY`]. Once, before any [`Gic::init_cpu`].
         fn init_distributor(&mut self);
-        /// Turns on the calling CPU's interface, mask at [`LOWEST_PRIORITY`], and clears its hypervisor interface. Its
-        /// PPIs are as SPIs after [`Gic::init_distributor`], its SGIs enabled.
+        /// Turns on the calling CPU's interface, which lets devices through, and clears its hypervisor interface. Its
+        /// PPIs are as SPIs after [`Gic::init_distributor`] but of [`CPU_PRIORITY`], its SGIs enabled.
         fn init_cpu(&self, cpu: usize);
         /// Lets an interrupt through or not.
         fn set_enabled(&self, cpu: usize, intid: u32, enabled: bool);
+        /// Lets devices' interrupts through to the calling CPU, or keeps them waiting.
+        fn let_devices(&self, through: bool);
         /// Sends an SPI to a CPU that has been through [`Gic::init_cpu`].
         fn route(&self, intid: u32, to: usize);
         /// Makes a PPI or SPI active, or inactive.

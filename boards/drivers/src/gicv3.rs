@@ -9,7 +9,7 @@ use heapless::Vec;
 
 use crate::MAX_CPUS;
 use crate::gic::publish_memory;
-use crate::gic::{Acknowledged, ActivePriorities, DEFAULT_PRIORITY, Error, LOWEST_PRIORITY};
+use crate::gic::{Acknowledged, ActivePriorities, CPU_PRIORITY, DEVICE_PRIORITY, Error, priority_mask};
 use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, IGROUPR, ISACTIVER, ISENABLER};
 use crate::mmio::Mmio;
 use crate::platform::Cpu;
@@ -108,7 +108,7 @@ impl GicV3 {
         self.wait_for_gicd();
         let bank = Bank(self.gicd.part(0));
         for n in 1..self.intid_limit().div_ceil(32) as usize {
-            bank.reset_word(n, DEFAULT_PRIORITY);
+            bank.reset_word(n, DEVICE_PRIORITY);
             bank.write_word(IGROUPR, n, !0);
         }
         self.wait_for_gicd();
@@ -128,7 +128,7 @@ impl GicV3 {
         gicr.write(GICR_WAKER, gicr.read(GICR_WAKER) & !GICR_WAKER_PROCESSOR_SLEEP);
         wait_while(|| gicr.read(GICR_WAKER) & GICR_WAKER_CHILDREN_ASLEEP != 0);
         let bank = self.bank(cpu, 0);
-        bank.reset_word(0, DEFAULT_PRIORITY);
+        bank.reset_word(0, CPU_PRIORITY);
         bank.write_word(IGROUPR, 0, !0);
         bank.write_word(ISENABLER, 0, 0xffff);
         wait_while(|| gicr.read(GICR_CTLR) & GICR_RWP != 0);
@@ -141,7 +141,7 @@ impl GicV3 {
         }
         write!(ICC_CTLR_EOIMODE, "icc_ctlr_el1");
         write!(0, "icc_bpr1_el1");
-        write!(LOWEST_PRIORITY.into(), "icc_pmr_el1");
+        self.let_devices(true);
         write!(1, "icc_igrpen1_el1");
         isb();
     }
@@ -161,6 +161,10 @@ impl GicV3 {
         } else {
             self.wait_for_gicd();
         }
+    }
+
+    pub(crate) fn let_devices(&self, through: bool) {
+        write!(priority_mask(through).into(), "icc_pmr_el1");
     }
 
     pub(crate) fn route(&self, intid: u32, to: usize) {

@@ -3,6 +3,7 @@
 //! Interrupts are masked throughout, except inside a guest and inside a work item; physical interrupts are taken from the GIC when one
 //! of those was left because of them, or when the CPU was idle.
 
+use abi::smccc::Reservation;
 use arch::enter::{self, Cause, Exit};
 use arch::work::Ran;
 use arch::{context, cpu, time};
@@ -15,7 +16,7 @@ use vm::{Next, Phase, Power, StageTwo, VcpuState, inject, timer};
 use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{self, Machine};
-use crate::{boot, console, load, log, memory};
+use crate::{boot, console, control, load, log, memory};
 
 /// A vCPU whose registers are on this CPU. The guard is what makes them this CPU's alone.
 struct Loaded {
@@ -49,13 +50,15 @@ struct Cpu {
     loaded: Option<Loaded>,
     /// The vCPU that the scheduler counts as this CPU's.
     held: Option<VcpuId>,
+    /// Devices' interrupts wait: a reservation runs here.
+    devices_wait: bool,
 }
 
 /// Runs vCPUs on this CPU for ever.
 pub fn run(machine: &'static Machine, index: usize) -> ! {
     let here = Here::new(machine, CpuId(index as u8));
     here.disarm();
-    let mut this = Cpu { machine, here, loaded: None, held: None };
+    let mut this = Cpu { machine, here, loaded: None, held: None, devices_wait: false };
     loop {
         this.pass();
     }
@@ -74,15 +77,24 @@ impl Cpu {
         let decision = self.machine.scheduler.lock().pick(self.here.cpu, now);
         self.machine.repick(self.here.cpu, decision.repick);
         self.release(decision.run, decision.unload, now);
+        if self.devices_wait != decision.reserved {
+            self.devices_wait = decision.reserved;
+            self.machine.gic.let_devices(!decision.reserved);
+        }
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
             return self.idle(decision.until);
         };
         match guest.vm.phase() {
+            Phase::Running if guest.change.is_for(vcpu) => {
+                self.run_work(guest, control::work, decision.until)
+            }
             Phase::Running => {
                 guest.runs(vcpu, now);
                 self.run_vcpu(guest, vcpu, decision.until);
             }
-            Phase::Loading | Phase::Stopping(_) if vcpu == 0 => self.run_work(guest, decision.until),
+            Phase::Loading | Phase::Stopping(_) if vcpu == 0 => {
+                self.run_work(guest, load::work, decision.until)
+            }
             Phase::Loading | Phase::Stopping(_) | Phase::Stopped => _ = self.block(None),
         }
     }
@@ -125,13 +137,17 @@ impl Cpu {
         self.machine.scheduler.lock().block(self.here.cpu, until)
     }
 
-    /// Runs the EL2 half of vCPU 0: loading, ending or restarting its VM.
+    /// Runs the EL2 half of a vCPU: `item`, or first what is under way of another one.
     #[inline(never)]
-    fn run_work(&mut self, guest: &'static Guest, until: Option<u64>) {
+    fn run_work(&mut self, guest: &'static Guest, item: extern "C" fn(usize), until: Option<u64>) {
         self.unload();
-        let mut work = guest.work.lock();
+        let Some(mut work) = guest.work.try_lock() else {
+            // Another CPU runs one, until it is done or interrupted.
+            cpu::relax();
+            return self.here.take_interrupts();
+        };
         if !work.is_active() {
-            work.start(load::work, guest.index);
+            work.start(item, guest.index);
         }
         self.here.arm(until);
         while !self.here.repick.get() {
@@ -239,6 +255,16 @@ impl Cpu {
             Next::StageTwo(fault) => {
                 self.stage_two(guest, &fault);
                 Then::Continue
+            }
+            Next::Reserve(Reservation { budget, period, deadline }) => {
+                let wanted = sched::admission::Reservation { budget, period, deadline };
+                match (control::ask(guest, vcpu, wanted), &mut self.loaded) {
+                    (Err(error), Some(loaded)) => {
+                        loaded.state.gprs[0] = error as i64 as u64;
+                        Then::Continue
+                    }
+                    _ => Then::Pick,
+                }
             }
             Next::CacheMaintenance => {
                 guest.set_flush(vcpu, Some(guest.config.memory.base));

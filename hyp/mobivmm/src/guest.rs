@@ -16,6 +16,8 @@ use stage2::{Pa, Stage2, VmId};
 use vm::Vm;
 use vm::stolen::{self, Waiting};
 
+use crate::control;
+
 /// Where a vCPU runs, and whether something came for it: in one word, so that whoever brings something meets it either running or not,
 /// and it does not go to sleep over it.
 #[derive(Debug, Default)]
@@ -43,8 +45,10 @@ pub struct Guest {
     pub first: u16,
     pub stage2: TicketMutex<Stage2>,
     pub vttbr: u64,
-    /// The work item's place: vCPU 0's CPU holds it while it is loaded.
+    /// The work item's place: the CPU that runs it holds it.
     pub work: TicketMutex<Work>,
+    /// Another reservation that is wanted of it.
+    pub change: control::Slot,
     pub pages: Pages,
     /// What its stolen time is made from, by vCPU.
     pub waiting: Box<[Waiting]>,
@@ -84,6 +88,7 @@ impl Guest {
             vttbr: stage2.vttbr(),
             stage2: TicketMutex::new(stage2),
             work: TicketMutex::new(work),
+            change: control::Slot::new(),
             pages,
             waiting: (0..vcpus).map(|_| Waiting::new()).collect(),
             running: (0..vcpus).map(|_| Place::default()).collect(),

@@ -5,9 +5,8 @@ use core::cell::Cell;
 use abi::smccc::{Error, Left, Reservation};
 use arch::enter::Verdict;
 use arch::{context, features, time};
-use bundle::Schedule;
 use drivers::gic::Gic;
-use sched::CpuId;
+use sched::{CpuId, Schedule};
 use vgic::{Control, Effects, ListRegisters, Lr, Vgic};
 use vm::exit::SysReg;
 use vm::{Host, Phase, StageTwoAccess, VcpuState, Vm};
@@ -200,10 +199,12 @@ impl Host for Here {
         }
     }
 
-    fn reservation(&self, vm: &Vm, _vcpu: usize) -> Result<Reservation, Error> {
-        match self.guest(vm).map(|guest| guest.config.schedule) {
-            Some(Schedule::Reservation { budget_ns, period_ns, deadline_ns }) => {
-                Ok(Reservation { budget: budget_ns, period: period_ns, deadline: deadline_ns })
+    fn reservation(&self, vm: &Vm, vcpu: usize) -> Result<Reservation, Error> {
+        let guest = self.guest(vm).ok_or(Error::NotSupported)?;
+        match self.machine.scheduler.lock().schedule(guest.id(vcpu)) {
+            Some(Schedule::Reserved { reservation, .. }) => {
+                let sched::admission::Reservation { budget, period, deadline } = reservation;
+                Ok(Reservation { budget, period, deadline })
             }
             _ => Err(Error::NotSupported),
         }

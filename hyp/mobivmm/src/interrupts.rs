@@ -6,7 +6,7 @@ use vm::{Phase, timer};
 
 use crate::host::{Here, Registers};
 use crate::machine::{KICK, NOTICE};
-use crate::{console, log};
+use crate::{console, log, operator};
 
 impl Here {
     /// Takes the interrupts that are pending.
@@ -66,7 +66,7 @@ impl Here {
     fn notice(&self) {
         if let Some((guest, vcpu)) = self.loaded.get() {
             self.refresh(guest, vcpu);
-            if guest.vm.phase() != Phase::Running {
+            if guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu) {
                 self.pick_again();
             }
         }
@@ -95,7 +95,7 @@ impl Here {
         }
     }
 
-    /// Hands waiting input to the VMs' UARTs.
+    /// Hands waiting input to the VMs' UARTs, and to the operator's commands.
     #[inline]
     pub fn deliver_input(&self) {
         if console::has_input() {
@@ -104,11 +104,18 @@ impl Here {
     }
 
     #[cold]
+    #[inline(never)]
     fn deliver(&self) {
         let mut bytes = [0; 32];
-        while let Some((id, count)) = console::take_input(&mut bytes) {
-            if let Some(guest) = self.machine.guest(id) {
-                guest.vm.console_input(&bytes[..count], self);
+        while let Some((channel, count)) = console::take_input(&mut bytes) {
+            let bytes = &bytes[..count];
+            match channel.vm_index() {
+                None => operator::input(bytes, self),
+                Some(id) => {
+                    if let Some(guest) = self.machine.guest(id.into()) {
+                        guest.vm.console_input(bytes, self);
+                    }
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::guest::Guest;
 use crate::host::Here;
 use crate::machine::{self, Machine};
 use crate::memory::Ram;
-use crate::{log, memory};
+use crate::{control, log, memory};
 
 /// Bytes that are copied and read back with interrupts masked.
 const COPY_PIECE: usize = 512;
@@ -97,6 +97,7 @@ pub extern "C" fn work(index: usize) {
                 }
                 log!("{guest}: stopped; {} vCPU moves between CPUs", guest.moves());
                 cpu::masked(|| {
+                    control::release(machine, guest);
                     if guest.vm.settle(Power::Off) {
                         machine.retire();
                     }

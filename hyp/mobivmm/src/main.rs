@@ -13,6 +13,8 @@ mod channels;
 #[cfg(target_os = "none")]
 mod console;
 #[cfg(target_os = "none")]
+mod control;
+#[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]
 mod guest;
@@ -26,6 +28,8 @@ mod load;
 mod machine;
 #[cfg(target_os = "none")]
 mod memory;
+#[cfg(target_os = "none")]
+mod operator;
 #[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]

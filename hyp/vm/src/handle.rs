@@ -51,13 +51,6 @@ pub trait Host {
     fn reservation_left(&self, _vm: &Vm, _vcpu: usize) -> Result<Left, Error> {
         Err(Error::NotSupported)
     }
-    /// The guest asks for another reservation, with any numbers whatever: [`abi::smccc::RESERVATION_SET`].
-    ///
-    /// # Errors
-    /// As that call's. Nothing has changed then.
-    fn set_reservation(&self, _vm: &Vm, _vcpu: usize, _wanted: Reservation) -> Result<(), Error> {
-        Err(Error::NotSupported)
-    }
     /// The job of the vCPU's reservation is done; the next one is released at `release` on the physical counter:
     /// [`abi::smccc::JOB_DONE`].
     ///
@@ -97,6 +90,9 @@ pub enum Next {
     StageTwo(StageTwo),
     /// The guest's set/way maintenance: clean and invalidate its RAM to the point of coherency, then resume.
     CacheMaintenance,
+    /// The guest asks for another reservation, with any numbers whatever ([`abi::smccc::RESERVATION_SET`]): put that call's answer into
+    /// x0, then resume.
+    Reserve(Reservation),
     /// The vCPU is off: it runs again when [`Host::start`] says so (which may already have happened).
     Stop,
     /// The guest has stopped its VM ([`Vm::stop`]): all its vCPUs leave their CPUs.

@@ -76,7 +76,7 @@ pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16)
         },
         vendor::RESERVATION_SET => {
             let [_, budget, period, deadline, ..] = state.gprs;
-            answer(host.set_reservation(vm, vcpu, vendor::Reservation { budget, period, deadline }))
+            return Next::Reserve(vendor::Reservation { budget, period, deadline });
         }
         vendor::CHANNEL_NOTIFY => answer(notify(vm, state.gprs[1], host)),
         _ => NOT_SUPPORTED,

@@ -107,15 +107,6 @@ impl Host for Mock {
     fn reservation_left(&self, _: &Vm, _: usize) -> Result<Left, Error> {
         self.set(|m| m.left.ok_or(Error::NotSupported))
     }
-    fn set_reservation(&self, _: &Vm, _: usize, wanted: Reservation) -> Result<(), Error> {
-        self.set(|m| match m.refusal {
-            Some(error) => Err(error),
-            None => {
-                m.reservation = Some(wanted);
-                Ok(())
-            }
-        })
-    }
     fn job_done(&self, _: &Vm, _: usize, release: u64) -> Result<(), Error> {
         self.set(|m| {
             m.reservation.ok_or(Error::NotSupported)?;
