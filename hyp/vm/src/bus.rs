@@ -172,8 +172,8 @@ fn with_gic<R>(
 ) -> R {
     let mut gic = cx.vm.gic.lock();
     let mut effects = Effects::NONE;
-    if vgic::reads_list_registers(offset) {
-        effects |= cx.host.fold(&mut gic, cx.vcpu);
+    if let Some(word) = vgic::listed_word(offset) {
+        effects |= cx.host.fold(&mut gic, cx.vcpu, word);
     }
     let (result, more) = access(&mut gic);
     effects |= more;

@@ -88,9 +88,9 @@ impl Host for Mock {
     fn translate(&self, _: &VcpuState, _: u64, _: StageTwoAccess) -> Option<u64> {
         self.set(|m| m.translation)
     }
-    fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects {
+    fn fold(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects {
         self.set(|m| m.folded += 1);
-        gic.exit(vcpu, &mut NoListRegisters)
+        gic.fold(vcpu, word, &mut NoListRegisters)
     }
     fn interrupts(&self, _: &Vm, effects: Effects) {
         self.set(|m| m.effects |= effects);

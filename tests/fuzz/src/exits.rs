@@ -39,8 +39,8 @@ impl Host for Machine<'_> {
     fn translate(&self, _: &VcpuState, _: u64, _: StageTwoAccess) -> Option<u64> {
         self.maybe(5)
     }
-    fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects {
-        gic.exit(vcpu, &mut NoListRegisters)
+    fn fold(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects {
+        gic.fold(vcpu, word, &mut NoListRegisters)
     }
     fn interrupts(&self, _: &Vm, _: Effects) {}
     fn start(&self, _: &Vm, _: usize) {}

@@ -1,7 +1,7 @@
 //! A VM's vGIC, the CPUs that its vCPUs run on, and physical interrupts behind some of the virtual ones.
 
 use crate::hw::{Ack, Hw};
-use mobivmm_vgic::{Config, Effects, VcpuSet, Version, Vgic};
+use mobivmm_vgic::{Config, Effects, VcpuSet, Version, Vgic, listed_word};
 
 /// The virtual timer, mapped on each vCPU.
 pub const TIMER: u16 = 27;
@@ -157,12 +157,26 @@ impl Machine {
     /// A write of a distributor register that SGIs, PPIs and SPIs share, for word `w` at `offset` of word 0, by `vcpu`.
     /// `owner` is whose private word it is.
     pub fn write(&mut self, vcpu: usize, owner: usize, intid: usize, offset: u64, size: usize, value: u64) {
+        self.fold_word(vcpu, offset);
         let effects = if self.version == Version::V3 && intid < 32 {
             self.vgic.gicr_write(owner as u64 * 0x2_0000 + 0x1_0000 + offset, size, value)
         } else {
             self.vgic.gicd_write(vcpu, offset, size, value)
         };
         self.owe(vcpu, effects);
+    }
+
+    /// What comes before the access by `vcpu` to a register of a distributor or an SGI frame.
+    pub fn fold_word(&mut self, vcpu: usize, offset: u64) {
+        if let Some(word) = listed_word(offset).filter(|_| self.loaded[vcpu]) {
+            self.follow_hardware(vcpu);
+            let effects = self.vgic.fold(vcpu, word, &mut self.cpus[vcpu]);
+            assert!(!effects.kick.contains(vcpu));
+            self.owe(vcpu, effects);
+            if self.vgic.needs_enter(vcpu) {
+                self.kicked.0 |= 1 << vcpu;
+            }
+        }
     }
 
     /// As [`Machine::write`].
