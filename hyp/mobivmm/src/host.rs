@@ -164,8 +164,8 @@ impl Host for Here {
         context::translate(va, access == StageTwoAccess::Write, state.el0())
     }
 
-    fn fold(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects {
-        let effects = gic.fold(vcpu, word, &mut Registers(&self.machine.gic));
+    fn observe(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects {
+        let effects = gic.observe(vcpu, word, &mut Registers(&self.machine.gic));
         if gic.needs_enter(vcpu)
             && let Some((guest, _)) = self.loaded.get()
         {

@@ -36,6 +36,10 @@ enum Kind {
     Active,
 }
 
+/// The most active interrupts that get list registers at a time: as deep as guests nest them, and few, so that a guest that makes many
+/// active by register writes does not keep EL2 busy.
+const LISTED_ACTIVE: usize = 2;
+
 impl Vgic {
     /// Whether [`Vgic::enter`] has something to do for `vcpu`.
     pub fn needs_enter(&self, vcpu: usize) -> bool {
@@ -240,32 +244,9 @@ impl Vgic {
             self.recall_spilled(vcpu);
             hw.set_control(Control::default());
         }
-        effects |= self.take_back(vcpu, self.vcpus[vcpu].used, hw);
-        effects.kick = effects.kick.without(vcpu);
-        effects
-    }
-
-    /// Takes back what the list registers of the CPU that has `vcpu` loaded have of word `w` (32 INTIDs).
-    pub fn fold(&mut self, vcpu: usize, w: usize, hw: &mut impl ListRegisters) -> Effects {
-        let control = self.vcpus[vcpu].control;
-        let mut effects = Effects::NONE;
-        let eois = if control.active_spilled { hw.eoi_count() } else { 0 };
-        if eois != 0 {
-            effects |= self.end_spilled(vcpu, eois);
-            hw.set_control(control);
-        }
-        let this = &self.vcpus[vcpu];
-        let concerned = bits(this.used).filter(|&n| usize::from(this.lrs[n].vintid) / 32 == w);
-        let concerned = concerned.fold(0, |set, n| set | 1 << n);
-        effects |= self.take_back(vcpu, concerned, hw);
-        effects.kick = effects.kick.without(vcpu);
-        effects
-    }
-
-    fn take_back(&mut self, vcpu: usize, list_registers: u16, hw: &mut impl ListRegisters) -> Effects {
-        let mut effects = Effects::NONE;
-        let empty = if list_registers != 0 { hw.empty() } else { 0 };
-        for n in bits(list_registers) {
+        let used = self.vcpus[vcpu].used;
+        let empty = if used != 0 { hw.empty() } else { 0 };
+        for n in bits(used) {
             if empty >> n & 1 != 0 {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
             } else {
@@ -273,6 +254,35 @@ impl Vgic {
                 hw.write(n, Lr::EMPTY);
             }
         }
+        effects.kick = effects.kick.without(vcpu);
+        effects
+    }
+
+    /// Looks at what the guest has done to the interrupts of word `w` (32 INTIDs) in the list registers of the CPU that has `vcpu`
+    /// loaded, so that registers show it.
+    pub fn observe(&mut self, vcpu: usize, w: usize, hw: &mut impl ListRegisters) -> Effects {
+        let control = self.vcpus[vcpu].control;
+        let mut effects = Effects::NONE;
+        let eois = if control.active_spilled { hw.eoi_count() } else { 0 };
+        if eois != 0 {
+            effects |= self.end_spilled(vcpu, eois);
+            hw.set_control(control);
+        }
+        let empty = hw.empty();
+        for n in bits(self.vcpus[vcpu].used) {
+            let vintid = self.vcpus[vcpu].lrs[n].vintid;
+            if usize::from(vintid) / 32 != w {
+                continue;
+            }
+            if empty >> n & 1 != 0 {
+                effects |= self.unlist(vcpu, n, State::INACTIVE);
+            } else {
+                let (state, word, bit) = (hw.read(n).state, self.word_mut(vcpu, w), 1 << (vintid % 32));
+                word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };
+                word.lr_active = word.lr_active & !bit | if state.active { bit } else { 0 };
+            }
+        }
+        effects.kick = effects.kick.without(vcpu);
         effects
     }
 
@@ -348,11 +358,13 @@ impl Vgic {
     /// Lists active interrupts, and tells whether one found no list register. Their order does not matter: those that are not
     /// listed end by [`Vgic::end_spilled`] or [`Vgic::dir`].
     fn list_active(&mut self, vcpu: usize, crowded: bool) -> bool {
+        let mut left = LISTED_ACTIVE;
         for w in bits(self.vcpus[vcpu].spilled_active) {
             for bit in bits(self.candidates(vcpu, w, Kind::Active)) {
-                if !self.list(vcpu, w * 32 + bit, crowded) {
+                if left == 0 || !self.list(vcpu, w * 32 + bit, crowded) {
                     return true;
                 }
+                left -= 1;
             }
             self.vcpus[vcpu].spilled_active &= !(1 << w);
         }

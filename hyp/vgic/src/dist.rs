@@ -49,8 +49,8 @@ fn decode(offset: usize, size: usize) -> Option<Register> {
     (size == 4).then_some(Register::Bits(kind, offset % 0x80 / 4))
 }
 
-/// The word (of 32 INTIDs) of which the register at `offset` of a GICD or GICR frame shows or changes pending or active state, so that
-/// the accessing vCPU's list registers should be folded ([`Vgic::fold`]) before the access.
+/// The word (of 32 INTIDs) of which the register at `offset` of a GICD or GICR frame shows pending or active state, which the accessing
+/// vCPU's list registers have a part of ([`Vgic::observe`]).
 #[inline]
 pub fn listed_word(offset: u64) -> Option<usize> {
     match offset & 0xffff {

@@ -157,26 +157,12 @@ impl Machine {
     /// A write of a distributor register that SGIs, PPIs and SPIs share, for word `w` at `offset` of word 0, by `vcpu`.
     /// `owner` is whose private word it is.
     pub fn write(&mut self, vcpu: usize, owner: usize, intid: usize, offset: u64, size: usize, value: u64) {
-        self.fold_word(vcpu, offset);
         let effects = if self.version == Version::V3 && intid < 32 {
             self.vgic.gicr_write(owner as u64 * 0x2_0000 + 0x1_0000 + offset, size, value)
         } else {
             self.vgic.gicd_write(vcpu, offset, size, value)
         };
         self.owe(vcpu, effects);
-    }
-
-    /// What comes before the access by `vcpu` to a register of a distributor or an SGI frame.
-    pub fn fold_word(&mut self, vcpu: usize, offset: u64) {
-        if let Some(word) = listed_word(offset).filter(|_| self.loaded[vcpu]) {
-            self.follow_hardware(vcpu);
-            let effects = self.vgic.fold(vcpu, word, &mut self.cpus[vcpu]);
-            assert!(!effects.kick.contains(vcpu));
-            self.owe(vcpu, effects);
-            if self.vgic.needs_enter(vcpu) {
-                self.kicked.0 |= 1 << vcpu;
-            }
-        }
     }
 
     /// As [`Machine::write`].
@@ -186,6 +172,20 @@ impl Machine {
         } else {
             self.vgic.gicd_read(owner, offset, size)
         }
+    }
+
+    /// The same by `vcpu` itself, which is loaded.
+    pub fn read_own(&mut self, vcpu: usize, intid: usize, offset: u64) -> u64 {
+        if let Some(word) = listed_word(offset) {
+            self.follow_hardware(vcpu);
+            let effects = self.vgic.observe(vcpu, word, &mut self.cpus[vcpu]);
+            assert!(!effects.kick.contains(vcpu));
+            self.owe(vcpu, effects);
+            if self.vgic.needs_enter(vcpu) {
+                self.kicked.0 |= 1 << vcpu;
+            }
+        }
+        self.read(vcpu, intid, offset, 4)
     }
 
     /// Sets one bit of a one-bit register.
