@@ -117,10 +117,6 @@ impl Gic {
         fn send_sgi(&self, sgi: u32, to: usize);
         /// How many list registers every CPU has (VTR.ListRegs + 1).
         fn list_registers(&self) -> usize;
-        /// List register `n`, below [`Gic::list_registers`].
-        fn read_lr(&self, n: usize) -> u64;
-        /// Writes list register `n`, below [`Gic::list_registers`]. A GICv2 takes 32 bits.
-        fn write_lr(&self, n: usize, value: u64);
         /// GICH_HCR or ICH_HCR_EL2.
         fn hcr(&self) -> u32;
         /// Writes [`Gic::hcr`].

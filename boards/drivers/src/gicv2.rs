@@ -153,12 +153,16 @@ impl GicV2 {
         self.gich.read(GICH_VTR)
     }
 
-    pub(crate) fn read_lr(&self, n: usize) -> u64 {
-        self.gich.read(GICH_LR + n * 4).into()
+    /// List register `n`, below [`crate::gic::Gic::list_registers`].
+    #[inline]
+    pub fn read_lr(&self, n: usize) -> u32 {
+        self.gich.read(GICH_LR + n * 4)
     }
 
-    pub(crate) fn write_lr(&self, n: usize, value: u64) {
-        self.gich.write(GICH_LR + n * 4, value as u32);
+    /// Writes list register `n`.
+    #[inline]
+    pub fn write_lr(&self, n: usize, value: u32) {
+        self.gich.write(GICH_LR + n * 4, value);
     }
 
     pub(crate) fn hcr(&self) -> u32 {

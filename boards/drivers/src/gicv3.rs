@@ -207,11 +207,13 @@ impl GicV3 {
         read!("ich_vtr_el2") as u32
     }
 
-    pub(crate) fn read_lr(&self, n: usize) -> u64 {
+    /// List register `n`, below [`crate::gic::Gic::list_registers`].
+    pub fn read_lr(&self, n: usize) -> u64 {
         list_register!(n, read())
     }
 
-    pub(crate) fn write_lr(&self, n: usize, value: u64) {
+    /// Writes list register `n`.
+    pub fn write_lr(&self, n: usize, value: u64) {
         list_register!(n, write(value))
     }
 

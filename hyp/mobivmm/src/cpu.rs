@@ -206,7 +206,7 @@ impl Cpu {
         self.here.refresh(guest, vcpu);
         let then = match self.enter() {
             Left::Look => Then::Continue,
-            Left::Exit(next) => self.answer(guest, vcpu, next),
+            Left::Exit(next) => self.answer(guest, vcpu, &next),
             Left::SystemError => {
                 log!("{guest}: SError (ESR {:#x}) on vCPU {vcpu}: stopped", enter::syndrome());
                 self.crash(guest);
@@ -244,16 +244,16 @@ impl Cpu {
     }
 
     #[inline(never)]
-    fn answer(&mut self, guest: &'static Guest, vcpu: usize, next: Next) -> Then {
-        match next {
+    fn answer(&mut self, guest: &'static Guest, vcpu: usize, next: &Next) -> Then {
+        match *next {
             Next::Resume => Then::Continue,
             Next::Wait => self.wait(guest, vcpu),
             Next::Yield => {
                 self.machine.scheduler.lock().yield_now(self.here.cpu);
                 Then::Pick
             }
-            Next::StageTwo(fault) => {
-                self.stage_two(guest, &fault);
+            Next::StageTwo(ref fault) => {
+                self.stage_two(guest, fault);
                 Then::Continue
             }
             Next::Reserve(Reservation { budget, period, deadline }) => {
@@ -416,7 +416,10 @@ fn trapped(
     }
     let (far, hpfar) = enter::fault_address();
     match vm::answer(&guest.vm, vcpu, state, [exit.syndrome(), far, hpfar], here) {
-        Next::Resume => here.verdict(),
+        Next::Resume => {
+            here.refresh(guest, vcpu);
+            here.verdict()
+        }
         next => {
             *left = Left::Exit(next);
             enter::Verdict::Leave

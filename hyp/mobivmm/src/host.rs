@@ -27,7 +27,7 @@ pub struct Here {
     pub synced: Cell<bool>,
     /// This CPU has to pick again.
     pub repick: Cell<bool>,
-    /// The run loop has to look at something before the guest goes on: at `synced`, `repick`, list registers, timers, console input.
+    /// The run loop has to look at something before the guest goes on: at `synced`, `repick`, timers, console input.
     pub look: Cell<bool>,
     /// What CNTHP was armed for last, so that it is not written again.
     armed: Cell<Option<u64>>,
@@ -97,6 +97,14 @@ impl Here {
         }
     }
 
+    /// The same, whichever vCPU is loaded.
+    #[inline]
+    pub fn refresh_loaded(&self) {
+        if let Some((guest, vcpu)) = self.loaded.get() {
+            self.refresh(guest, vcpu);
+        }
+    }
+
     /// The loaded vCPU runs from now on.
     pub fn enters(&self, guest: &Guest, vcpu: usize) {
         guest.enters(vcpu, self.index());
@@ -156,20 +164,22 @@ impl Host for Here {
         context::translate(va, access == StageTwoAccess::Write, state.el0())
     }
 
-    fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects {
-        // The list registers are empty now, whatever else changes.
-        if let Some((guest, _)) = self.loaded.get() {
+    fn observe(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects {
+        let effects = gic.observe(vcpu, word, &mut Registers(&self.machine.gic));
+        if gic.needs_enter(vcpu)
+            && let Some((guest, _)) = self.loaded.get()
+        {
             guest.attend(vcpu);
-            self.look.set(true);
         }
-        gic.exit(vcpu, &mut Registers(&self.machine.gic))
+        effects
     }
 
     fn interrupts(&self, vm: &Vm, effects: Effects) {
         let Some(guest) = self.guest(vm) else { return };
         for vcpu in effects.kick.iter() {
             match guest.attend(vcpu) {
-                Some(cpu) if cpu == self.index() => self.look.set(true),
+                // Before it goes on, it is refreshed.
+                Some(cpu) if cpu == self.index() => {}
                 Some(cpu) => self.machine.gic.send_sgi(NOTICE, cpu),
                 None => self.wake(guest, vcpu),
             }
@@ -258,21 +268,17 @@ const HCR_EOI_COUNT: u32 = 27;
 
 impl ListRegisters for Registers<'_> {
     fn read(&self, n: usize) -> Lr {
-        let value = self.0.read_lr(n);
         match self.0 {
-            Gic::V2(_) => Lr::from_gicv2(value as u32),
-            Gic::V3(_) => Lr::from_gicv3(value),
+            Gic::V2(gic) => Lr::from_gicv2(gic.read_lr(n)),
+            Gic::V3(gic) => Lr::from_gicv3(gic.read_lr(n)),
         }
     }
 
     fn write(&mut self, n: usize, lr: Lr) {
-        self.0.write_lr(
-            n,
-            match self.0 {
-                Gic::V2(_) => u64::from(lr.to_gicv2()),
-                Gic::V3(_) => lr.to_gicv3(),
-            },
-        );
+        match self.0 {
+            Gic::V2(gic) => gic.write_lr(n, lr.to_gicv2()),
+            Gic::V3(gic) => gic.write_lr(n, lr.to_gicv3()),
+        }
     }
 
     fn empty(&self) -> u16 {

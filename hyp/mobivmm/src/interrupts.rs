@@ -1,6 +1,7 @@
 //! Physical interrupts, taken where they arrive.
 
-use arch::{enter, time};
+use arch::enter::Verdict;
+use arch::time;
 use drivers::gic::Acknowledged;
 use vm::{Phase, timer};
 
@@ -19,12 +20,13 @@ impl Here {
 
     /// Takes the interrupt that a guest was interrupted by, if it is still there.
     #[inline(never)]
-    pub fn interrupted(&self) -> enter::Verdict {
+    pub fn interrupted(&self) -> Verdict {
         if let Some(interrupt) = self.machine.gic.acknowledge() {
             if interrupt.intid() == time::VIRTUAL_TIMER_INTID {
                 self.virtual_timer(interrupt);
             } else {
                 self.interrupt(interrupt);
+                self.refresh_loaded();
             }
         }
         self.verdict()
@@ -52,7 +54,7 @@ impl Here {
     }
 
     /// The loaded vCPU's timer fired. The physical interrupt stays active until the guest deactivates the virtual one.
-    #[inline]
+    #[inline(always)]
     fn virtual_timer(&self, interrupt: Acknowledged) {
         let gic = &self.machine.gic;
         gic.priority_drop(interrupt);
@@ -63,17 +65,18 @@ impl Here {
         self.pay(guest, effects);
     }
 
-    /// Something has changed for the loaded vCPU: its interrupts, or that its VM is to stop or to change.
+    /// Something has changed for the loaded vCPU: its interrupts, which are looked at before it goes on, or that its VM is to stop or
+    /// to change.
     fn notice(&self) {
-        if let Some((guest, vcpu)) = self.loaded.get() {
-            self.refresh(guest, vcpu);
-            if guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu) {
-                self.pick_again();
-            }
+        if let Some((guest, vcpu)) = self.loaded.get()
+            && (guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu))
+        {
+            self.pick_again();
         }
     }
 
     #[cold]
+    #[inline(never)]
     fn maintenance(&self) {
         let Some((guest, vcpu)) = self.loaded.get() else { return };
         let mut vgic = guest.vm.gic.lock();
@@ -84,6 +87,7 @@ impl Here {
     }
 
     #[cold]
+    #[inline(never)]
     fn serve_console(&self) {
         let from = time::now();
         let (ready, served) = console::service();
@@ -114,6 +118,7 @@ impl Here {
     }
 
     #[cold]
+    #[inline(never)]
     fn deliver(&self) {
         let mut bytes = [0; 32];
         while let Some((channel, count)) = console::take_input(&mut bytes) {

@@ -73,11 +73,15 @@ pub extern "C" fn work(index: usize) {
     loop {
         match guest.vm.phase() {
             Phase::Loading => match load(machine, guest) {
-                Ok(entry) => cpu::masked(|| {
-                    let here = Here::new(machine, CpuId(cpu::index() as u8));
-                    guest.reset();
-                    guest.vm.boot(entry, &here);
-                }),
+                Ok(entry) => {
+                    // The new one is made, and the old one freed, with interrupts open.
+                    let Some(mut gic) = guest.vm.new_gic() else { return };
+                    cpu::masked(|| {
+                        let here = Here::new(machine, CpuId(cpu::index() as u8));
+                        guest.reset();
+                        guest.vm.boot(entry, &mut gic, &here);
+                    });
+                }
                 Err(LoadError::Stopped) => {}
                 Err(error) => {
                     log!("{guest}: not started: {error}");

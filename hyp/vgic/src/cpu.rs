@@ -36,6 +36,10 @@ enum Kind {
     Active,
 }
 
+/// The most active interrupts that get list registers at a time: as deep as guests nest them, and few, so that a guest that makes many
+/// active by register writes does not keep EL2 busy.
+const LISTED_ACTIVE: usize = 2;
+
 impl Vgic {
     /// Whether [`Vgic::enter`] has something to do for `vcpu`.
     pub fn needs_enter(&self, vcpu: usize) -> bool {
@@ -91,10 +95,9 @@ impl Vgic {
         let mut effects = self.end_spilled(vcpu, eois);
 
         // Take back what the guest has finished and what has changed. What it finished may concern other words.
-        let mut crowded = old != Control::default();
         let used = self.vcpus[vcpu].used;
         let empty = if used != 0 { hw.empty() } else { 0 };
-        let words = if crowded { !0 } else { self.vcpus[vcpu].attention };
+        let words = self.vcpus[vcpu].attention;
         let mut stale = 0;
         for n in bits(used) {
             if empty >> n & 1 != 0 {
@@ -104,16 +107,16 @@ impl Vgic {
                 effects |= self.unlist(vcpu, n, hw.read(n).state);
             }
         }
-        let wanted = self.find_waiting(vcpu);
+        self.find_waiting(vcpu);
         let mut kept = self.vcpus[vcpu].used;
-        if wanted > (self.lr_mask & !kept).count_ones() {
-            // Not enough list registers: let everything compete for them.
+        let crowded = self.is_crowded(vcpu);
+        if crowded && kept != 0 {
+            // Let everything compete for the list registers.
             for n in bits(kept) {
                 effects |= self.unlist(vcpu, n, hw.read(n).state);
             }
             stale |= core::mem::take(&mut kept);
             self.find_waiting(vcpu);
-            crowded = true;
         }
         let control = self.fill(vcpu, crowded);
 
@@ -131,19 +134,35 @@ impl Vgic {
         effects
     }
 
-    /// Looks at the words that call for attention for interrupts that want a list register. Returns how many there are in them.
-    fn find_waiting(&mut self, vcpu: usize) -> u32 {
-        let count =
-            |set: u32| if set & set.wrapping_sub(1) == 0 { (set != 0).into() } else { set.count_ones() };
-        let mut found = 0;
+    /// Looks at the words that call for attention for interrupts that want a list register.
+    fn find_waiting(&mut self, vcpu: usize) {
         for w in bits(core::mem::take(&mut self.vcpus[vcpu].attention)) {
             let [pending, active] = [Kind::Pending, Kind::Active].map(|kind| self.candidates(vcpu, w, kind));
             let this = &mut self.vcpus[vcpu];
             this.spilled_pending |= u32::from(pending != 0) << w;
             this.spilled_active |= u32::from(active != 0) << w;
-            found += count(pending) + count(active);
         }
-        found
+    }
+
+    /// Whether there are pending interrupts, but not free list registers for all that want one. Active ones alone need not be
+    /// listed.
+    fn is_crowded(&self, vcpu: usize) -> bool {
+        let this = &self.vcpus[vcpu];
+        if this.spilled_pending == 0 {
+            return false;
+        }
+        let mut free = self.lr_mask & !this.used;
+        for w in bits(this.spilled_pending | this.spilled_active) {
+            for kind in [Kind::Pending, Kind::Active] {
+                for _ in bits(self.candidates(vcpu, w, kind)) {
+                    if free == 0 {
+                        return true;
+                    }
+                    free &= free - 1;
+                }
+            }
+        }
+        false
     }
 
     /// The physical interrupt behind the mapped `intid` fired on the CPU that has `vcpu` loaded, its priority was dropped and it was
@@ -228,10 +247,39 @@ impl Vgic {
         let used = self.vcpus[vcpu].used;
         let empty = if used != 0 { hw.empty() } else { 0 };
         for n in bits(used) {
-            let state = if empty >> n & 1 != 0 { State::INACTIVE } else { hw.read(n).state };
-            effects |= self.unlist(vcpu, n, state);
-            if empty >> n & 1 == 0 {
+            if empty >> n & 1 != 0 {
+                effects |= self.unlist(vcpu, n, State::INACTIVE);
+            } else {
+                effects |= self.unlist(vcpu, n, hw.read(n).state);
                 hw.write(n, Lr::EMPTY);
+            }
+        }
+        effects.kick = effects.kick.without(vcpu);
+        effects
+    }
+
+    /// Looks at what the guest has done to the interrupts of word `w` (32 INTIDs) in the list registers of the CPU that has `vcpu`
+    /// loaded, so that registers show it.
+    pub fn observe(&mut self, vcpu: usize, w: usize, hw: &mut impl ListRegisters) -> Effects {
+        let control = self.vcpus[vcpu].control;
+        let mut effects = Effects::NONE;
+        let eois = if control.active_spilled { hw.eoi_count() } else { 0 };
+        if eois != 0 {
+            effects |= self.end_spilled(vcpu, eois);
+            hw.set_control(control);
+        }
+        let empty = hw.empty();
+        for n in bits(self.vcpus[vcpu].used) {
+            let vintid = self.vcpus[vcpu].lrs[n].vintid;
+            if usize::from(vintid) / 32 != w {
+                continue;
+            }
+            if empty >> n & 1 != 0 {
+                effects |= self.unlist(vcpu, n, State::INACTIVE);
+            } else {
+                let (state, word, bit) = (hw.read(n).state, self.word_mut(vcpu, w), 1 << (vintid % 32));
+                word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };
+                word.lr_active = word.lr_active & !bit | if state.active { bit } else { 0 };
             }
         }
         effects.kick = effects.kick.without(vcpu);
@@ -245,7 +293,7 @@ impl Vgic {
         bits(this.attention | this.spilled_pending).any(|w| {
             let word = self.word(vcpu, w);
             let ready = self.candidates(vcpu, w, Kind::Pending) & word.in_groups(mask.groups);
-            word.most_urgent(ready, 0).is_some_and(|(level, _)| level << 3 < mask.pmr.into())
+            word.most_urgent(ready).is_some_and(|(level, _)| level << 3 < mask.pmr.into())
         })
     }
 
@@ -265,57 +313,58 @@ impl Vgic {
     fn fill(&mut self, vcpu: usize, crowded: bool) -> Control {
         let mut control = Control::default();
         if self.vcpus[vcpu].spilled_active != 0 {
-            control.pending_spilled = self.list_pending(vcpu, 1, crowded);
+            if self.vcpus[vcpu].spilled_pending != 0 {
+                control.pending_spilled = self.list_pending(vcpu, 1, crowded);
+            }
             control.active_spilled = self.list_active(vcpu, crowded);
         }
-        control.pending_spilled |= self.list_pending(vcpu, usize::MAX, crowded);
+        if self.vcpus[vcpu].spilled_pending != 0 {
+            control.pending_spilled |= self.list_pending(vcpu, LIST_REGISTERS_MAX + 1, crowded);
+        }
         control
     }
 
     /// Lists up to `most` pending interrupts in order of priority, and tells whether one found no list register.
     fn list_pending(&mut self, vcpu: usize, most: usize, crowded: bool) -> bool {
-        if self.vcpus[vcpu].spilled_pending == 0 {
-            return false;
-        }
-        // The words by a level that none of their interrupts is more urgent than.
-        let mut order = [0u32; 32];
-        let mut levels = 1u32;
-        order[0] = self.vcpus[vcpu].spilled_pending;
-        let mut left = most;
-        while levels != 0 && left > 0 {
-            let level = levels.trailing_zeros() as usize;
-            let Some(w) = bits(order[level]).next() else {
-                levels &= !(1 << level);
-                continue;
-            };
-            let candidates = self.candidates(vcpu, w, Kind::Pending);
-            match self.word(vcpu, w).most_urgent(candidates, level) {
-                Some((at, bit)) if at == level => {
-                    if !self.list(vcpu, w * 32 + bit, crowded) {
-                        return true;
-                    }
-                    left -= 1;
-                }
-                later => {
-                    order[level] &= !(1 << w);
-                    match later {
-                        Some((at, _)) => (order[at], levels) = (order[at] | 1 << w, levels | 1 << at),
-                        None => self.vcpus[vcpu].spilled_pending &= !(1 << w),
-                    }
+        let mut words = self.vcpus[vcpu].spilled_pending;
+        // By word: the level of its most urgent one.
+        let mut levels = [0u8; 32];
+        let mut look = words;
+        let mut spilled = false;
+        for left in (0..=most).rev() {
+            for w in bits(look) {
+                match self.next_pending(vcpu, w) {
+                    Some((level, _)) => levels[w] = level as u8,
+                    None => words &= !(1 << w),
                 }
             }
+            let Some(w) = bits(words).min_by_key(|&w| levels[w]).filter(|_| left > 0) else { break };
+            let Some((_, bit)) = self.next_pending(vcpu, w) else { break };
+            if !self.list(vcpu, w * 32 + bit, crowded) {
+                spilled = true;
+                break;
+            }
+            look = 1 << w;
         }
-        false
+        self.vcpus[vcpu].spilled_pending = words;
+        spilled
+    }
+
+    /// The most urgent pending interrupt of a word.
+    fn next_pending(&self, vcpu: usize, w: usize) -> Option<(usize, usize)> {
+        self.word(vcpu, w).most_urgent(self.candidates(vcpu, w, Kind::Pending))
     }
 
     /// Lists active interrupts, and tells whether one found no list register. Their order does not matter: those that are not
     /// listed end by [`Vgic::end_spilled`] or [`Vgic::dir`].
     fn list_active(&mut self, vcpu: usize, crowded: bool) -> bool {
+        let mut left = LISTED_ACTIVE;
         for w in bits(self.vcpus[vcpu].spilled_active) {
             for bit in bits(self.candidates(vcpu, w, Kind::Active)) {
-                if !self.list(vcpu, w * 32 + bit, crowded) {
+                if left == 0 || !self.list(vcpu, w * 32 + bit, crowded) {
                     return true;
                 }
+                left -= 1;
             }
             self.vcpus[vcpu].spilled_active &= !(1 << w);
         }
@@ -434,7 +483,7 @@ impl Vgic {
             let mut best = None;
             let this = &self.vcpus[vcpu];
             for w in bits(this.attention | this.spilled_active) {
-                let urgent = self.word(vcpu, w).most_urgent(self.candidates(vcpu, w, Kind::Active), 0);
+                let urgent = self.word(vcpu, w).most_urgent(self.candidates(vcpu, w, Kind::Active));
                 let urgent = urgent.map(|(level, bit)| (level, w, bit));
                 best = [best, urgent].into_iter().flatten().min();
             }

@@ -12,9 +12,10 @@
 //! * A method returns in [`Effects::kick`] the vCPUs whose list registers no longer say all there is. For each, the
 //!   integrator sees to it that [`Vgic::enter`] runs on the CPU that has it loaded, before it next enters the guest
 //!   (by an IPI if it is running, by waking it if it is not loaded). [`Vgic::needs_enter`] tells the same later.
-//! * [`Vgic::exit`] takes everything back, before a vCPU is unloaded, before [`Vgic::deliverable`] is asked (WFI),
-//!   and before the vCPU's own access to a register for which [`reads_list_registers`] holds. The list registers are
-//!   empty then: [`Vgic::enter`] comes before the guest, though nobody is told by a kick.
+//! * [`Vgic::exit`] takes everything back, before a vCPU is unloaded and before [`Vgic::deliverable`] is asked (WFI). The
+//!   list registers are empty then: [`Vgic::enter`] comes before the guest, though nobody is told by a kick.
+//! * [`Vgic::observe`] comes before the vCPU's own read of a register that has a [`listed_word`]; then
+//!   [`Vgic::needs_enter`] tells whether [`Vgic::enter`] must come before the guest.
 //! * [`Vgic::maintenance`] on the maintenance interrupt, then [`Vgic::enter`].
 //! * A vCPU that sleeps and stays loaded keeps its list registers if it [is quiet](Vgic::is_quiet).
 //!
@@ -42,7 +43,7 @@ mod v3;
 use alloc::{boxed::Box, vec, vec::Vec};
 
 pub use cpu::CpuMask;
-pub use dist::reads_list_registers;
+pub use dist::listed_word;
 pub use lr::{Control, ListRegisters, Lr, State};
 pub use state::Groups;
 use state::{Word, bits};

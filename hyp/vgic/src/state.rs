@@ -117,12 +117,12 @@ impl Word {
         self.levels |= 1 << new;
     }
 
-    /// The most urgent of `candidates` whose level is not below `from`: its level and its bit.
-    pub fn most_urgent(&self, candidates: u32, from: usize) -> Option<(usize, usize)> {
+    /// The most urgent of `candidates`: its level and its bit.
+    pub fn most_urgent(&self, candidates: u32) -> Option<(usize, usize)> {
         if candidates == 0 {
             return None;
         }
-        bits(self.levels & u32::MAX << (from % 32))
+        bits(self.levels)
             .find(|&level| self.level[level] & candidates != 0)
             .map(|level| (level, (self.level[level] & candidates).trailing_zeros() as usize))
     }

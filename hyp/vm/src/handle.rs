@@ -27,8 +27,8 @@ pub trait Host {
     /// they have changed since.
     fn translate(&self, state: &VcpuState, va: u64, access: StageTwoAccess) -> Option<u64>;
 
-    /// Folds the list registers of the vCPU that this CPU has loaded: [`Vgic::exit`].
-    fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects;
+    /// Brings what the vGIC knows of `word` in the list registers of the vCPU that this CPU has loaded up to date: [`Vgic::observe`].
+    fn observe(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects;
     /// Pays what a change of the vGIC's state owes: kicks, deactivations.
     fn interrupts(&self, vm: &Vm, effects: Effects);
     /// Makes a vCPU that was off runnable: before it runs, [`Vm::prepare`] must be called.
