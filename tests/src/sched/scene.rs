@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use machines::Machine;
-use qemu::{Job, Jobs, Recording, Step};
+use qemu::{Events, Job, Jobs, Recording, Step};
 
 use super::occupancy::{Occupancy, Span};
 use crate::lab::{Lab, Report, Setup};
@@ -101,10 +101,15 @@ impl Scene {
 }
 
 impl Seen {
+    /// All that was recorded.
+    pub fn events(&self) -> Result<Events> {
+        self.recording.read()
+    }
+
     /// The jobs that guests marked as such, in the order of their ends.
     pub fn jobs(&self) -> Result<Vec<Job>> {
         let (mut jobs, mut collector) = (Vec::new(), Jobs::default());
-        for event in self.recording.read()? {
+        for event in self.events()? {
             jobs.extend(collector.observe(&event?));
         }
         Ok(jobs)
@@ -113,7 +118,7 @@ impl Seen {
     /// Who had which CPU.
     pub fn spans(&self) -> Result<Vec<Span>> {
         let (mut spans, mut occupancy) = (Vec::new(), Occupancy::default());
-        for event in self.recording.read()? {
+        for event in self.events()? {
             spans.extend(occupancy.observe(&event?));
         }
         Ok(spans)
