@@ -73,10 +73,13 @@ impl Cpu {
             // Its VM is being stopped: whoever does that waits for the registers.
             self.unload();
         }
-        let now = time::now();
-        let decision = self.machine.scheduler.lock().pick(self.here.cpu, now);
+        let (decision, waited) = {
+            let mut scheduler = self.machine.scheduler.lock();
+            let decision = scheduler.pick(self.here.cpu, time::now());
+            (decision, decision.run.map_or(0, |vcpu| scheduler.stats(vcpu).waited))
+        };
         self.machine.repick(self.here.cpu, decision.repick);
-        self.release(decision.run, decision.unload, now);
+        self.release(decision.run, decision.unload);
         if self.devices_wait != decision.reserved {
             self.devices_wait = decision.reserved;
             self.machine.gic.let_devices(!decision.reserved);
@@ -89,7 +92,7 @@ impl Cpu {
                 self.run_work(guest, control::work, decision.until)
             }
             Phase::Running => {
-                guest.runs(vcpu, now);
+                guest.tell_stolen(vcpu, waited);
                 self.run_vcpu(guest, vcpu, decision.until);
             }
             Phase::Loading | Phase::Stopping(_) if vcpu == 0 => {
@@ -101,7 +104,7 @@ impl Cpu {
 
     /// Lets go of the vCPU that the scheduler has taken away from this CPU. A CPU that idles keeps the registers of the vCPU that
     /// went to sleep, since it is likely to be the next, unless it is to `unload`.
-    fn release(&mut self, next: Option<VcpuId>, unload: bool, now: u64) {
+    fn release(&mut self, next: Option<VcpuId>, unload: bool) {
         let Some(old) = self.held.filter(|_| self.held != next) else {
             self.held = next;
             return;
@@ -110,9 +113,6 @@ impl Cpu {
             return;
         }
         self.unload();
-        if let Some((guest, vcpu)) = self.machine.vcpu(old) {
-            guest.waiting[vcpu].leaves(now);
-        }
         self.held = next;
         let others = self.machine.scheduler.lock().released(self.here.cpu, old);
         if self.machine.repick(self.here.cpu, others) {
@@ -131,9 +131,6 @@ impl Cpu {
     /// Makes the scheduler's current vCPU of this CPU sleep; true if it does.
     fn block(&mut self, until: Option<u64>) -> bool {
         self.here.leaves();
-        if let Some((guest, vcpu)) = self.held.and_then(|id| self.machine.vcpu(id)) {
-            guest.waiting[vcpu].sleeps(until);
-        }
         self.machine.scheduler.lock().block(self.here.cpu, until)
     }
 

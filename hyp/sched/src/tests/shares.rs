@@ -229,3 +229,33 @@ fn siblings_have_equal_parts_whoever_slept() {
         }
     }
 }
+
+#[test]
+fn what_could_run_and_did_not_has_waited() {
+    let (cpu, first, second) = (CpuId(0), VcpuId(0), VcpuId(1));
+    let mut s = Scheduler::new(CpuSet::only(cpu), MS, 0);
+    let share = Share { weight: 256, cap: 0, affinity: CpuSet::ALL };
+    for (vm, v) in [(VmId(0), first), (VmId(1), second)] {
+        s.set_share(vm, share, 0).unwrap();
+        s.add(v, Schedule::Shared(vm)).unwrap();
+    }
+    s.wake(first, 100);
+    s.wake(first, 120); // Woken is woken.
+    assert_eq!(s.pick(cpu, 130).run, Some(first));
+    assert_eq!(s.stats(first).waited, 30);
+    s.wake(second, MS);
+    while s.pick(cpu, 3 * MS).run != Some(second) {
+        s.released(cpu, first);
+    }
+    s.released(cpu, first);
+    assert_eq!(s.stats(second).waited, 2 * MS);
+    // It sleeps for a time, which the CPU notices late.
+    s.block(cpu, Some(5 * MS));
+    assert_eq!(s.pick(cpu, 4 * MS).run, Some(first));
+    s.released(cpu, second);
+    assert_eq!(s.stats(first).waited, 30 + MS, "pre-empted");
+    s.block(cpu, None);
+    assert_eq!(s.pick(cpu, 5 * MS + 7).run, Some(second));
+    assert_eq!(s.stats(second).waited, 2 * MS + 7, "late after a timed sleep");
+    assert_eq!(s.stats(first).waited, 30 + MS, "sleep is not stolen");
+}
