@@ -576,11 +576,9 @@ impl Scheduler {
     /// somebody waits, and those that were woken.
     fn pick_shared(&mut self, c: usize, yields: bool, now: Ns) -> (Option<usize>, Ns, u64) {
         self.take_over_timers(c);
-        let mut expired = 0;
-        for cpu in self.timed_by(c).iter() {
-            while let Some((id, at)) = self.timers.pop_until(usize::from(cpu.0), now) {
-                expired |= self.expire(id, at, now);
-            }
+        let mut expired = self.expire_timers(c, now);
+        for cpu in self.cpus[c].helps.iter() {
+            expired |= self.expire_timers(usize::from(cpu.0), now);
         }
         let elsewhere = self.held & !self.cpus[c].holds;
         self.fair.rebalance(now);
@@ -607,6 +605,15 @@ impl Scheduler {
         }
     }
 
+    /// The timers of CPU `c`'s shares fire that are due. Returns the vCPUs that may run now.
+    fn expire_timers(&mut self, c: usize, now: Ns) -> u64 {
+        let mut expired = 0;
+        while let Some((id, at)) = self.timers.pop_until(c, now) {
+            expired |= self.expire(id, at, now);
+        }
+        expired
+    }
+
     /// A timer of the shares has fired. Returns the vCPUs that may run now.
     fn expire(&mut self, id: usize, at: Ns, now: Ns) -> u64 {
         if let Some(vm) = id.checked_sub(MAX_VCPUS) {
@@ -620,6 +627,7 @@ impl Scheduler {
     }
 
     /// CPU `c` goes from one vCPU, or none, to another.
+    #[inline]
     fn switch(&mut self, c: usize, before: Option<usize>, chosen: Option<usize>, now: Ns) {
         if before == chosen {
             return;
