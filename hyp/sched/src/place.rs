@@ -248,17 +248,10 @@ impl Scheduler {
         holds & self.runnable & self.fair.all() != 0 || bits(holds).any(|i| !self.may_run(i, CpuId(c as u8)))
     }
 
-    /// The CPUs whose shares' timers CPU `c` has.
-    pub(crate) fn timed_by(&self, c: usize) -> CpuSet {
-        let mut cpus = self.cpus[c].helps;
-        cpus.insert(CpuSet::only(CpuId(c as u8)));
-        cpus
-    }
-
-    /// When the first of them fires.
+    /// When the first of the shares' timers fires that CPU `c` has.
     pub(crate) fn next_timer(&self, c: usize) -> Ns {
-        let firsts = self.timed_by(c).iter().map(|cpu| self.timers.first_key(usize::from(cpu.0)));
-        firsts.min().unwrap_or(NEVER)
+        let others = self.cpus[c].helps.iter().map(|cpu| self.timers.first_key(usize::from(cpu.0)));
+        others.fold(self.timers.first_key(c), Ns::min)
     }
 
     /// CPU `c` runs nothing with a share until its timer fires: the timers of shares that may fire before, its own and
