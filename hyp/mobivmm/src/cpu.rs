@@ -25,6 +25,20 @@ struct Loaded {
     state: TicketMutexGuard<'static, VcpuState>,
 }
 
+/// A vCPU by the scheduler's number.
+#[derive(Clone, Copy)]
+struct Held {
+    id: VcpuId,
+    guest: &'static Guest,
+    vcpu: usize,
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
 /// What the inner loop does after an exit.
 #[derive(PartialEq, Eq)]
 enum Then {
@@ -49,7 +63,7 @@ struct Cpu {
     here: Here,
     loaded: Option<Loaded>,
     /// The vCPU that the scheduler counts as this CPU's.
-    held: Option<VcpuId>,
+    held: Option<Held>,
     /// Devices' interrupts wait: a reservation runs here.
     devices_wait: bool,
 }
@@ -76,12 +90,16 @@ impl Cpu {
         let now = time::now();
         let decision = self.machine.scheduler.lock().pick(self.here.cpu, now);
         self.machine.repick(self.here.cpu, decision.repick);
-        self.release(decision.run, decision.unload, now);
+        let next = decision.run.and_then(|id| match self.held {
+            Some(held) if held.id == id => self.held,
+            _ => self.machine.vcpu(id).map(|(guest, vcpu)| Held { id, guest, vcpu }),
+        });
+        self.release(next, decision.unload, now);
         if self.devices_wait != decision.reserved {
             self.devices_wait = decision.reserved;
             self.machine.gic.let_devices(!decision.reserved);
         }
-        let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
+        let Some(Held { guest, vcpu, .. }) = next else {
             return self.idle(decision.until);
         };
         match guest.vm.phase() {
@@ -101,7 +119,7 @@ impl Cpu {
 
     /// Lets go of the vCPU that the scheduler has taken away from this CPU. A CPU that idles keeps the registers of the vCPU that
     /// went to sleep, since it is likely to be the next, unless it is to `unload`.
-    fn release(&mut self, next: Option<VcpuId>, unload: bool, now: u64) {
+    fn release(&mut self, next: Option<Held>, unload: bool, now: u64) {
         let Some(old) = self.held.filter(|_| self.held != next) else {
             self.held = next;
             return;
@@ -110,11 +128,9 @@ impl Cpu {
             return;
         }
         self.unload();
-        if let Some((guest, vcpu)) = self.machine.vcpu(old) {
-            guest.waiting[vcpu].leaves(now);
-        }
+        old.guest.waiting[old.vcpu].leaves(now);
         self.held = next;
-        let others = self.machine.scheduler.lock().released(self.here.cpu, old);
+        let others = self.machine.scheduler.lock().released(self.here.cpu, old.id);
         if self.machine.repick(self.here.cpu, others) {
             self.here.pick_again();
         }
@@ -131,7 +147,7 @@ impl Cpu {
     /// Makes the scheduler's current vCPU of this CPU sleep; true if it does.
     fn block(&mut self, until: Option<u64>) -> bool {
         self.here.leaves();
-        if let Some((guest, vcpu)) = self.held.and_then(|id| self.machine.vcpu(id)) {
+        if let Some(Held { guest, vcpu, .. }) = self.held {
             guest.waiting[vcpu].sleeps(until);
         }
         self.machine.scheduler.lock().block(self.here.cpu, until)
@@ -187,8 +203,7 @@ impl Cpu {
                 guest.set_deadline(vcpu, None);
                 timer::due(&guest.vm, vcpu, &self.here);
             } else {
-                let at = time::to_ns(at);
-                until = Some(until.map_or(at, |until| until.min(at)));
+                until = earlier(until, Some(time::to_ns(at)));
             }
         }
         self.here.arm(until);
@@ -318,8 +333,7 @@ impl Cpu {
         }
         context::sync_timer(&mut loaded.state);
         let own = timer::virtual_deadline(&guest.vm, &loaded.state.timer);
-        let until = [own, guest.deadline(vcpu)].into_iter().flatten().min().map(time::to_ns);
-        self.block(until);
+        self.block(earlier(own, guest.deadline(vcpu)).map(time::to_ns));
         Then::Pick
     }
 
@@ -397,6 +411,14 @@ impl Cpu {
         gic.save_active_priorities(&mut state.interface.active_priorities);
         gic.set_hcr(0);
         self.here.loaded.set(None);
+    }
+}
+
+/// The earlier of two times, where none is never.
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
     }
 }
 

@@ -104,7 +104,7 @@ impl Vgic {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
             } else if words >> (self.vcpus[vcpu].lrs[n].vintid / 32) & 1 != 0 {
                 stale |= 1 << n;
-                effects |= self.unlist(vcpu, n, hw.read(n).state);
+                effects |= self.unlist(vcpu, n, hw.state(n));
             }
         }
         self.find_waiting(vcpu);
@@ -113,7 +113,7 @@ impl Vgic {
         if crowded && kept != 0 {
             // Let everything compete for the list registers.
             for n in bits(kept) {
-                effects |= self.unlist(vcpu, n, hw.read(n).state);
+                effects |= self.unlist(vcpu, n, hw.state(n));
             }
             stale |= core::mem::take(&mut kept);
             self.find_waiting(vcpu);
@@ -250,7 +250,7 @@ impl Vgic {
             if empty >> n & 1 != 0 {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
             } else {
-                effects |= self.unlist(vcpu, n, hw.read(n).state);
+                effects |= self.unlist(vcpu, n, hw.state(n));
                 hw.write(n, Lr::EMPTY);
             }
         }
@@ -277,7 +277,7 @@ impl Vgic {
             if empty >> n & 1 != 0 {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
             } else {
-                let (state, word, bit) = (hw.read(n).state, self.word_mut(vcpu, w), 1 << (vintid % 32));
+                let (state, word, bit) = (hw.state(n), self.word_mut(vcpu, w), 1 << (vintid % 32));
                 word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };
                 word.lr_active = word.lr_active & !bit | if state.active { bit } else { 0 };
             }
