@@ -274,13 +274,15 @@ impl Vgic {
             if usize::from(vintid) / 32 != w {
                 continue;
             }
-            if empty >> n & 1 != 0 {
-                effects |= self.unlist(vcpu, n, State::INACTIVE);
-            } else {
-                let (state, word, bit) = (hw.state(n), self.word_mut(vcpu, w), 1 << (vintid % 32));
-                word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };
-                word.lr_active = word.lr_active & !bit | if state.active { bit } else { 0 };
+            let state = if empty >> n & 1 != 0 { State::INACTIVE } else { hw.state(n) };
+            if state == State::INACTIVE {
+                effects |= self.unlist(vcpu, n, state);
+                hw.write(n, Lr::EMPTY);
+                continue;
             }
+            let (word, bit) = (self.word_mut(vcpu, w), 1 << (vintid % 32));
+            word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };
+            word.lr_active = word.lr_active & !bit | if state.active { bit } else { 0 };
         }
         effects.kick = effects.kick.without(vcpu);
         effects
