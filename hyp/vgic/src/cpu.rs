@@ -360,7 +360,9 @@ impl Vgic {
     /// Lists active interrupts, and tells whether one found no list register. Their order does not matter: those that are not
     /// listed end by [`Vgic::end_spilled`] or [`Vgic::dir`].
     fn list_active(&mut self, vcpu: usize, crowded: bool) -> bool {
-        let mut left = LISTED_ACTIVE;
+        let this = &self.vcpus[vcpu];
+        let listed = bits(this.used).filter(|&n| this.lrs[n].state.active).count();
+        let mut left = LISTED_ACTIVE.saturating_sub(listed);
         for w in bits(self.vcpus[vcpu].spilled_active) {
             for bit in bits(self.candidates(vcpu, w, Kind::Active)) {
                 if left == 0 || !self.list(vcpu, w * 32 + bit, crowded) {
