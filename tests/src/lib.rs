@@ -10,7 +10,6 @@ mod command_line;
 mod control;
 mod footprint;
 mod fuzz;
-mod jobs;
 mod lab;
 mod lifecycle;
 mod linux;
@@ -18,6 +17,7 @@ mod plugin;
 mod rpi4;
 mod rtos;
 mod rules;
+mod sched;
 mod stolen;
 mod terminal;
 
@@ -41,6 +41,8 @@ pub struct Test {
     pub name: String,
     /// Runs it. The error says what went wrong, with the ends of the consoles.
     pub run: Box<TestFn>,
+    /// It takes many minutes: it runs only if it is asked for by its whole name.
+    pub long: bool,
 }
 
 /// The body of a test; it gets the test's own name, for its files.
@@ -48,7 +50,16 @@ type TestFn = dyn Fn(&Lab<'_>, &str) -> Result<()>;
 
 impl Test {
     fn new(name: impl Into<String>, run: impl Fn(&Lab<'_>, &str) -> Result<()> + 'static) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self { name: name.into(), run: Box::new(run), long: false }
+    }
+
+    fn long(self) -> Self {
+        Self { long: true, ..self }
+    }
+
+    /// Whether it is among the tests whose name contains `filter`.
+    pub fn matches(&self, filter: &str) -> bool {
+        if self.long { self.name == filter } else { self.name.contains(filter) }
     }
 }
 
@@ -59,7 +70,7 @@ pub fn all() -> Vec<Test> {
         fuzz::tests(),
         command_line::tests(),
         plugin::tests(),
-        jobs::tests(),
+        sched::tests(),
         terminal::tests(),
         checks::tests(),
         bad_input::tests(),

@@ -113,7 +113,8 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
 
     let online = start_secondaries(&platform, &devices);
     let mut scheduler = machine::SCHEDULER.lock();
-    scheduler.start(online, SLICE);
+    let overhead = overhead(board);
+    scheduler.start(online, SLICE, overhead.vm_switch);
     let tables = TicketMutex::new(TablePool::new().ok_or(BootError::NoTables)?);
     log!(
         "{} CPUs, {} MHz counter, {:?}, {} MiB for guests",
@@ -130,7 +131,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         tables: &tables,
         vmids: VmidAllocator::new(),
     };
-    let mut book = Box::new(Admission::new(online, overhead(board), Limits::EL2));
+    let mut book = Box::new(Admission::new(online, overhead, Limits::EL2));
     let guests = builder.guests(bundle_bytes, &mut book);
     drop(scheduler);
     let count = guests.iter().map(|guest| usize::from(guest.vm.config.id) + 1).max().unwrap_or(0);

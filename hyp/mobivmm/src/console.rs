@@ -177,8 +177,8 @@ pub fn consumed(vm: usize, count: usize) {
 }
 
 /// The UART interrupted, or there may be room on the wire: moves bytes both ways. Returns the VMs that found their console full and
-/// have room again.
-pub fn service() -> VmSet {
+/// have room again, and the VM whose bytes are being sent, if any.
+pub fn service() -> (VmSet, Option<usize>) {
     with(|console| {
         console.receive();
         console.pump();
@@ -189,9 +189,9 @@ pub fn service() -> VmSet {
                 ready |= 1 << vm;
             }
         }
-        ready
+        (ready, console.turn.0.checked_sub(1))
     })
-    .unwrap_or(0)
+    .unwrap_or((0, None))
 }
 
 /// Whether [`take_input`] has something.

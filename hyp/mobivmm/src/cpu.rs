@@ -25,20 +25,6 @@ struct Loaded {
     state: TicketMutexGuard<'static, VcpuState>,
 }
 
-/// A vCPU by the scheduler's number.
-#[derive(Clone, Copy)]
-struct Held {
-    id: VcpuId,
-    guest: &'static Guest,
-    vcpu: usize,
-}
-
-impl PartialEq for Held {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-    }
-}
-
 /// What the inner loop does after an exit.
 #[derive(PartialEq, Eq)]
 enum Then {
@@ -63,7 +49,7 @@ struct Cpu {
     here: Here,
     loaded: Option<Loaded>,
     /// The vCPU that the scheduler counts as this CPU's.
-    held: Option<Held>,
+    held: Option<VcpuId>,
     /// Devices' interrupts wait: a reservation runs here.
     devices_wait: bool,
 }
@@ -87,19 +73,18 @@ impl Cpu {
             // Its VM is being stopped: whoever does that waits for the registers.
             self.unload();
         }
-        let now = time::now();
-        let decision = self.machine.scheduler.lock().pick(self.here.cpu, now);
+        let (decision, waited) = {
+            let mut scheduler = self.machine.scheduler.lock();
+            let decision = scheduler.pick(self.here.cpu, time::now());
+            (decision, decision.run.map_or(0, |vcpu| scheduler.stats(vcpu).waited))
+        };
         self.machine.repick(self.here.cpu, decision.repick);
-        let next = decision.run.and_then(|id| match self.held {
-            Some(held) if held.id == id => self.held,
-            _ => self.machine.vcpu(id).map(|(guest, vcpu)| Held { id, guest, vcpu }),
-        });
-        self.release(next, decision.unload, now);
+        self.release(decision.run, decision.unload);
         if self.devices_wait != decision.reserved {
             self.devices_wait = decision.reserved;
             self.machine.gic.let_devices(!decision.reserved);
         }
-        let Some(Held { guest, vcpu, .. }) = next else {
+        let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
             return self.idle(decision.until);
         };
         match guest.vm.phase() {
@@ -107,7 +92,7 @@ impl Cpu {
                 self.run_work(guest, control::work, decision.until)
             }
             Phase::Running => {
-                guest.runs(vcpu, now);
+                guest.tell_stolen(vcpu, waited);
                 self.run_vcpu(guest, vcpu, decision.until);
             }
             Phase::Loading | Phase::Stopping(_) if vcpu == 0 => {
@@ -119,7 +104,7 @@ impl Cpu {
 
     /// Lets go of the vCPU that the scheduler has taken away from this CPU. A CPU that idles keeps the registers of the vCPU that
     /// went to sleep, since it is likely to be the next, unless it is to `unload`.
-    fn release(&mut self, next: Option<Held>, unload: bool, now: u64) {
+    fn release(&mut self, next: Option<VcpuId>, unload: bool) {
         let Some(old) = self.held.filter(|_| self.held != next) else {
             self.held = next;
             return;
@@ -128,9 +113,8 @@ impl Cpu {
             return;
         }
         self.unload();
-        old.guest.waiting[old.vcpu].leaves(now);
         self.held = next;
-        let others = self.machine.scheduler.lock().released(self.here.cpu, old.id);
+        let others = self.machine.scheduler.lock().released(self.here.cpu, old);
         if self.machine.repick(self.here.cpu, others) {
             self.here.pick_again();
         }
@@ -147,9 +131,6 @@ impl Cpu {
     /// Makes the scheduler's current vCPU of this CPU sleep; true if it does.
     fn block(&mut self, until: Option<u64>) -> bool {
         self.here.leaves();
-        if let Some(Held { guest, vcpu, .. }) = self.held {
-            guest.waiting[vcpu].sleeps(until);
-        }
         self.machine.scheduler.lock().block(self.here.cpu, until)
     }
 

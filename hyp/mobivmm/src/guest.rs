@@ -14,7 +14,7 @@ use lock::TicketMutex;
 use sched::VcpuId;
 use stage2::{Pa, Stage2, VmId};
 use vm::Vm;
-use vm::stolen::{self, Waiting};
+use vm::stolen;
 
 use crate::control;
 
@@ -50,8 +50,8 @@ pub struct Guest {
     /// Another reservation that is wanted of it.
     pub change: control::Slot,
     pub pages: Pages,
-    /// What its stolen time is made from, by vCPU.
-    pub waiting: Box<[Waiting]>,
+    /// By vCPU: how long it had waited for a CPU before this start of the VM, ns.
+    waited: Box<[AtomicU64]>,
     /// By vCPU.
     running: Box<[Place]>,
     /// By vCPU: when its emulated timer is due, on the physical counter; [`u64::MAX`] = never.
@@ -90,7 +90,7 @@ impl Guest {
             work: TicketMutex::new(work),
             change: control::Slot::new(),
             pages,
-            waiting: (0..vcpus).map(|_| Waiting::new()).collect(),
+            waited: (0..vcpus).map(|_| AtomicU64::new(0)).collect(),
             running: (0..vcpus).map(|_| Place::default()).collect(),
             deadlines: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
             flushes: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
@@ -162,22 +162,18 @@ impl Guest {
         }
     }
 
-    /// Notes that the vCPU runs from `now` (ns) on.
-    pub fn runs(&self, vcpu: usize, now: u64) {
-        let waited = self.waiting[vcpu].runs(now);
-        if waited != 0 {
-            let at = self.pages.stolen.range().start + stolen::offset(vcpu);
-            self.pages
-                .stolen
-                .write_word(at, self.pages.stolen.read_word(at).unwrap_or(0).wrapping_add(waited));
-        }
+    /// Tells the guest what was stolen from its vCPU, which has waited for a CPU for `waited` ns in all.
+    pub fn tell_stolen(&self, vcpu: usize, waited: u64) {
+        let stolen = waited.saturating_sub(self.waited[vcpu].load(Ordering::Relaxed));
+        self.pages.stolen.write_word(self.pages.stolen.range().start + stolen::offset(vcpu), stolen);
     }
 
-    /// Forgets what was, before the VM starts (again).
-    pub fn reset(&self) {
-        for (vcpu, waiting) in self.waiting.iter().enumerate() {
-            waiting.sleeps(None);
-            self.pages.stolen.write_word(self.pages.stolen.range().start + stolen::offset(vcpu), 0);
+    /// Forgets what was, before the VM starts (again). `waited` is what the scheduler has counted for a vCPU.
+    pub fn reset(&self, waited: impl Fn(VcpuId) -> u64) {
+        for vcpu in 0..self.waited.len() {
+            let waited = waited(self.id(vcpu));
+            self.waited[vcpu].store(waited, Ordering::Relaxed);
+            self.tell_stolen(vcpu, waited);
             self.set_flush(vcpu, None);
         }
     }

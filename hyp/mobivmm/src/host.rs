@@ -127,7 +127,6 @@ impl Here {
 
     /// Takes the wake-up's consequence for this CPU.
     pub fn wake(&self, guest: &Guest, vcpu: usize) {
-        guest.waiting[vcpu].wakes(time::now);
         if self.machine.wake(self.cpu, guest.id(vcpu)) {
             self.pick_again();
         }

@@ -5,6 +5,7 @@ use arch::time;
 use drivers::gic::Acknowledged;
 use vm::{Phase, timer};
 
+use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{KICK, NOTICE};
 use crate::{console, log, operator};
@@ -64,7 +65,8 @@ impl Here {
         self.pay(guest, effects);
     }
 
-    /// Something has changed for the loaded vCPU: its interrupts, which are looked at before it goes on, or that its VM is to stop.
+    /// Something has changed for the loaded vCPU: its interrupts, which are looked at before it goes on, or that its VM is to stop or
+    /// to change.
     fn notice(&self) {
         if let Some((guest, vcpu)) = self.loaded.get()
             && (guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu))
@@ -87,7 +89,8 @@ impl Here {
     #[cold]
     #[inline(never)]
     fn serve_console(&self) {
-        let ready = console::service();
+        let from = time::now();
+        let (ready, served) = console::service();
         if console::has_input() {
             self.look.set(true);
         }
@@ -96,6 +99,14 @@ impl Here {
                 guest.vm.console_ready(self);
             }
         }
+        if let Some(guest) = served.and_then(|vm| self.machine.guest(vm)) {
+            self.charge(guest, from);
+        }
+    }
+
+    /// What EL2 has done since `from` was for this VM, whoever runs here.
+    fn charge(&self, guest: &Guest, from: u64) {
+        self.machine.scheduler.lock().charge_to(self.cpu, guest.id(0), time::now() - from);
     }
 
     /// Hands waiting input to the VMs' UARTs, and to the operator's commands.
@@ -116,7 +127,9 @@ impl Here {
                 None => operator::input(bytes, self),
                 Some(id) => {
                     if let Some(guest) = self.machine.guest(id.into()) {
+                        let from = time::now();
                         guest.vm.console_input(bytes, self);
+                        self.charge(guest, from);
                     }
                 }
             }

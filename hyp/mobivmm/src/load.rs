@@ -78,7 +78,7 @@ pub extern "C" fn work(index: usize) {
                     let Some(mut gic) = guest.vm.new_gic() else { return };
                     cpu::masked(|| {
                         let here = Here::new(machine, CpuId(cpu::index() as u8));
-                        guest.reset();
+                        guest.reset(|vcpu| machine.scheduler.lock().stats(vcpu).waited);
                         guest.vm.boot(entry, &mut gic, &here);
                     });
                 }

@@ -88,6 +88,8 @@ fn command(line: &str, here: &Here) -> Result<(), &'static str> {
             }
             control::order(guest, Reservation { budget, period, deadline })?;
             here.wake(guest, 0);
+            // That vCPU may be the one that runs here.
+            here.pick_again();
             Ok(())
         }
         _ => Err(HELP),

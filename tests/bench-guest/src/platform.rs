@@ -16,6 +16,8 @@ pub enum Gic {
 /// The machine.
 pub struct Platform {
     pub bootargs: &'static str,
+    /// The initial RAM disk: a list of numbers, little-endian.
+    pub initrd: &'static [[u8; 8]],
     pub gic: Gic,
     /// The virtual timer's INTID.
     pub timer: u32,
@@ -57,6 +59,7 @@ impl Platform {
         let string = |node: FdtNode<'static>, name| node.property(name)?.value_as::<&str>().ok();
         Some(Self {
             bootargs: chosen.and_then(|node| string(node, "bootargs")).unwrap_or(""),
+            initrd: chosen.and_then(initrd).unwrap_or(&[]),
             gic,
             timer,
             uart: find(root, "arm,pl011")
@@ -85,6 +88,16 @@ fn find(root: FdtNode<'static>, name: &str) -> Option<FdtNode<'static>> {
 /// The base of the node's registers number `n`.
 fn region(node: FdtNode<'_>, n: usize) -> Option<usize> {
     usize::try_from(node.reg().ok()??.nth(n)?.address::<u64>().ok()?).ok()
+}
+
+/// What the boot loader has put into memory as the initial RAM disk.
+fn initrd(chosen: FdtNode<'static>) -> Option<&'static [[u8; 8]]> {
+    let [start, end] =
+        ["linux,initrd-start", "linux,initrd-end"].map(|name| number(chosen.property(name)?.value()));
+    let (start, end) = (start? as usize, end? as usize);
+    // SAFETY: the boot protocol: it is there, and nobody writes to it.
+    let bytes = unsafe { core::slice::from_raw_parts(start as *const u8, end.checked_sub(start)?) };
+    Some(bytes.as_chunks().0)
 }
 
 /// A property of one or two cells.

@@ -12,10 +12,20 @@
 //! | `ipi` | from sending an SGI to another CPU, which spins, to its interrupt |
 //! | `pause` | ten seconds of sleep |
 //! | `latency` | an interrupt every `period=` ns; the mark's value is how late it came |
-//! | `jobs` | a job of `work=` ns every `period=` ns, marked as such; it prints how many missed their deadlines, the periods' ends |
+//! | `jobs` | a job of `work=` ns every `period=` ns, marked as such, from the time `at=` on; it prints how many missed their deadlines, the periods' ends |
+//! | `list` | the same with the releases that the initial RAM disk lists, each with a deadline `deadline=` ns later |
 //!
-//! and the loads, which mark nothing and never end: `burn`, `idle`, and the storms `timers`, `hypercalls`, `sgis` and `everything`.
+//! and the loads, which never end and mark nothing but the time `until=`, if it is given:
+//!
+//! | load | |
+//! |---|---|
+//! | `burn` | always runs, from the time `from=` on |
+//! | `idle` | sleeps for ever |
+//! | `dodge` | runs for the first `work=` ns of each `period=` ns, and sleeps across its end |
+//! | `timers`, `hypercalls`, `sgis`, `everything` | storms on each CPU |
+//! | `ipis` | the first CPU sends SGIs to the others, which sleep |
 
+use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::mark::{BEGIN, DONE, END, JOB_BEGIN, JOB_END, OFF, ON, mark};
@@ -29,8 +39,12 @@ static LATENESS: AtomicU64 = AtomicU64::new(0);
 
 /// The time between a storm's timer interrupts, ns.
 const STORM_PERIOD: u64 = 5_000;
-/// Iterations of a piece of work.
-const WORK: u64 = 200;
+/// Instructions of a piece of work.
+const WORK: u64 = 1_000;
+/// Instructions after which another CPU may have its turn, where they have turns.
+const TURN: u64 = 10_000;
+/// Instructions of the least piece that is as cheap for the emulator as a long one.
+const STEP: u64 = 100;
 
 /// The interrupt handler.
 pub extern "C" fn irq() {
@@ -70,8 +84,15 @@ pub fn primary(platform: &Platform) -> ! {
         }),
         "latency" => latency(n, platform.argument("period").unwrap_or(100_000)),
         "jobs" => {
+            let at = platform.argument("at").map_or_else(timer::now, nanos);
             let [period, work] = ["period", "work"].map(|name| platform.argument(name).unwrap_or(100_000));
-            jobs(n, nanos(period), nanos(work));
+            wake_at(at);
+            println!("jobs begin");
+            jobs((1..=n).map(|i| at + i * nanos(period)), nanos(period), work);
+        }
+        "list" => {
+            let [deadline, work] = ["deadline", "work"].map(|name| platform.argument(name).unwrap_or(0));
+            jobs(platform.initrd.iter().map(|at| nanos(u64::from_le_bytes(*at))), nanos(deadline), work);
         }
         load => {
             (1..platform.cpu_count).for_each(|index| _ = boot::start(index));
@@ -134,29 +155,31 @@ fn latency(n: u64, period: u64) {
     repeat(n, |_| {
         // One that was missed altogether is on the grid still: it is due at once.
         due += period;
-        let before = HANDLED.load(Ordering::Acquire);
-        timer::arm(due);
-        sleep_until(before + 1);
+        wake_at(due);
         LATENESS.load(Ordering::Relaxed)
     });
 }
 
-/// A periodic task; all in ticks. A job that comes too late is done at once, so that none is left out.
-fn jobs(n: u64, period: u64, work: u64) {
-    let mut misses = 0;
-    let mut release = timer::now();
-    for _ in 0..n {
-        release += period;
-        let before = HANDLED.load(Ordering::Acquire);
-        timer::arm(release);
-        sleep_until(before + 1);
+/// A task's jobs, with their releases and their relative deadline in ticks, of `work` ns each. A job that comes too late is done at
+/// once, so that none is left out.
+fn jobs(releases: impl Iterator<Item = u64>, deadline: u64, work: u64) {
+    let (mut n, mut misses) = (0, 0);
+    for release in releases {
+        wake_at(release);
         mark::<JOB_BEGIN>(release);
-        // The same number of instructions each time, about `work` of them.
-        (0..work / 5).for_each(|i| _ = core::hint::black_box(i));
-        mark::<JOB_END>(release + period);
-        misses += u64::from(timer::now() > release + period);
+        run_for(work);
+        mark::<JOB_END>(release + deadline);
+        n += 1;
+        misses += u64::from(timer::now() > release + deadline);
     }
     println!("jobs={n} misses={misses}");
+}
+
+/// Sleeps until `at`, in ticks.
+fn wake_at(at: u64) {
+    let before = HANDLED.load(Ordering::Acquire);
+    timer::arm(at);
+    sleep_until(before + 1);
 }
 
 /// Ticks in so many nanoseconds.
@@ -235,14 +258,45 @@ fn run_load(platform: &Platform, role: &str) -> ! {
         handled
     };
     match role {
-        "burn" => loop {
-            work();
-        },
+        "burn" => {
+            if let Some(from) = platform.argument("from") {
+                wake_at(nanos(from));
+            }
+            if let (Some(until), 0) = (platform.argument("until"), own) {
+                while timer::now() < nanos(until) {
+                    run_for(TURN);
+                }
+                mark::<DONE>(0);
+                println!("done: {}", platform.bootargs);
+            }
+            loop {
+                run_for(TURN);
+            }
+        }
+        "dodge" => {
+            let [period, work] =
+                ["period", "work"].map(|name| nanos(platform.argument(name).unwrap_or(100_000)));
+            loop {
+                let now = timer::now();
+                match now % period {
+                    phase if phase < work => run_for(STEP),
+                    phase => wake_at(now - phase + period),
+                }
+            }
+        }
         "hypercalls" => loop {
             hypercall();
         },
         "sgis" => loop {
             sgi();
+        },
+        "ipis" if own == 0 => loop {
+            (1..platform.cpu_count).for_each(|to| platform.gic.send_sgi(platform.cpus[to], to));
+            boot::relax();
+        },
+        "ipis" => loop {
+            let handled = HANDLED.load(Ordering::Acquire);
+            sleep_until(handled + 1);
         },
         "timers" => loop {
             sleep_until(tick() + 1);
@@ -253,7 +307,7 @@ fn run_load(platform: &Platform, role: &str) -> ! {
                 hypercall();
                 sgi();
                 _ = mmio::read(platform.gic.distributor() + 4);
-                work();
+                run_for(WORK);
             }
         },
         "idle" => boot::sleep(),
@@ -264,7 +318,27 @@ fn run_load(platform: &Platform, role: &str) -> ! {
     }
 }
 
-/// About a thousand instructions.
-fn work() {
-    (0..WORK).for_each(|i| _ = core::hint::black_box(i));
+/// Executes `work` instructions, rounded down to tens, and a few more: under `-icount shift=0` on one CPU it takes so many ns. On
+/// several it lets the others have their turns.
+fn run_for(work: u64) {
+    for _ in 0..work / TURN {
+        run_steps::<{ STEP as usize - 2 }>(TURN / STEP);
+        boot::relax();
+    }
+    run_steps::<{ STEP as usize - 2 }>(work % TURN / STEP);
+    run_steps::<8>(work % STEP / 10);
+}
+
+/// Executes `n` times `NOPS` instructions and two more. Long blocks cost the emulator the least.
+#[inline(always)]
+fn run_steps<const NOPS: usize>(n: u64) {
+    if n > 0 {
+        // SAFETY: counts down.
+        unsafe {
+            asm!(
+                "0: .rept {nops}", "nop", ".endr", "subs {n}, {n}, #1", "b.ne 0b",
+                nops = const NOPS, n = inout(reg) n => _, options(nomem, nostack),
+            )
+        };
+    }
 }

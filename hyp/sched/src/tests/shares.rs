@@ -125,7 +125,7 @@ fn sleeping_at_the_right_time_gains_nothing() {
             (990 * US, 1),
             (9_990 * US, 10 * US),
             (29 * MS, 500 * US),
-            (100 * US, 1 * US),
+            (100 * US, US),
             (249 * US, 251 * US),
         ] {
             let mut m = Machine::new(cpus);
@@ -206,4 +206,56 @@ fn nothing_wakes_an_idle_machine_but_its_own_timers() {
 fn busy_until(time: Ns) -> Guest {
     let mut done = false;
     Box::new(move |_| if core::mem::replace(&mut done, true) { Step::Sleep(NEVER) } else { Step::Work(time) })
+}
+
+#[test]
+fn siblings_have_equal_parts_whoever_slept() {
+    let late =
+        |first: Ns| -> Guest {
+            let mut slept = false;
+            Box::new(move |_| {
+                if core::mem::replace(&mut slept, true) { Step::Work(10 * S) } else { Step::Sleep(first) }
+            })
+        };
+    for cpus in 1..=2 {
+        let mut m = Machine::new(cpus);
+        let vms = [0, 1].map(|vm| m.weighted(vm, 256, vec![busy(), late(300 * MS), late(600 * MS)]));
+        for (expected, sleeping) in [([1.0, 0.0, 0.0], 2), ([0.5, 0.5, 0.0], 1), ([1.0 / 3.0; 3], 0)] {
+            let shares = m.shares(295 * MS, &vms.concat());
+            let part = if cpus == 2 && sleeping == 2 { 1.0 } else { cpus as f64 / 2.0 };
+            let expected: Vec<f64> = [expected, expected].concat().iter().map(|share| share * part).collect();
+            close(&shares, &expected, 0.012);
+            m.run(5 * MS);
+        }
+    }
+}
+
+#[test]
+fn what_could_run_and_did_not_has_waited() {
+    let (cpu, first, second) = (CpuId(0), VcpuId(0), VcpuId(1));
+    let mut s = Scheduler::new(CpuSet::only(cpu), MS, 0);
+    let share = Share { weight: 256, cap: 0, affinity: CpuSet::ALL };
+    for (vm, v) in [(VmId(0), first), (VmId(1), second)] {
+        s.set_share(vm, share, 0).unwrap();
+        s.add(v, Schedule::Shared(vm)).unwrap();
+    }
+    s.wake(first, 100);
+    s.wake(first, 120); // Woken is woken.
+    assert_eq!(s.pick(cpu, 130).run, Some(first));
+    assert_eq!(s.stats(first).waited, 30);
+    s.wake(second, MS);
+    while s.pick(cpu, 3 * MS).run != Some(second) {
+        s.released(cpu, first);
+    }
+    s.released(cpu, first);
+    assert_eq!(s.stats(second).waited, 2 * MS);
+    // It sleeps for a time, which the CPU notices late.
+    s.block(cpu, Some(5 * MS));
+    assert_eq!(s.pick(cpu, 4 * MS).run, Some(first));
+    s.released(cpu, second);
+    assert_eq!(s.stats(first).waited, 30 + MS, "pre-empted");
+    s.block(cpu, None);
+    assert_eq!(s.pick(cpu, 5 * MS + 7).run, Some(second));
+    assert_eq!(s.stats(second).waited, 2 * MS + 7, "late after a timed sleep");
+    assert_eq!(s.stats(first).waited, 30 + MS, "sleep is not stolen");
 }

@@ -1,0 +1,19 @@
+//! The scheduler, seen from outside its guests: who had the CPUs and when, and which deadlines were missed. All of it by the
+//! deterministic clock, and nearly all at one CPU: QEMU lets several CPUs run in turns then, so that each is so much slower.
+
+mod admission;
+mod deadlines;
+mod idle;
+mod occupancy;
+mod overrun;
+mod scene;
+mod shares;
+
+use crate::Test;
+
+pub fn tests() -> Vec<Test> {
+    [deadlines::tests(), admission::tests(), idle::tests(), overrun::tests(), shares::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
+}

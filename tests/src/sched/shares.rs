@@ -1,0 +1,128 @@
+//! Shares: busy VMs get CPU time in proportion to their weights, whoever else is there and whatever tricks they try.
+
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+
+use super::occupancy::{Span, lag, shares};
+use super::scene::{MS, Scene, Vm};
+use crate::Test;
+use crate::lab::{Lab, until};
+
+/// How much a share may be off, of what it should be.
+const TOLERANCE: f64 = 0.01;
+/// How much somebody may gain by tricks.
+const GAIN: f64 = 0.005;
+/// The farthest that a vCPU may be behind or ahead of its share at any time, ns.
+const LAG: f64 = 5e6;
+/// When shares are measured: all guests have started by then.
+const WINDOW: Range<u64> = 100 * MS..2_100 * MS;
+
+pub fn tests() -> Vec<Test> {
+    let weights = |weights: [u32; 3]| weights.map(|weight| format!("{{ weight = {weight} }}"));
+    let one_cpu = |schedules: [String; 3], ideal: [f64; 3]| {
+        move |lab: &Lab<'_>, name: &str| {
+            let vms = schedules.iter().enumerate().map(|(n, schedule)| burner(n).schedule(schedule.clone()));
+            check(lab, name, 1, &vms.collect::<Vec<_>>(), &ideal)
+        }
+    };
+    let capped = ["{ weight = 256, cap = 20 }", "{ weight = 256 }", "{ weight = 256 }"].map(String::from);
+    vec![
+        Test::new("sched_equal_weights_icount", one_cpu(weights([256; 3]), [1.0 / 3.0; 3])),
+        Test::new(
+            "sched_weights_1_2_4_icount",
+            one_cpu(weights([256, 512, 1024]), [1, 2, 4].map(|n| f64::from(n) / 7.0)),
+        ),
+        Test::new("sched_cap_icount", one_cpu(capped, [0.2, 0.4, 0.4])),
+        Test::new("sched_5_busy_on_4_cpus_icount", |lab: &Lab<'_>, name: &str| {
+            check(lab, name, 4, &(0..5).map(burner).collect::<Vec<_>>(), &[0.8; 5])
+        }),
+        Test::new("sched_60_percent_of_a_cpu_reserved_icount", |lab: &Lab<'_>, name: &str| {
+            let reserved = Vm::new("rtos", "burn").schedule("{ budget = \"3ms\", period = \"5ms\" }");
+            let vms: Vec<Vm> = (0..5).map(burner).chain([reserved]).collect();
+            beside_reservations(lab, name, &vms, &[1.0 / 5.0; 5])
+        }),
+        Test::new("sched_overcommit_icount", |lab: &Lab<'_>, name: &str| {
+            beside_reservations(lab, name, &overcommit([256; 3]), &[1.0 / 3.0; 3])
+        }),
+        Test::new("sched_overcommit_1_2_4_icount", |lab: &Lab<'_>, name: &str| {
+            beside_reservations(
+                lab,
+                name,
+                &overcommit([256, 512, 1024]),
+                &[1, 2, 4].map(|n| f64::from(n) / 7.0),
+            )
+        }),
+        Test::new("sched_dodgers_icount", dodgers),
+    ]
+}
+
+/// A VM that is always busy; the first one says when the window has passed.
+fn burner(n: usize) -> Vm {
+    let role = if n == 0 { format!("burn until={}", WINDOW.end) } else { "burn".into() };
+    Vm::new(format!("burner-{n}"), &role)
+}
+
+/// The shape of `machines/overcommit.toml`.
+fn overcommit(weights: [u32; 3]) -> Vec<Vm> {
+    let busy = weights.into_iter().enumerate();
+    let mut vms: Vec<Vm> =
+        busy.map(|(n, weight)| burner(n).vcpus(4).schedule(format!("{{ weight = {weight} }}"))).collect();
+    vms.push(Vm::new("control", "burn").schedule("{ budget = \"250us\", period = \"1ms\" }"));
+    let sensor = "{ budget = \"500us\", period = \"5ms\", deadline = \"2ms\" }";
+    vms.push(Vm::new("sensor", "burn").schedule(sensor));
+    vms
+}
+
+/// Each VM gets its part of one CPU's time.
+fn check(lab: &Lab<'_>, name: &str, cpus: u32, vms: &[Vm], ideal: &[f64]) -> Result<()> {
+    let spans = watch(lab, name, cpus, vms)?;
+    near(&shares(&spans, vms.len(), &WINDOW), ideal)?;
+    if cpus == 1 {
+        // With several a CPU's turn begins and ends when the emulator likes.
+        for (vm, share) in ideal.iter().enumerate() {
+            let lag = lag(&spans, vm, *share, &WINDOW);
+            ensure!(lag <= LAG, "VM {vm} was up to {lag} ns off its share");
+        }
+    }
+    Ok(())
+}
+
+/// The first VMs get their parts of what the others, which have reservations, leave of four CPUs. What those have is more than their
+/// budgets, because a CPU sees its timer only when it is its turn.
+fn beside_reservations(lab: &Lab<'_>, name: &str, vms: &[Vm], parts: &[f64]) -> Result<()> {
+    const CPUS: u32 = 4;
+    let had = shares(&watch(lab, name, CPUS, vms)?, vms.len(), &WINDOW);
+    let (busy, reserved) = had.split_at(parts.len());
+    let left = f64::from(CPUS) - reserved.iter().sum::<f64>();
+    near(busy, &parts.iter().map(|part| part * left).collect::<Vec<_>>())
+}
+
+fn watch(lab: &Lab<'_>, name: &str, cpus: u32, vms: &[Vm]) -> Result<Vec<Span>> {
+    Scene::new(lab, name, cpus, vms)?.run(vec![until("burner-0", "^done")?])?.spans()
+}
+
+fn near(had: &[f64], ideal: &[f64]) -> Result<()> {
+    let off = had.iter().zip(ideal).position(|(had, ideal)| (had / ideal - 1.0).abs() > TOLERANCE);
+    ensure!(off.is_none(), "the VMs have had {had:?} of a CPU, not {ideal:?}");
+    Ok(())
+}
+
+/// Who sleeps at just the right times gains nothing by it: across what others take for ticks, or whenever it would have to go.
+fn dodgers(lab: &Lab<'_>, name: &str) -> Result<()> {
+    for (work, period) in
+        [(9_900, 10_000), (990, 1_000), (4_950, 5_000), (29_700, 30_000), (9, 10), (90, 100)]
+    {
+        let dodger = Vm::new("dodger", &format!("dodge work={work}000 period={period}000"));
+        let vms = [burner(0), burner(1), dodger];
+        let seen = Scene::new(lab, name, 1, &vms)?.run(vec![until("burner-0", "^done")?])?;
+        let had = shares(&seen.spans()?, vms.len(), &WINDOW);
+        let fair = 1.0 / 3.0;
+        ensure!(
+            had[2] <= fair * (1.0 + GAIN),
+            "who sleeps across every {period} us has had {} of the CPU, more than {fair}",
+            had[2]
+        );
+    }
+    Ok(())
+}
