@@ -184,8 +184,7 @@ impl Cpu {
                 guest.set_deadline(vcpu, None);
                 timer::due(&guest.vm, vcpu, &self.here);
             } else {
-                let at = time::to_ns(at);
-                until = Some(until.map_or(at, |until| until.min(at)));
+                until = earlier(until, Some(time::to_ns(at)));
             }
         }
         self.here.arm(until);
@@ -315,8 +314,7 @@ impl Cpu {
         }
         context::sync_timer(&mut loaded.state);
         let own = timer::virtual_deadline(&guest.vm, &loaded.state.timer);
-        let until = [own, guest.deadline(vcpu)].into_iter().flatten().min().map(time::to_ns);
-        self.block(until);
+        self.block(earlier(own, guest.deadline(vcpu)).map(time::to_ns));
         Then::Pick
     }
 
@@ -394,6 +392,14 @@ impl Cpu {
         gic.save_active_priorities(&mut state.interface.active_priorities);
         gic.set_hcr(0);
         self.here.loaded.set(None);
+    }
+}
+
+/// The earlier of two times, where none is never.
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
     }
 }
 

@@ -7,7 +7,7 @@ use arch::enter::Verdict;
 use arch::{context, features, time};
 use drivers::gic::Gic;
 use sched::{CpuId, Schedule};
-use vgic::{Control, Effects, ListRegisters, Lr, Vgic};
+use vgic::{Control, Effects, ListRegisters, Lr, State, Vgic};
 use vm::exit::SysReg;
 use vm::{Host, Phase, StageTwoAccess, VcpuState, Vm};
 
@@ -112,11 +112,13 @@ impl Here {
     }
 
     /// The loaded vCPU no longer runs, if it did. Returns whether something came for it meanwhile.
+    #[inline]
     pub fn leaves(&self) -> bool {
-        match self.loaded.get() {
-            Some((guest, vcpu)) if self.running.replace(false) => guest.leaves(vcpu),
-            _ => false,
-        }
+        self.running.get()
+            && self.loaded.get().is_some_and(|(guest, vcpu)| {
+                self.running.set(false);
+                guest.leaves(vcpu)
+            })
     }
 
     fn guest(&self, vm: &Vm) -> Option<&'static Guest> {
@@ -266,10 +268,10 @@ const HCR_TDIR: u32 = 1 << 14;
 const HCR_EOI_COUNT: u32 = 27;
 
 impl ListRegisters for Registers<'_> {
-    fn read(&self, n: usize) -> Lr {
+    fn state(&self, n: usize) -> State {
         match self.0 {
-            Gic::V2(gic) => Lr::from_gicv2(gic.read_lr(n)),
-            Gic::V3(gic) => Lr::from_gicv3(gic.read_lr(n)),
+            Gic::V2(gic) => Lr::from_gicv2(gic.read_lr(n)).state,
+            Gic::V3(gic) => Lr::from_gicv3(gic.read_lr(n)).state,
         }
     }
 

@@ -80,7 +80,12 @@ impl Machine {
     }
 
     /// Makes CPUs pick again. Returns true if this one is among them.
+    #[inline]
     pub fn repick(&self, me: CpuId, cpus: CpuSet) -> bool {
+        !cpus.is_empty() && self.kick(me, cpus)
+    }
+
+    fn kick(&self, me: CpuId, cpus: CpuSet) -> bool {
         let mut mine = false;
         for cpu in cpus.iter() {
             if cpu == me {

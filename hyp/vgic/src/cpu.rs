@@ -104,7 +104,7 @@ impl Vgic {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
             } else if words >> (self.vcpus[vcpu].lrs[n].vintid / 32) & 1 != 0 {
                 stale |= 1 << n;
-                effects |= self.unlist(vcpu, n, hw.read(n).state);
+                effects |= self.unlist(vcpu, n, hw.state(n));
             }
         }
         self.find_waiting(vcpu);
@@ -113,7 +113,7 @@ impl Vgic {
         if crowded && kept != 0 {
             // Let everything compete for the list registers.
             for n in bits(kept) {
-                effects |= self.unlist(vcpu, n, hw.read(n).state);
+                effects |= self.unlist(vcpu, n, hw.state(n));
             }
             stale |= core::mem::take(&mut kept);
             self.find_waiting(vcpu);
@@ -250,7 +250,7 @@ impl Vgic {
             if empty >> n & 1 != 0 {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
             } else {
-                effects |= self.unlist(vcpu, n, hw.read(n).state);
+                effects |= self.unlist(vcpu, n, hw.state(n));
                 hw.write(n, Lr::EMPTY);
             }
         }
@@ -274,13 +274,15 @@ impl Vgic {
             if usize::from(vintid) / 32 != w {
                 continue;
             }
-            if empty >> n & 1 != 0 {
-                effects |= self.unlist(vcpu, n, State::INACTIVE);
-            } else {
-                let (state, word, bit) = (hw.read(n).state, self.word_mut(vcpu, w), 1 << (vintid % 32));
-                word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };
-                word.lr_active = word.lr_active & !bit | if state.active { bit } else { 0 };
+            let state = if empty >> n & 1 != 0 { State::INACTIVE } else { hw.state(n) };
+            if state == State::INACTIVE {
+                effects |= self.unlist(vcpu, n, state);
+                hw.write(n, Lr::EMPTY);
+                continue;
             }
+            let (word, bit) = (self.word_mut(vcpu, w), 1 << (vintid % 32));
+            word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };
+            word.lr_active = word.lr_active & !bit | if state.active { bit } else { 0 };
         }
         effects.kick = effects.kick.without(vcpu);
         effects
@@ -358,7 +360,9 @@ impl Vgic {
     /// Lists active interrupts, and tells whether one found no list register. Their order does not matter: those that are not
     /// listed end by [`Vgic::end_spilled`] or [`Vgic::dir`].
     fn list_active(&mut self, vcpu: usize, crowded: bool) -> bool {
-        let mut left = LISTED_ACTIVE;
+        let this = &self.vcpus[vcpu];
+        let listed = bits(this.used).filter(|&n| this.lrs[n].state.active).count();
+        let mut left = LISTED_ACTIVE.saturating_sub(listed);
         for w in bits(self.vcpus[vcpu].spilled_active) {
             for bit in bits(self.candidates(vcpu, w, Kind::Active)) {
                 if left == 0 || !self.list(vcpu, w * 32 + bit, crowded) {

@@ -174,6 +174,13 @@ struct Vcpu {
     asleep: bool,
 }
 
+impl Vcpu {
+    /// Whether it takes part in the choice of homes.
+    fn is_willing(&self) -> bool {
+        self.online && !self.asleep
+    }
+}
+
 /// The interrupt controller of a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vgic {
@@ -330,7 +337,7 @@ impl Vgic {
     /// Tells that `vcpu` runs (PSCI CPU_ON) or not (CPU_OFF): where SPIs with a choice of vCPUs go.
     pub fn set_online(&mut self, vcpu: usize, online: bool) -> Effects {
         self.vcpus[vcpu].online = online;
-        self.rehome_all()
+        self.rehome_after(vcpu)
     }
 
     /// The word and the mask of a PPI or SPI that exists.
@@ -431,7 +438,7 @@ impl Vgic {
         let busy = self.word(0, w).busy();
         let (mut free, mut moved) = (!busy, 0);
         for willing in [true, false] {
-            for vcpu in self.vcpus.iter_mut().filter(|vcpu| (vcpu.online && !vcpu.asleep) == willing) {
+            for vcpu in self.vcpus.iter_mut().filter(|vcpu| vcpu.is_willing() == willing) {
                 let home = vcpu.home[w] & busy | vcpu.targets[w] & free;
                 free &= !home;
                 moved |= vcpu.home[w] ^ home;
@@ -441,11 +448,17 @@ impl Vgic {
         moved
     }
 
-    fn rehome_all(&mut self) -> Effects {
+    /// After a change of whether `vcpu` takes part in the choice of homes.
+    fn rehome_after(&mut self, vcpu: usize) -> Effects {
         let mut effects = Effects::NONE;
         for w in 1..self.words() {
-            self.rehome(w);
-            effects |= self.touch(0, w, !0);
+            let this = &self.vcpus[vcpu];
+            // What it may win, or lose.
+            let stake = if this.is_willing() { this.targets[w] & !this.home[w] } else { this.home[w] };
+            if stake != 0 {
+                let moved = self.rehome(w);
+                effects |= self.touch(0, w, moved);
+            }
         }
         effects
     }

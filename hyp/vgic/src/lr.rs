@@ -119,8 +119,8 @@ pub struct Control {
 
 /// The list registers of the physical CPU (GICH_* or ICH_*_EL2). Registers that the vGIC has not written are empty.
 pub trait ListRegisters {
-    /// Reads list register `n`.
-    fn read(&self, n: usize) -> Lr;
+    /// The state in list register `n`.
+    fn state(&self, n: usize) -> State;
     /// Writes list register `n`.
     fn write(&mut self, n: usize, lr: Lr);
     /// ELRSR: bit n is set if register n is inactive and not waiting for its EOI maintenance.

@@ -15,7 +15,7 @@ pub(crate) fn bits(mask: impl Into<u64>) -> impl Iterator<Item = usize> {
 /// 32 interrupts. Each field has bit n for interrupt n of the word, unless it is an array.
 ///
 /// An interrupt is **listed** while it is in a list register. Its pending and active states then live there, in the
-/// hardware's hands, and `lr_pending` and `lr_active` only say what was written. What arrives meanwhile is kept in the
+/// hardware's hands, and `lr_pending` and `lr_active` only say what was written or last seen. What arrives meanwhile is kept in the
 /// other fields, and both are merged when the register is folded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Word {

@@ -106,7 +106,7 @@ impl Vgic {
             }
             Some((vcpu, GICR_WAKER)) if size == 4 => {
                 self.vcpus[vcpu].asleep = value & WAKER_PROCESSOR_SLEEP != 0;
-                self.rehome_all()
+                self.rehome_after(vcpu)
             }
             _ => Effects::NONE,
         }

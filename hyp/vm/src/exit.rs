@@ -180,7 +180,7 @@ impl Exit {
         let ec = class(esr);
         let imm = esr as u16;
         let trap = match ec {
-            0x01 => Trap::Wfx { wfe: esr & 1 != 0 },
+            0x01 => Trap::Wfx { wfe: is_wfe(esr) },
             0x16 => Trap::Hvc { imm },
             0x17 => Trap::Smc { imm },
             0x18 => Trap::SysReg(SysRegAccess::decode(esr)),
@@ -196,6 +196,11 @@ impl Exit {
 /// ESR_EL2.EC.
 pub(crate) const fn class(esr: u64) -> u8 {
     (esr >> 26 & 0x3f) as u8
+}
+
+/// TI of a trapped WFx: WFE or WFET.
+pub(crate) const fn is_wfe(esr: u64) -> bool {
+    esr & 1 != 0
 }
 
 /// Bytes of the instruction that trapped, from ESR_EL2.IL.

@@ -181,6 +181,7 @@ pub fn answer(
 ) -> Next {
     let cx = &Context { vm, vcpu, host };
     match exit::class(esr) {
+        0x01 => wait(state, exit::instruction_len(esr), exit::is_wfe(esr)),
         0x16 => smccc::call(cx, state, esr as u16),
         0x18 => sysreg::access(cx, state, exit::instruction_len(esr), SysRegAccess::decode(esr)),
         0x24 if mmio::emulates(cx, state, esr, far, hpfar) => Next::Resume,
@@ -197,11 +198,7 @@ pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &im
             skip(state, exit.len);
             smccc::call(cx, state, imm)
         }
-        Trap::Wfx { wfe } => {
-            skip(state, exit.len);
-            // A 32-bit WFI may be conditional. Ending one early is always allowed, so nobody looks at the condition.
-            if wfe || state.aarch32() { Next::Yield } else { Next::Wait }
-        }
+        Trap::Wfx { wfe } => wait(state, exit.len, wfe),
         Trap::SysReg(access) => sysreg::access(cx, state, exit.len, access),
         Trap::DataAbort(abort) => mmio::data_abort(cx, state, exit.len, abort),
         Trap::InstrAbort(abort) => mmio::instruction_abort(cx, state, abort),
@@ -211,6 +208,14 @@ pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &im
             Next::Resume
         }
     }
+}
+
+/// WFI or WFE.
+#[inline]
+fn wait(state: &mut VcpuState, len: u8, wfe: bool) -> Next {
+    skip(state, len);
+    // A 32-bit WFI may be conditional. Ending one early is always allowed, so nobody looks at the condition.
+    if wfe || state.aarch32() { Next::Yield } else { Next::Wait }
 }
 
 /// Goes on behind the instruction at PC, as if it had run: BTYPE becomes 0 and a software step is used up

@@ -91,12 +91,17 @@ impl VcpuState {
     /// The state of a vCPU that PSCI starts (Arm DEN 0022E, CPU_ON): EL1h, everything masked, MMU and caches off.
     /// x0 = `context`, PC = `entry`.
     pub fn reset(&mut self, entry: u64, context: u64) {
-        let mpidr = self.sys.mpidr;
-        *self = Self { pc: entry, pstate: pstate::DAIF | pstate::EL1H, ..Self::default() };
+        // Field by field, so that no second state is made to be copied.
+        self.gprs = [0; 31];
         self.gprs[0] = context;
-        self.sys.mpidr = mpidr;
-        self.sys.sctlr = SCTLR_RES1;
-        self.sys.oslock = OSLOCK_LOCKED;
+        self.pc = entry;
+        self.pstate = pstate::DAIF | pstate::EL1H;
+        self.hcr = 0;
+        let mpidr = self.sys.mpidr;
+        self.sys = El1Regs { mpidr, sctlr: SCTLR_RES1, oslock: OSLOCK_LOCKED, ..El1Regs::default() };
+        self.timer = VTimer::default();
+        self.interface = Interface::default();
+        self.fp = FpRegs::default();
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::vec::Vec;
 
 use abi::smccc::{Error, Left, Reservation};
-use vgic::{Control, Effects, ListRegisters, Lr, Version, Vgic};
+use vgic::{Control, Effects, ListRegisters, Lr, State, Version, Vgic};
 
 use crate::exit::{Access, DataAbort, Exit, Fault, InstrAbort, SysReg, SysRegAccess, Trap};
 use crate::handle::{Host, Next, StageTwoAccess, handle};
@@ -56,8 +56,8 @@ impl Mock {
 struct NoListRegisters;
 
 impl ListRegisters for NoListRegisters {
-    fn read(&self, _: usize) -> Lr {
-        Lr::EMPTY
+    fn state(&self, _: usize) -> State {
+        State::INACTIVE
     }
     fn write(&mut self, _: usize, _: Lr) {}
     fn empty(&self) -> u16 {

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use mobivmm_vgic::{Config as GicConfig, Control, Effects, ListRegisters, Lr, Version, Vgic};
+use mobivmm_vgic::{Config as GicConfig, Control, Effects, ListRegisters, Lr, State, Version, Vgic};
 use vm::exit::SysReg;
 use vm::state::VcpuState;
 use vm::{Config, Entry, Exit, Host, Next, StageTwoAccess, Vm, bus, handle, inject, timer};
@@ -58,8 +58,8 @@ impl Host for Machine<'_> {
 struct NoListRegisters;
 
 impl ListRegisters for NoListRegisters {
-    fn read(&self, _: usize) -> Lr {
-        Lr::EMPTY
+    fn state(&self, _: usize) -> State {
+        State::INACTIVE
     }
     fn write(&mut self, _: usize, _: Lr) {}
     fn empty(&self) -> u16 {

@@ -1,7 +1,7 @@
 //! A virtual CPU interface with its list registers as the GIC specifications describe them. Registers are kept in the
 //! encoding of the version and taken apart here, independently of the crate.
 
-use mobivmm_vgic::{Control, ListRegisters, Lr, Version};
+use mobivmm_vgic::{Control, ListRegisters, Lr, State, Version};
 
 const PENDING: u8 = 1;
 const ACTIVE: u8 = 2;
@@ -148,10 +148,10 @@ impl Hw {
 }
 
 impl ListRegisters for Hw {
-    fn read(&self, n: usize) -> Lr {
+    fn state(&self, n: usize) -> State {
         match self.version {
-            Version::V2 => Lr::from_gicv2(self.lrs[n] as u32),
-            Version::V3 => Lr::from_gicv3(self.lrs[n]),
+            Version::V2 => Lr::from_gicv2(self.lrs[n] as u32).state,
+            Version::V3 => Lr::from_gicv3(self.lrs[n]).state,
         }
     }
 

@@ -351,6 +351,28 @@ fn folding_loses_nothing() {
 }
 
 #[test]
+fn a_vcpu_reads_what_its_list_registers_have() {
+    both(|mut machine| {
+        machine.line(0, 33, true);
+        machine.pulse(0, 34);
+        let read = |machine: &mut Machine| [SET_PENDING, SET_ACTIVE].map(|r| machine.read_own(0, 32, r + 4));
+        machine.settle();
+        assert_eq!(read(&mut machine), [0b110, 0]);
+        assert_eq!(machine.cpus[0].ack().map(|ack| ack.intid), Some(33));
+        assert_eq!(read(&mut machine), [0b110, 0b010]);
+        machine.cpus[0].eoi(33);
+        assert!(machine.cpus[0].maintenance());
+        assert_eq!(read(&mut machine), [0b110, 0], "the line is still asserted");
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(33));
+        machine.line(0, 33, false);
+        machine.settle();
+        machine.eoi(0, 33);
+        assert_eq!(take_all(&mut machine, 0), [34]);
+        assert_eq!(read(&mut machine), [0, 0]);
+    });
+}
+
+#[test]
 fn a_waiting_vcpu_wakes_for_what_its_interface_lets_through() {
     both(|mut machine| {
         machine.set_priority(0, 60, 0x80);
