@@ -4,6 +4,8 @@ use crate::common::*;
 use mobivmm_sim::sets;
 use sched::CpuSet;
 
+const CPUS: usize = 4;
+
 /// Simulates the task sets of these seeds; returns how many were admitted.
 fn no_admitted_set_misses(seeds: std::ops::Range<u64>) -> usize {
     let sets = seeds.map(|seed| (seed, parse(&sets::machine_file(seed, CPUS))));

@@ -62,11 +62,6 @@ fn as_simulated(lab: &Lab<'_>, name: &str) -> Result<()> {
     off.sort_unstable();
     let [typical, nearly_all] = [50, 95].map(|percent| off.get(off.len() * percent / 100).copied());
     let (typical, nearly_all) = (typical.context("no jobs")?, nearly_all.context("no jobs")?);
-        "{count} {} {switch} {typical} {nearly_all} {:?} {:?}",
-        off.len(),
-        off[off.len() * 99 / 100],
-        off[off.len() * 999 / 1000]
-    );
     ensure!(
         typical <= switch / 4 && nearly_all <= switch,
         "half of the jobs end within {typical} ns of the simulation and 95 % within {nearly_all} ns; a switch takes {switch} ns"
