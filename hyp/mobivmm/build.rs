@@ -25,6 +25,7 @@ fn main() {
             "--no-dynamic-linker".into(),
             // core is compiled for static linking: its constants' pointers lie in read-only sections and are relocated too.
             "-znotext".into(),
+            "--pack-dyn-relocs=relr".into(),
             "-znorelro".into(),
             "-zmax-page-size=4096".into(),
             "--build-id=none".into(),

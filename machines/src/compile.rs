@@ -65,6 +65,7 @@ impl Compiler<'_> {
             .flag("memory-identity", vm.memory.identity)
             .str("cmdline", &vm.cmdline);
         node = schedule(node, &vm.schedule)
+            .u32("adjustable-percent", vm.adjustable_percent)
             .u64("affinity", vm.affinity)
             .strs("channels", channels)
             .str("kernel", images.name(kernel_id))

@@ -3,8 +3,8 @@
 use crate::fields::{Field, Fields, Source};
 use crate::{Error, Workload, schema};
 use bundle::{
-    MAX_CHANNELS, MAX_CMDLINE, MAX_PERIOD_NS, MAX_VCPUS, MAX_VMS, MAX_WEIGHT, MIN_BUDGET_NS, Memory,
-    RAM_ALIGN, RAM_BASE, RAM_END, Schedule,
+    MAX_ADJUSTABLE_PERCENT, MAX_CHANNELS, MAX_CMDLINE, MAX_PERIOD_NS, MAX_VCPUS, MAX_VMS, MAX_WEIGHT,
+    MIN_BUDGET_NS, Memory, RAM_ALIGN, RAM_BASE, RAM_END, Schedule,
 };
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
@@ -53,6 +53,8 @@ pub struct Vm {
     pub memory: Memory,
     /// How each vCPU is scheduled.
     pub schedule: Schedule,
+    /// The most that a vCPU with a reservation may ask for at run time, in percent of one CPU.
+    pub adjustable_percent: u32,
     /// The physical CPUs that the vCPUs may run on: bit n = CPU n; all bits set = any.
     pub affinity: u64,
     /// What each vCPU does in the simulator.
@@ -161,9 +163,9 @@ impl Vm {
     fn read(vm: &Fields<'_>, name: String, file: &Path) -> Result<Self, Error> {
         let max_vcpus = u64::from(MAX_VCPUS);
         let vcpus = vm.get("vcpus").map_or(Ok(1), |field| field.integer(1..=max_vcpus))? as u32;
-        let (schedule, affinity) = match vm.get("schedule") {
+        let (schedule, adjustable_percent, affinity) = match vm.get("schedule") {
             Some(field) => read_schedule(&field, vcpus)?,
-            None => (Schedule::Share { weight: DEFAULT_WEIGHT, cap_percent: 0 }, u64::MAX),
+            None => (Schedule::Share { weight: DEFAULT_WEIGHT, cap_percent: 0 }, 0, u64::MAX),
         };
         let workload = match vm.get("workload") {
             Some(field) => Workload::read(&field, &schedule)?,
@@ -178,6 +180,7 @@ impl Vm {
             vcpus,
             memory: read_memory(&memory)?,
             schedule,
+            adjustable_percent,
             affinity,
             workload,
             memory_line: memory.line(),
@@ -330,8 +333,10 @@ fn refuse_overlap(vms: &[Vm], field: &Field<'_>) -> Result<(), Error> {
     }
 }
 
-fn read_schedule(field: &Field<'_>, vcpus: u32) -> Result<(Schedule, u64), Error> {
-    const FORMS: [&[&str]; 3] = [&["weight", "cap"], &["budget", "period", "deadline"], &["exclusive"]];
+/// The schedule, what a reservation may be changed to in percent of one CPU, and the affinity.
+fn read_schedule(field: &Field<'_>, vcpus: u32) -> Result<(Schedule, u32, u64), Error> {
+    const FORMS: [&[&str]; 3] =
+        [&["weight", "cap"], &["budget", "period", "deadline", "adjustable"], &["exclusive"]];
     let schedule = field.table(&schema::SCHEDULE)?;
     let mut used = FORMS.iter().filter_map(|form| schedule.first_of(form));
     if let (Some(first), Some(second)) = (used.next(), used.next()) {
@@ -364,7 +369,10 @@ fn read_schedule(field: &Field<'_>, vcpus: u32) -> Result<(Schedule, u64), Error
             affinity.count_ones()
         )));
     }
-    Ok((form, affinity))
+    let adjustable = schedule.get("adjustable");
+    let limit = 0..=u64::from(MAX_ADJUSTABLE_PERCENT);
+    let adjustable = adjustable.map_or(Ok(0), |field| field.integer(limit))?;
+    Ok((form, adjustable as u32, affinity))
 }
 
 fn read_reservation(schedule: &Fields<'_>) -> Result<Schedule, Error> {

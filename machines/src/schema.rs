@@ -97,7 +97,7 @@ pub(crate) const MEMORY: Section = Section {
 
 pub(crate) const SCHEDULE: Section = Section {
     header: "schedule = { ... }",
-    text: "One of three forms: a share (weight, cap), a reservation (budget, period, deadline), or exclusive. \
+    text: "One of three forms: a share (weight, cap), a reservation (budget, period, deadline, adjustable), or exclusive. \
            affinity goes with any.",
     keys: &[
         key("weight", "integer, default 256", "The VM's share relative to others' weights: 1 to 65535."),
@@ -109,6 +109,11 @@ pub(crate) const SCHEDULE: Section = Section {
         key("budget", "duration, optional", "CPU time for each vCPU in every period, at least \"1us\"."),
         key("period", "duration, with budget", "At most \"10s\"."),
         key("deadline", "duration, default period", "Since the period's start: the budget is had by then."),
+        key(
+            "adjustable",
+            "integer, default 0",
+            "What a vCPU may ask for at run time at the most, in percent of one CPU: up to 95; 0: it may not ask.",
+        ),
         key("exclusive", "boolean, optional", "true: each vCPU has a CPU of its own."),
         key(
             "affinity",
@@ -175,7 +180,7 @@ pub fn explain() -> String {
         let _ = writeln!(out, "{}", section.header);
         wrap(&mut out, "  ", "  ", section.text);
         for key in section.keys {
-            let first = format!("    {:<10}({}) ", key.name, key.kind);
+            let first = format!("    {:<11}({}) ", key.name, key.kind);
             wrap(&mut out, &first, "              ", key.text);
         }
         out.push('\n');

@@ -113,7 +113,11 @@ impl<W: Write> Screen<W> {
     pub fn key(&mut self, byte: u8) -> Option<Action> {
         if !self.chord {
             self.chord = byte == CHORD;
-            return (!self.chord).then_some(Action::Type(self.shown));
+            if self.chord {
+                return None;
+            }
+            self.echo(byte);
+            return Some(Action::Type(self.shown));
         }
         self.chord = false;
         match byte {
@@ -124,6 +128,18 @@ impl<W: Write> Screen<W> {
             _ => self.help(),
         }
         None
+    }
+
+    /// Guests echo what is typed; the hypervisor's console takes whole lines.
+    fn echo(&mut self, byte: u8) {
+        if self.shown == 0 {
+            match byte {
+                b'\r' | b'\n' => self.write(b"\r\n"),
+                b'\x08' | b'\x7f' => self.write(b"\x08 \x08"),
+                _ => self.write(&[byte]),
+            }
+            self.flush();
+        }
     }
 
     fn help(&mut self) {
@@ -249,6 +265,17 @@ mod tests {
         seen(&mut s);
         assert_eq!((s.key(CHORD), s.key(b'?')), (None, None));
         assert!(seen(&mut s).contains("0 mobivmm, 1 linux, 2 control"));
+    }
+
+    #[test]
+    fn only_the_hypervisors_console_is_echoed_here() {
+        let mut s = screen();
+        "wo\x7f\r".bytes().for_each(|byte| _ = s.key(byte));
+        assert_eq!(seen(&mut s), "wo\x08 \x08\r\n");
+        s.show(1);
+        seen(&mut s);
+        assert_eq!(s.key(b'x'), Some(Action::Type(1)));
+        assert_eq!(seen(&mut s), "");
     }
 
     #[test]

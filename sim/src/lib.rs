@@ -70,7 +70,7 @@ pub struct Outcome {
 /// The machine is not admitted.
 pub fn simulate(machine: &Machine, options: &Options) -> Result<Outcome, machines::Error> {
     let plan = machine.admit(options.online, options.overhead)?;
-    let scheduler = scheduler(machine, &plan, options.online);
+    let scheduler = scheduler(machine, &plan, options.online, options.overhead.vm_switch);
     let workloads = machine.vcpus().map(|(vm, _)| &vm.workload).zip(0..);
     let guests = workloads.map(|(workload, n)| Guest::new(workload, seed(options.seed, n))).collect();
     let claims = machine.vcpus().map(|(vm, _)| (CpuSet(vm.affinity), claim(machine, vm))).collect();
@@ -84,8 +84,8 @@ pub fn simulate(machine: &Machine, options: &Options) -> Result<Outcome, machine
 ///
 /// # Panics
 /// The scheduler refuses what was admitted.
-fn scheduler(machine: &Machine, plan: &Plan, online: CpuSet) -> Scheduler {
-    let mut scheduler = Scheduler::new(online, SLICE);
+fn scheduler(machine: &Machine, plan: &Plan, online: CpuSet, vm_switch: Ns) -> Scheduler {
+    let mut scheduler = Scheduler::new(online, SLICE, vm_switch);
     for (vm, id) in machine.vms.iter().zip(0..) {
         if let Schedule::Share { weight, cap_percent } = vm.schedule {
             let share = Share { weight, cap: cap_percent, affinity: CpuSet(vm.affinity) };

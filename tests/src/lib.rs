@@ -7,6 +7,7 @@
 mod bad_input;
 mod checks;
 mod command_line;
+mod control;
 mod footprint;
 mod fuzz;
 mod lab;
@@ -77,6 +78,7 @@ pub fn all() -> Vec<Test> {
         lifecycle::tests(),
         footprint::tests(),
         stolen::tests(),
+        control::tests(),
         rpi4::tests(),
         linux::tests(),
     ]

@@ -47,6 +47,9 @@ fn interactive(lab: &Lab<'_>, _: &str) -> Result<()> {
     }
     person.types(&format!("{CTRL_A}n"))?;
     person.sees("[mobivmm]")?;
+    person.types("weight other 100\r")?;
+    person
+        .sees("weight other 100\r\n> weight other 100\r\nvm other: Running, 2 vCPUs, weight 100, cap 0 %")?;
     person.types(&format!("{CTRL_A}?"))?;
     person.sees("0 mobivmm, 1 checks, 2 other")?;
     person.types(&format!("{CTRL_A}x"))?;
@@ -70,7 +73,9 @@ fn plain(lab: &Lab<'_>, name: &str) -> Result<()> {
     person.sees("PASS psci")?;
     person.types(&format!("{CTRL_A}2spis\n"))?;
     person.sees("PASS spis")?;
-    person.types("off\n")?;
+    person.types(&format!("{CTRL_A}0cap other 150\r"))?;
+    person.sees("cap other 150\r\n> cap other 150\r\nvm other: Running, 2 vCPUs, weight 256, cap 150 %")?;
+    person.types(&format!("{CTRL_A}2off\n"))?;
     person.sees("vm other: stopped")?;
     person.types(&format!("{CTRL_A}1off\n"))?;
     person.sees("vm checks: stopped")?;

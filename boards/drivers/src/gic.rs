@@ -16,10 +16,15 @@ use core::ops::Range;
 use crate::gicv2::GicV2;
 use crate::gicv3::GicV3;
 
-/// The priority that every interrupt has at first; lower is more urgent. Non-secure software has 16 levels at least.
-pub const DEFAULT_PRIORITY: u8 = 0xa0;
-/// The priority mask that lets everything through.
-pub const LOWEST_PRIORITY: u8 = 0xff;
+/// The priority of a CPU's own interrupts, SGIs and PPIs; lower is more urgent. Non-secure software has 16 levels at least.
+pub const CPU_PRIORITY: u8 = 0xa0;
+/// The priority of devices' interrupts, SPIs.
+pub const DEVICE_PRIORITY: u8 = 0xc0;
+
+/// The priority mask that lets everything through, or only what is more urgent than devices.
+pub(crate) const fn priority_mask(devices: bool) -> u8 {
+    if devices { 0xff } else { DEVICE_PRIORITY }
+}
 
 /// Why the GIC cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,14 +60,9 @@ impl Acknowledged {
     }
 }
 
-/// The active priorities registers: those of a GICv3 (ICH_AP0R\<n\>_EL2, ICH_AP1R\<n\>_EL2), or a GICv2's GICH_APR as the first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ActivePriorities {
-    /// Of Group 0.
-    pub group0: [u32; 4],
-    /// Of Group 1.
-    pub group1: [u32; 4],
-}
+/// The active priorities registers of Groups 0 and 1: those of a GICv3 (ICH_AP0R\<n\>_EL2, ICH_AP1R\<n\>_EL2), or a GICv2's GICH_APR
+/// as the first.
+pub type ActivePriorities = [[u32; 4]; 2];
 
 /// The interrupt controller.
 #[derive(Debug)]
@@ -93,13 +93,15 @@ macro_rules! both {
 impl Gic {
     both! {
         /// Turns the distributor on, with every SPI disabled, inactive, not pending, level-triggered and of
-        /// [`DEFAULT_PRIORITY`]. Once, before any [`Gic::init_cpu`].
+        /// [`DEVICE_PRIORITY`]. Once, before any [`Gic::init_cpu`].
         fn init_distributor(&mut self);
-        /// Turns on the calling CPU's interface, mask at [`LOWEST_PRIORITY`], and clears its hypervisor interface. Its
-        /// PPIs are as SPIs after [`Gic::init_distributor`], its SGIs enabled.
+        /// Turns on the calling CPU's interface, which lets devices through, and clears its hypervisor interface. Its
+        /// PPIs are as SPIs after [`Gic::init_distributor`] but of [`CPU_PRIORITY`], its SGIs enabled.
         fn init_cpu(&self, cpu: usize);
         /// Lets an interrupt through or not.
         fn set_enabled(&self, cpu: usize, intid: u32, enabled: bool);
+        /// Lets devices' interrupts through to the calling CPU, or keeps them waiting.
+        fn let_devices(&self, through: bool);
         /// Sends an SPI to a CPU that has been through [`Gic::init_cpu`].
         fn route(&self, intid: u32, to: usize);
         /// Makes a PPI or SPI active, or inactive.
@@ -115,10 +117,6 @@ impl Gic {
         fn send_sgi(&self, sgi: u32, to: usize);
         /// How many list registers every CPU has (VTR.ListRegs + 1).
         fn list_registers(&self) -> usize;
-        /// List register `n`, below [`Gic::list_registers`].
-        fn read_lr(&self, n: usize) -> u64;
-        /// Writes list register `n`, below [`Gic::list_registers`]. A GICv2 takes 32 bits.
-        fn write_lr(&self, n: usize, value: u64);
         /// GICH_HCR or ICH_HCR_EL2.
         fn hcr(&self) -> u32;
         /// Writes [`Gic::hcr`].

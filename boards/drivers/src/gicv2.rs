@@ -9,7 +9,9 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use arch::mmu::DeviceMemory;
 
 use crate::MAX_CPUS;
-use crate::gic::{Acknowledged, ActivePriorities, DEFAULT_PRIORITY, LOWEST_PRIORITY, publish_memory};
+use crate::gic::{
+    Acknowledged, ActivePriorities, CPU_PRIORITY, DEVICE_PRIORITY, priority_mask, publish_memory,
+};
 use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, ISACTIVER, ISENABLER};
 use crate::mmio::Mmio;
 
@@ -76,7 +78,7 @@ impl GicV2 {
     pub(crate) fn init_distributor(&mut self) {
         self.gicd.write(GICD_CTLR, 0);
         for n in 1..self.intid_limit().div_ceil(32) as usize {
-            self.bank().reset_word(n, DEFAULT_PRIORITY);
+            self.bank().reset_word(n, DEVICE_PRIORITY);
         }
         self.gicd.write(GICD_CTLR, 1);
     }
@@ -85,7 +87,7 @@ impl GicV2 {
         // Reads as the reading CPU's own bit; as zero where there is only one CPU (section 4.3.12).
         let target = (self.gicd.read(GICD_ITARGETSR) as u8).max(1);
         self.targets[cpu].store(target, Ordering::Relaxed);
-        self.bank().reset_word(0, DEFAULT_PRIORITY);
+        self.bank().reset_word(0, CPU_PRIORITY);
         self.bank().write_word(ISENABLER, 0, 0xffff);
 
         self.gich.write(GICH_HCR, 0);
@@ -98,7 +100,7 @@ impl GicV2 {
             self.gicc.write(GICC_APR + n * 4, 0);
         }
         self.gicc.write(GICC_BPR, 0);
-        self.gicc.write(GICC_PMR, LOWEST_PRIORITY.into());
+        self.let_devices(true);
         let bypass = self.gicc.read(GICC_CTLR) & GICC_BYPASS;
         self.gicc.write(GICC_CTLR, bypass | GICC_ON);
     }
@@ -109,6 +111,10 @@ impl GicV2 {
 
     pub(crate) fn set_enabled(&self, _cpu: usize, intid: u32, enabled: bool) {
         self.bank().write_bit(if enabled { ISENABLER } else { ICENABLER }, intid);
+    }
+
+    pub(crate) fn let_devices(&self, through: bool) {
+        self.gicc.write(GICC_PMR, priority_mask(through).into());
     }
 
     pub(crate) fn route(&self, intid: u32, to: usize) {
@@ -147,12 +153,16 @@ impl GicV2 {
         self.gich.read(GICH_VTR)
     }
 
-    pub(crate) fn read_lr(&self, n: usize) -> u64 {
-        self.gich.read(GICH_LR + n * 4).into()
+    /// List register `n`, below [`crate::gic::Gic::list_registers`].
+    #[inline]
+    pub fn read_lr(&self, n: usize) -> u32 {
+        self.gich.read(GICH_LR + n * 4)
     }
 
-    pub(crate) fn write_lr(&self, n: usize, value: u64) {
-        self.gich.write(GICH_LR + n * 4, value as u32);
+    /// Writes list register `n`.
+    #[inline]
+    pub fn write_lr(&self, n: usize, value: u32) {
+        self.gich.write(GICH_LR + n * 4, value);
     }
 
     pub(crate) fn hcr(&self) -> u32 {
@@ -176,11 +186,11 @@ impl GicV2 {
     }
 
     pub(crate) fn save_active_priorities(&self, into: &mut ActivePriorities) {
-        into.group0[0] = self.gich.read(GICH_APR);
+        into[0][0] = self.gich.read(GICH_APR);
     }
 
     pub(crate) fn load_active_priorities(&self, from: &ActivePriorities) {
-        self.gich.write(GICH_APR, from.group0[0]);
+        self.gich.write(GICH_APR, from[0][0]);
     }
 
     pub(crate) const fn gicv(&self) -> Range<u64> {

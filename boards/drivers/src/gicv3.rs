@@ -9,7 +9,7 @@ use heapless::Vec;
 
 use crate::MAX_CPUS;
 use crate::gic::publish_memory;
-use crate::gic::{Acknowledged, ActivePriorities, DEFAULT_PRIORITY, Error, LOWEST_PRIORITY};
+use crate::gic::{Acknowledged, ActivePriorities, CPU_PRIORITY, DEVICE_PRIORITY, Error, priority_mask};
 use crate::irq_bank::{Bank, ICACTIVER, ICENABLER, IGROUPR, ISACTIVER, ISENABLER};
 use crate::mmio::Mmio;
 use crate::platform::Cpu;
@@ -108,7 +108,7 @@ impl GicV3 {
         self.wait_for_gicd();
         let bank = Bank(self.gicd.part(0));
         for n in 1..self.intid_limit().div_ceil(32) as usize {
-            bank.reset_word(n, DEFAULT_PRIORITY);
+            bank.reset_word(n, DEVICE_PRIORITY);
             bank.write_word(IGROUPR, n, !0);
         }
         self.wait_for_gicd();
@@ -128,7 +128,7 @@ impl GicV3 {
         gicr.write(GICR_WAKER, gicr.read(GICR_WAKER) & !GICR_WAKER_PROCESSOR_SLEEP);
         wait_while(|| gicr.read(GICR_WAKER) & GICR_WAKER_CHILDREN_ASLEEP != 0);
         let bank = self.bank(cpu, 0);
-        bank.reset_word(0, DEFAULT_PRIORITY);
+        bank.reset_word(0, CPU_PRIORITY);
         bank.write_word(IGROUPR, 0, !0);
         bank.write_word(ISENABLER, 0, 0xffff);
         wait_while(|| gicr.read(GICR_CTLR) & GICR_RWP != 0);
@@ -141,7 +141,7 @@ impl GicV3 {
         }
         write!(ICC_CTLR_EOIMODE, "icc_ctlr_el1");
         write!(0, "icc_bpr1_el1");
-        write!(LOWEST_PRIORITY.into(), "icc_pmr_el1");
+        self.let_devices(true);
         write!(1, "icc_igrpen1_el1");
         isb();
     }
@@ -161,6 +161,10 @@ impl GicV3 {
         } else {
             self.wait_for_gicd();
         }
+    }
+
+    pub(crate) fn let_devices(&self, through: bool) {
+        write!(priority_mask(through).into(), "icc_pmr_el1");
     }
 
     pub(crate) fn route(&self, intid: u32, to: usize) {
@@ -203,11 +207,13 @@ impl GicV3 {
         read!("ich_vtr_el2") as u32
     }
 
-    pub(crate) fn read_lr(&self, n: usize) -> u64 {
+    /// List register `n`, below [`crate::gic::Gic::list_registers`].
+    pub fn read_lr(&self, n: usize) -> u64 {
         list_register!(n, read())
     }
 
-    pub(crate) fn write_lr(&self, n: usize, value: u64) {
+    /// Writes list register `n`.
+    pub fn write_lr(&self, n: usize, value: u64) {
         list_register!(n, write(value))
     }
 
@@ -238,33 +244,33 @@ impl GicV3 {
 
     pub(crate) fn save_active_priorities(&self, into: &mut ActivePriorities) {
         let count = self.active_priorities_registers();
-        into.group0[0] = read!("ich_ap0r0_el2") as u32;
-        into.group1[0] = read!("ich_ap1r0_el2") as u32;
+        into[0][0] = read!("ich_ap0r0_el2") as u32;
+        into[1][0] = read!("ich_ap1r0_el2") as u32;
         if count > 1 {
-            into.group0[1] = read!("ich_ap0r1_el2") as u32;
-            into.group1[1] = read!("ich_ap1r1_el2") as u32;
+            into[0][1] = read!("ich_ap0r1_el2") as u32;
+            into[1][1] = read!("ich_ap1r1_el2") as u32;
         }
         if count > 2 {
-            into.group0[2] = read!("ich_ap0r2_el2") as u32;
-            into.group1[2] = read!("ich_ap1r2_el2") as u32;
-            into.group0[3] = read!("ich_ap0r3_el2") as u32;
-            into.group1[3] = read!("ich_ap1r3_el2") as u32;
+            into[0][2] = read!("ich_ap0r2_el2") as u32;
+            into[1][2] = read!("ich_ap1r2_el2") as u32;
+            into[0][3] = read!("ich_ap0r3_el2") as u32;
+            into[1][3] = read!("ich_ap1r3_el2") as u32;
         }
     }
 
     pub(crate) fn load_active_priorities(&self, from: &ActivePriorities) {
         let count = self.active_priorities_registers();
-        write!(from.group0[0].into(), "ich_ap0r0_el2");
-        write!(from.group1[0].into(), "ich_ap1r0_el2");
+        write!(from[0][0].into(), "ich_ap0r0_el2");
+        write!(from[1][0].into(), "ich_ap1r0_el2");
         if count > 1 {
-            write!(from.group0[1].into(), "ich_ap0r1_el2");
-            write!(from.group1[1].into(), "ich_ap1r1_el2");
+            write!(from[0][1].into(), "ich_ap0r1_el2");
+            write!(from[1][1].into(), "ich_ap1r1_el2");
         }
         if count > 2 {
-            write!(from.group0[2].into(), "ich_ap0r2_el2");
-            write!(from.group1[2].into(), "ich_ap1r2_el2");
-            write!(from.group0[3].into(), "ich_ap0r3_el2");
-            write!(from.group1[3].into(), "ich_ap1r3_el2");
+            write!(from[0][2].into(), "ich_ap0r2_el2");
+            write!(from[1][2].into(), "ich_ap1r2_el2");
+            write!(from[0][3].into(), "ich_ap0r3_el2");
+            write!(from[1][3].into(), "ich_ap1r3_el2");
         }
     }
 }

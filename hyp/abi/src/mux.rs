@@ -6,17 +6,17 @@
 //! | any but `DLE`    | both      | one byte of the current channel                                          |
 //! | `DLE DLE`        | both      | the byte 0x10 of the current channel                                     |
 //! | `DLE 0x40+c`     | both      | channel c is the current one from here on                                |
-//! | `DLE 0x80+c`, n  | to host   | VM c − 1 has taken n bytes of input (1 to 255, not 16: 16 goes as 15 + 1)  |
+//! | `DLE 0x80+c`, n  | to host   | n bytes of channel c's input were taken (1 to 255, not 16: 16 is 15 + 1)   |
 //! | `DLE 0xC0`       | to host   | sync: EL2 now waits for the runner's reply (lockstep, below)             |
 //! | `DLE 0xC1`       | to host   | the machine turns itself off, and all is well                            |
 //! | `DLE 0xC2`       | to host   | the same after a failure                                                 |
 //!
-//! Channel 0 is the hypervisor's own log, channel 1 + n the console of VM n. Each direction starts on channel 0, so
+//! Channel 0 is the hypervisor's own console, its log and the operator's commands, channel 1 + n the console of VM n. Each direction starts on channel 0, so
 //! plain text that EL2 prints before it starts framing is its log. A receiver drops an escape that it does not know,
 //! and is in step again at the next select: outside `DLE DLE` the byte `DLE` never stands for data.
 //!
 //! **Flow control.** A sender of input keeps at most [`RX_WINDOW`] bytes a channel unacknowledged, and EL2 has a ring
-//! of that size for each VM: no byte is lost, and a VM that does not read never holds up another one's input. It sends
+//! of that size for each: no byte is lost, and a VM that does not read never holds up another one's input. It sends
 //! nothing before it has seen EL2's first `DLE`: until then EL2 may not listen yet.
 //!
 //! **Lockstep** (byte-identical runs with input; `console=lockstep` on EL2's command line, else `console=mux` for the

@@ -43,7 +43,7 @@ pub const RESERVATION_GET: u32 = 0xC600_0005;
 pub const RESERVATION_LEFT: u32 = 0xC600_0006;
 /// Asks for another reservation for the calling vCPU: x1 to x3 as [`RESERVATION_GET`] returns them. It holds from the next
 /// period on when this returns 0; else nothing has changed. Errors: [`Error::NotSupported`] if the vCPU has none,
-/// [`Error::InvalidParameter`], [`Error::NotPermitted`], [`Error::OverCapacity`], [`Error::NoPartition`].
+/// [`Error::InvalidParameter`], [`Error::NotPermitted`], [`Error::OverCapacity`], [`Error::NoPartition`], [`Error::Busy`].
 pub const RESERVATION_SET: u32 = 0xC600_0007;
 
 /// Rings the bell at the other end of the channel x1 (see [`crate::channel`]): the interrupt of that end becomes pending, if
@@ -77,6 +77,8 @@ pub enum Error {
     OverCapacity = -5,
     /// There would be enough, but not on any one CPU.
     NoPartition = -6,
+    /// Another vCPU of this VM asks for something at this moment: ask again.
+    Busy = -7,
 }
 
 impl Error {
@@ -89,6 +91,7 @@ impl Error {
             -4 => Self::NotPermitted,
             -5 => Self::OverCapacity,
             -6 => Self::NoPartition,
+            -7 => Self::Busy,
             _ => Self::NotSupported,
         })
     }
@@ -129,7 +132,7 @@ mod tests {
     #[test]
     fn errors_survive_the_register() {
         use Error::*;
-        for error in [NotSupported, InvalidParameter, NotPermitted, OverCapacity, NoPartition] {
+        for error in [NotSupported, InvalidParameter, NotPermitted, OverCapacity, NoPartition, Busy] {
             assert_eq!(Error::of(error as i64 as u64), Some(error));
         }
         assert_eq!(Error::of(i64::MIN as u64), Some(NotSupported));

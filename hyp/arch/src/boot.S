@@ -44,20 +44,32 @@ primary:
         stp     xzr, xzr, [x0], #16
         b       1b
 2:
-        // R_AARCH64_RELATIVE (AArch64 ELF ABI, "Dynamic relocations"): *(base + offset) = base + addend.
+        // RELR (generic ELF ABI, "Relative relocation table"): an even entry is the offset of a word to which the base is added, an odd
+        // one a bitmap of which of the next 63 words are.
         adr_l   x0, __image_start
-        adr_l   x1, __rela_start
-        adr_l   x2, __rela_end
+        adr_l   x1, __relr_start
+        adr_l   x2, __relr_end
 3:      cmp     x1, x2
-        b.hs    4f
-        ldp     x3, x4, [x1], #16
-        ldr     x5, [x1], #8
-        cmp     w4, #1027
-        b.ne    3b
+        b.hs    8f
+        ldr     x3, [x1], #8
+        tbnz    x3, #0, 4f
+        add     x4, x0, x3                      // the next word
+        ldr     x5, [x4]
         add     x5, x5, x0
-        str     x5, [x0, x3]
+        str     x5, [x4], #8
         b       3b
-4:
+4:      mov     x6, x4
+5:      lsr     x3, x3, #1
+        cbz     x3, 7f
+        tbz     x3, #0, 6f
+        ldr     x5, [x6]
+        add     x5, x5, x0
+        str     x5, [x6]
+6:      add     x6, x6, #8
+        b       5b
+7:      add     x4, x4, #(63 * 8)
+        b       3b
+8:
         // The boot mapping: the GiB of the image and the GiB of the device tree.
         adr_l   x6, {BOOT_TABLE}
         mov_q   x7, {BLOCK}
@@ -66,10 +78,10 @@ primary:
         str     x2, [x6, x1, lsl #3]
         lsr     x1, x20, #30
         cmp     x1, #512
-        b.hs    5f
+        b.hs    9f
         orr     x2, x7, x1, lsl #30
         str     x2, [x6, x1, lsl #3]
-5:
+9:
         // What was written with caches off must not hide behind lines that the boot loader left in them.
         adr_l   x1, __image_end
         bl      invalidate

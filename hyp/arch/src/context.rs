@@ -132,9 +132,12 @@ pub fn reload(state: &VcpuState, vm: &VmRegisters) {
     write!("tcr_el1", state.sys.tcr);
 }
 
-/// Takes a vCPU off this CPU: registers, FP/SIMD and timer go to `state`, and the virtual timer is off.
-pub fn save(state: &mut VcpuState) {
-    sync(state);
+/// Takes a vCPU off this CPU: registers, FP/SIMD and timer go to `state`, and the virtual timer is off. `synced` says that after a
+/// [`sync`] the system registers in `state` are the valid ones.
+pub fn save(state: &mut VcpuState, synced: bool) {
+    if !synced {
+        sync(state);
+    }
     save_fp(&mut state.fp);
     sync_timer(state);
     write!("cntv_ctl_el0", 0);

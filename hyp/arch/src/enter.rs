@@ -9,16 +9,35 @@ use crate::vectors::{self, IRQ, SERROR};
 
 /// Why a guest stopped running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// A physical interrupt is pending. x20 to x28 are in the state only once the guest is left.
+pub struct Exit(u64);
+
+/// The kinds of [`Exit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A physical interrupt is pending. x20 to x28, PC and PSTATE are in the state only once the guest is left.
     Interrupt,
-    /// The guest did something that traps. After an HVC, x20 to x28 are in the state only once the guest is left.
-    Trap {
-        /// ESR_EL2.
-        esr: u64,
-    },
     /// An asynchronous external abort was taken to EL2.
     SystemError,
+    /// The guest did something that traps. After an HVC the same is so.
+    Trap,
+}
+
+impl Exit {
+    /// Which kind it is.
+    #[inline]
+    pub fn cause(self) -> Cause {
+        match self.0 {
+            IRQ => Cause::Interrupt,
+            SERROR => Cause::SystemError,
+            _ => Cause::Trap,
+        }
+    }
+
+    /// ESR_EL2 of a trap; else a value that is not one.
+    #[inline]
+    pub fn syndrome(self) -> u64 {
+        self.0
+    }
 }
 
 /// Runs the guest whose registers are loaded ([`crate::context::load`]) from `state`'s general registers. Each exit is for `handler`,
@@ -33,18 +52,12 @@ pub fn run<F: FnMut(&mut VcpuState, Exit) -> Verdict>(state: &mut VcpuState, mut
 
 unsafe extern "C" fn on_exit<F: FnMut(&mut VcpuState, Exit) -> Verdict>(
     state: *mut VcpuState,
-    cause: u64,
-    esr: u64,
+    exit: u64,
     handler: *mut (),
 ) -> Verdict {
-    let exit = match cause {
-        IRQ => Exit::Interrupt,
-        SERROR => Exit::SystemError,
-        _ => Exit::Trap { esr },
-    };
     // SAFETY: both are `run`'s, which waits for this call and uses neither meanwhile.
     let (state, handler) = unsafe { (&mut *state, &mut *handler.cast::<F>()) };
-    handler(state, exit)
+    handler(state, Exit(exit))
 }
 
 /// FAR_EL2 and HPFAR_EL2: where the last exit's abort was.

@@ -15,17 +15,17 @@
         isb
 .endm
 
-// An exit from a guest: x1 = cause, then the common path.
+// An exit from a guest: x0 and x1 are saved and free; x1 = cause unless it is a trap.
 .macro  guest_exit, cause, bhb
         .balign 0x80
         stp     x0, x1, [sp]
     .if \bhb
         scrub_branch_history
     .endif
-        mov     x1, #\cause
     .if \cause == {SYNC}
         b       guest_trap
     .else
+        mov     x1, #\cause
         b       guest_interrupt
     .endif
 .endm
@@ -104,27 +104,21 @@
         stp     x18, x19, [sp, #144]
         stp     x29, x30, [sp, #232]
         mov     x19, sp
-        mrs     x4, elr_el2
-        mrs     x5, spsr_el2
-        stp     x4, x5, [x19, #{PC}]
         mrs     x4, tpidr_el2
         ldr     x4, [x4, #{HOST_SP}]
         mov     sp, x4
         mov     x29, x4                         // the frame record of mobivmm_run
 .endm
 
-// The handler: u64 handler(VcpuState *context, u64 cause, u64 esr, void *data).
+// The handler: u64 handler(VcpuState *context, u64 exit, void *data).
 .macro  call_handler
-        ldp     x4, x3, [sp, #96]
+        ldp     x4, x2, [sp, #96]
         mov     x0, x19
         blr     x4
 .endm
 
 .macro  return_to_guest
         mov     sp, x19
-        ldp     x2, x3, [sp, #{PC}]
-        msr     elr_el2, x2
-        msr     spsr_el2, x3
         ldp     x0, x1, [sp]
         ldp     x2, x3, [sp, #16]
         ldp     x4, x5, [sp, #32]
@@ -143,6 +137,9 @@
 .endm
 
 .macro  save_rest
+        mrs     x4, elr_el2
+        mrs     x5, spsr_el2
+        stp     x4, x5, [x19, #{PC}]
         stp     x20, x21, [x19, #160]
         stp     x22, x23, [x19, #176]
         stp     x24, x25, [x19, #192]
@@ -151,6 +148,9 @@
 .endm
 
 .macro  load_rest
+        ldp     x4, x5, [x19, #{PC}]
+        msr     elr_el2, x4
+        msr     spsr_el2, x5
         ldp     x20, x21, [x19, #160]
         ldp     x22, x23, [x19, #176]
         ldp     x24, x25, [x19, #192]
@@ -161,8 +161,8 @@
 // A trap may concern any register, but for a hypercall, which has its arguments in x0 to x17.
 guest_trap:
         stp     x2, x3, [sp, #16]
-        mrs     x2, esr_el2
-        lsr     x0, x2, #26
+        mrs     x1, esr_el2
+        lsr     x0, x1, #26
         cmp     x0, #{EC_HVC}
         b.eq    call_with_few
         save_guest

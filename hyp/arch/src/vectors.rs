@@ -14,10 +14,11 @@ unsafe extern "C" {
     pub(crate) fn mobivmm_vectors_bhb();
 }
 
-/// Why a guest stopped running: what the handler of [`mobivmm_run`] gets.
-pub(crate) const SYNC: u64 = 0;
+/// Why a guest stopped running, if it was no trap: values that no ESR_EL2 has.
 pub(crate) const IRQ: u64 = 1;
 pub(crate) const SERROR: u64 = 2;
+/// For the vectors.
+const SYNC: u64 = 0;
 /// What [`mobivmm_work_resume`] returns in x0 besides [`IRQ`].
 pub(crate) const WORK_DONE: u64 = 3;
 
@@ -31,9 +32,10 @@ pub enum Verdict {
     Leave = 1,
 }
 
-/// Called on every exit, with the context, the cause, ESR_EL2 (if the cause is [`SYNC`]) and what [`mobivmm_run`] was given. After an
-/// interrupt and a hypercall, x20 to x28 are not in the context before the guest is left.
-pub(crate) type Handler = unsafe extern "C" fn(*mut VcpuState, u64, u64, *mut ()) -> Verdict;
+/// Called on every exit, with the context, ESR_EL2 or [`IRQ`] or [`SERROR`], and what [`mobivmm_run`] was given. After an interrupt
+/// and a hypercall, x20 to x28, PC and
+/// PSTATE are not in the context before the guest is left.
+pub(crate) type Handler = unsafe extern "C" fn(*mut VcpuState, u64, *mut ()) -> Verdict;
 
 unsafe extern "C" {
     /// Runs the guest context until the handler leaves it.

@@ -2,8 +2,8 @@
 
 use crate::node::Reader;
 use crate::{
-    Bundle, DTB_WINDOW, Digest, Error, MAX_CHANNELS, MAX_CMDLINE, MAX_NAME, MAX_PERIOD_NS, MAX_VCPUS,
-    MAX_WEIGHT, MIN_BUDGET_NS, RAM_ALIGN, RAM_BASE, RAM_END, Reason,
+    Bundle, DTB_WINDOW, Digest, Error, MAX_ADJUSTABLE_PERCENT, MAX_CHANNELS, MAX_CMDLINE, MAX_NAME,
+    MAX_PERIOD_NS, MAX_VCPUS, MAX_WEIGHT, MIN_BUDGET_NS, RAM_ALIGN, RAM_BASE, RAM_END, Reason,
 };
 
 /// A virtual machine as the machine file describes it. All addresses are guest physical (IPA).
@@ -17,6 +17,9 @@ pub struct VmConfig<'a> {
     pub memory: Memory,
     /// How each vCPU is scheduled.
     pub schedule: Schedule,
+    /// The most that a vCPU may ask for as its reservation while it runs, in percent of one CPU: 0 (it may not) to
+    /// [`MAX_ADJUSTABLE_PERCENT`]. Only with [`Schedule::Reservation`].
+    pub adjustable_percent: u32,
     /// The physical CPUs that the vCPUs may run on: bit n = CPU n; all bits set = any.
     pub affinity: u64,
     /// The guest's boot arguments: at most [`MAX_CMDLINE`] bytes, may be empty.
@@ -117,13 +120,14 @@ pub struct Initrd<'a> {
 }
 
 /// The properties that every VM's node may have; each schedule adds its own, and so does an initrd.
-const COMMON: [&str; 13] = [
+const COMMON: [&str; 14] = [
     "vcpus",
     "memory-base",
     "memory-size",
     "memory-identity",
     "cmdline",
     "schedule",
+    "adjustable-percent",
     "affinity",
     "channels",
     "kernel",
@@ -159,6 +163,10 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
     if affinity == 0 || (schedule == Schedule::Exclusive && affinity.count_ones() < vcpus) {
         return Err(vm.error("affinity", Reason::OutOfRange));
     }
+    let adjustable_percent = vm.u32("adjustable-percent")?;
+    let adjustable =
+        if matches!(schedule, Schedule::Reservation { .. }) { MAX_ADJUSTABLE_PERCENT } else { 0 };
+    in_range(vm, "adjustable-percent", adjustable_percent.into(), 0, adjustable.into())?;
     let cmdline = vm.str("cmdline")?;
     in_range(vm, "cmdline", cmdline.len() as u64, 0, MAX_CMDLINE as u64)?;
 
@@ -170,6 +178,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
         vcpus,
         memory: memory(vm)?,
         schedule,
+        adjustable_percent,
         affinity,
         cmdline,
         channels,

@@ -53,6 +53,8 @@ pub const MAX_WEIGHT: u32 = 65_535;
 pub const MIN_BUDGET_NS: u64 = 1_000;
 /// The longest period of a reservation, in nanoseconds.
 pub const MAX_PERIOD_NS: u64 = 10_000_000_000;
+/// The most that a reservation may ever ask for, in percent of one CPU: what admission leaves to reservations.
+pub const MAX_ADJUSTABLE_PERCENT: u32 = 95;
 
 /// A bundle whose device tree is well formed and of a known binding; its VMs are yet to be read, one by one.
 #[derive(Clone, Copy, Debug)]

@@ -67,6 +67,7 @@ impl Made {
         let mut vm = new();
         vm.u32("vcpus", 2).u64("memory-base", RAM).u64("memory-size", 2 << 20).str("cmdline", "");
         vm.str("schedule", "share").u32("weight", 256).u32("cap-percent", 0).u64("affinity", u64::MAX);
+        vm.u32("adjustable-percent", 0);
         vm.str("kernel", "kernel-1")
             .u64("kernel-load", RAM)
             .u64("kernel-entry", RAM)
@@ -239,6 +240,7 @@ fn values_are_within_their_limits() {
     vm_refused(|vm| vm.u32("weight", MAX_WEIGHT + 1), "weight", out);
     vm_refused(|vm| vm.u32("cap-percent", 201), "cap-percent", out);
     vm_refused(|vm| vm.str("schedule", "fair"), "schedule", out);
+    vm_refused(|vm| vm.u32("adjustable-percent", 1), "adjustable-percent", out);
 }
 
 /// Makes the VM's schedule a reservation.
@@ -257,6 +259,11 @@ fn reservations_are_feasible() {
     vm_refused(|vm| reservation(vm, 999, 9000, 5000), "budget-ns", out);
     vm_refused(|vm| reservation(vm, 2000, 9000, 9001), "deadline-ns", out);
     vm_refused(|vm| reservation(vm, 2000, MAX_PERIOD_NS + 1, 5000), "period-ns", out);
+    vm_refused(
+        |vm| reservation(vm, 2000, 9000, 5000).u32("adjustable-percent", 96),
+        "adjustable-percent",
+        out,
+    );
 }
 
 #[test]

@@ -17,7 +17,7 @@ use drivers::devices::Devices;
 use drivers::gic::Gic;
 use drivers::platform::{self, Platform};
 use lock::TicketMutex;
-use sched::admission::{Admission, Overhead};
+use sched::admission::{Admission, Limits, Overhead};
 use sched::{CpuId, CpuSet, ScheduleError, Scheduler};
 use stage2::{
     AllocError, BLOCK, DirtyMap, Extent, FreeRanges, GrantError, Ipa, MAX_PIECES, Owners, PAGE, Pa,
@@ -25,6 +25,7 @@ use stage2::{
 };
 use vm::{Config, Vm, bus};
 
+use crate::control::Book;
 use crate::guest::{Guest, Pages};
 use crate::machine::{self, Machine};
 use crate::memory::{Mmu, Ram, TablePool};
@@ -112,7 +113,8 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
 
     let online = start_secondaries(&platform, &devices);
     let mut scheduler = machine::SCHEDULER.lock();
-    scheduler.start(online, SLICE);
+    let overhead = overhead(board);
+    scheduler.start(online, SLICE, overhead.vm_switch);
     let tables = TicketMutex::new(TablePool::new().ok_or(BootError::NoTables)?);
     log!(
         "{} CPUs, {} MHz counter, {:?}, {} MiB for guests",
@@ -129,7 +131,8 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         tables: &tables,
         vmids: VmidAllocator::new(),
     };
-    let guests = builder.guests(bundle_bytes, online, overhead(board));
+    let mut book = Box::new(Admission::new(online, overhead, Limits::EL2));
+    let guests = builder.guests(bundle_bytes, &mut book);
     drop(scheduler);
     let count = guests.iter().map(|guest| usize::from(guest.vm.config.id) + 1).max().unwrap_or(0);
     console::add_vms(count);
@@ -144,6 +147,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         guests,
         places,
         scheduler: &machine::SCHEDULER,
+        book: TicketMutex::new(Book::new(book)),
         tables,
         owners,
         ram: Ram { regions: ram, bundle: bundle_bytes },
@@ -340,7 +344,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// All VMs of the bundle that can be made; the log says why others cannot.
-    fn guests(&mut self, bytes: &'static [u8], online: CpuSet, overhead: Overhead) -> Vec<&'static Guest> {
+    fn guests(&mut self, bytes: &'static [u8], book: &mut Admission) -> Vec<&'static Guest> {
         let mut guests = Vec::new();
         if bytes.is_empty() {
             log!("no bundle: pass one as the initial RAM disk");
@@ -364,16 +368,16 @@ impl Builder<'_> {
                 Err(error) => log!("vm {name}: refused: {error}"),
             }
         }
-        let book = schedule::admit(&mut candidates, online, overhead);
+        schedule::admit(&mut candidates, book);
         for candidate in &candidates {
             let VmConfig { name, vcpus, memory, .. } = candidate.config;
-            match self.guest(&guests, candidate, &book) {
+            match self.guest(&guests, candidate, book) {
                 Ok(guest) => {
                     log!("{guest}: {vcpus} vCPUs, {} MiB", memory.size >> 20);
                     guests.push(guest);
                 }
                 Err(error) => {
-                    self.undo(candidate);
+                    self.undo(candidate, book);
                     log!("vm {name}: refused: {error}");
                 }
             }
@@ -446,11 +450,12 @@ impl Builder<'_> {
     }
 
     /// Takes back what a VM got that is refused after all.
-    fn undo(&mut self, candidate: &Candidate) {
+    fn undo(&mut self, candidate: &Candidate, book: &mut Admission) {
         // It never ran, so it has no loans, and no CPU has its registers: nothing is refused.
         let _ = self.owners.reclaim(VmId(candidate.index as u8));
         for vcpu in candidate.vcpus() {
             let _ = self.scheduler.remove(vcpu);
+            book.remove(vcpu);
         }
     }
 }

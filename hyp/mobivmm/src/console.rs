@@ -1,8 +1,8 @@
 //! The consoles of all VMs and the hypervisor's log over one wire.
 //!
 //! Output waits in a ring a channel and goes out as the wire takes it: EL2 never waits for a device. A VM whose ring is full sees a
-//! full transmit FIFO; log lines that do not fit are counted and reported. Input waits in a ring a VM until the run loop hands it to
-//! the VM's UART ([`take_input`]).
+//! full transmit FIFO; log lines that do not fit are counted and reported. Input waits in a ring a channel until the run loop hands it
+//! to the VM's UART, or to the operator's commands ([`take_input`]).
 //!
 //! The wire and its format are chosen by the boot arguments: `console=mux` (the runner, over the UART), `console=lockstep` (the
 //! runner, by semihosting, under a deterministic clock) or neither: a person at a terminal.
@@ -67,6 +67,7 @@ struct Console {
     wire: Wire,
     /// By [`Channel::index`].
     outputs: Vec<Output>,
+    /// The same.
     inputs: Vec<VecDeque<u8>>,
     credits: Vec<usize>,
     /// The channel whose turn it is, and how much of the turn is left.
@@ -93,8 +94,8 @@ pub fn init(uart: Pl011, arguments: &str) {
         TicketMutex::new(Console {
             wire,
             outputs: alloc::vec![Output::new(LOG_RING)],
-            inputs: Vec::new(),
-            credits: Vec::new(),
+            inputs: alloc::vec![VecDeque::with_capacity(RX_WINDOW)],
+            credits: alloc::vec![0],
             turn: (0, TURN),
             lost: 0,
         })
@@ -168,7 +169,7 @@ pub fn room(vm: usize) -> usize {
 /// The VM's UART has handed `count` bytes of input to its guest.
 pub fn consumed(vm: usize, count: usize) {
     with(|console| {
-        if let Some(credit) = console.credits.get_mut(vm) {
+        if let Some(credit) = console.credits.get_mut(vm + 1) {
             *credit += count;
             console.pump();
         }
@@ -176,8 +177,8 @@ pub fn consumed(vm: usize, count: usize) {
 }
 
 /// The UART interrupted, or there may be room on the wire: moves bytes both ways. Returns the VMs that found their console full and
-/// have room again.
-pub fn service() -> VmSet {
+/// have room again, and the VM whose bytes are being sent, if any.
+pub fn service() -> (VmSet, Option<usize>) {
     with(|console| {
         console.receive();
         console.pump();
@@ -188,9 +189,9 @@ pub fn service() -> VmSet {
                 ready |= 1 << vm;
             }
         }
-        ready
+        (ready, console.turn.0.checked_sub(1))
     })
-    .unwrap_or(0)
+    .unwrap_or((0, None))
 }
 
 /// Whether [`take_input`] has something.
@@ -198,16 +199,20 @@ pub fn has_input() -> bool {
     INPUT.load(Ordering::Relaxed)
 }
 
-/// Some input of one VM: how many bytes were put into `into`, and whose. `None` when there is no more.
-pub fn take_input(into: &mut [u8; 32]) -> Option<(usize, usize)> {
+/// Some input of one channel: how many bytes were put into `into`, and whose. `None` when there is no more. That of the log's channel
+/// counts as taken by this; a VM's when its guest has it ([`consumed`]).
+pub fn take_input(into: &mut [u8; 32]) -> Option<(Channel, usize)> {
     with(|console| {
-        for (vm, ring) in console.inputs.iter_mut().enumerate() {
+        for (index, ring) in console.inputs.iter_mut().enumerate() {
             let count = ring.len().min(into.len());
             if count > 0 {
                 for (slot, byte) in into.iter_mut().zip(ring.drain(..count)) {
                     *slot = byte;
                 }
-                return Some((vm, count));
+                if index == 0 {
+                    console.credits[0] += count;
+                }
+                return Some((channel(index)?, count));
             }
         }
         INPUT.store(false, Ordering::Relaxed);
@@ -268,11 +273,7 @@ impl Console {
             };
             if let Some(byte) = byte {
                 self.turn.1 = if byte == b'\n' { 0 } else { left - 1 };
-                let channel = match index {
-                    0 => Channel::LOG,
-                    vm => Channel::vm(vm as u8 - 1)?,
-                };
-                return Some((channel, byte));
+                return Some((channel(index)?, byte));
             }
             self.turn = ((index + 1) % self.outputs.len(), TURN);
         }
@@ -313,7 +314,7 @@ impl Console {
             return true;
         }
         let credit = self.credits.iter_mut().enumerate().find(|(_, count)| **count > 0);
-        let credit = credit.map(|(vm, count)| (Channel::vm(vm as u8), core::mem::take(count)));
+        let credit = credit.map(|(index, count)| (channel(index), core::mem::take(count)));
         let byte = if credit.is_some() { None } else { self.next_byte() };
         let Wire::Uart { format, pending, .. } = &mut self.wire else { return false };
         let mut send = |byte| _ = pending.push_back(byte);
@@ -341,9 +342,9 @@ impl Console {
             Wire::Lockstep(lockstep) => &mut lockstep.encoder,
             Wire::Uart { .. } => return false,
         });
-        for vm in 0..self.credits.len() {
-            let count = core::mem::take(&mut self.credits[vm]);
-            if let Some(channel) = Channel::vm(vm as u8) {
+        for (index, credit) in self.credits.iter_mut().enumerate() {
+            let count = core::mem::take(credit);
+            if let Some(channel) = channel(index) {
                 encoder.credit(channel, count, |byte| _ = chunk.push(byte));
             }
         }
@@ -373,7 +374,11 @@ impl Console {
                     }
                 }
                 Format::Plain(plain) => {
-                    if let Some(event) = plain.push(byte, self.inputs.len()) {
+                    if let Some(event) = plain.push(byte, self.inputs.len() - 1) {
+                        if matches!(event, Event::Byte { channel: Channel::LOG, .. }) {
+                            // Guests echo what is typed to them.
+                            self.outputs[0].ring.push_back(if byte == b'\r' { b'\n' } else { byte });
+                        }
                         accept(&mut self.inputs, event);
                     }
                 }
@@ -382,10 +387,18 @@ impl Console {
     }
 }
 
-/// Puts an input byte into its VM's ring. The runner keeps to the window, so the ring has room; what a person types beyond it is dropped.
+/// The channel with this [`Channel::index`].
+fn channel(index: usize) -> Option<Channel> {
+    match index {
+        0 => Some(Channel::LOG),
+        vm => Channel::vm(vm as u8 - 1),
+    }
+}
+
+/// Puts an input byte into its channel's ring. The runner keeps to the window, so the ring has room; what a person types beyond it is dropped.
 fn accept(inputs: &mut [VecDeque<u8>], event: Event) {
     let Event::Byte { channel, byte } = event else { return };
-    let ring = channel.vm_index().and_then(|vm| inputs.get_mut(usize::from(vm)));
+    let ring = inputs.get_mut(channel.index());
     if let Some(ring) = ring.filter(|ring| ring.len() < RX_WINDOW) {
         ring.push_back(byte);
         INPUT.store(true, Ordering::Relaxed);

@@ -3,26 +3,26 @@
 //! Interrupts are masked throughout, except inside a guest and inside a work item; physical interrupts are taken from the GIC when one
 //! of those was left because of them, or when the CPU was idle.
 
-use arch::enter::{self, Exit, Verdict};
+use abi::smccc::Reservation;
+use arch::enter::{self, Cause, Exit};
 use arch::work::Ran;
 use arch::{context, cpu, time};
-use drivers::gic::{Acknowledged, Gic};
+use drivers::gic::Gic;
 use lock::TicketMutexGuard;
 use sched::{CpuId, VcpuId};
 use vgic::{Control, CpuMask, ListRegisters};
-use vm::{Exit as VmExit, Next, Phase, Power, StageTwo, VcpuPower, VcpuState, handle, inject, timer};
+use vm::{Next, Phase, Power, StageTwo, VcpuState, inject, timer};
 
-use crate::guest::{Guest, Interface};
+use crate::guest::Guest;
 use crate::host::{Here, Registers};
-use crate::machine::{self, KICK, Machine, NOTICE};
-use crate::{boot, console, load, log, memory};
+use crate::machine::{self, Machine};
+use crate::{boot, console, control, load, log, memory};
 
-/// A vCPU whose registers are on this CPU. The guards are what makes them this CPU's alone.
+/// A vCPU whose registers are on this CPU. The guard is what makes them this CPU's alone.
 struct Loaded {
     guest: &'static Guest,
     vcpu: usize,
     state: TicketMutexGuard<'static, VcpuState>,
-    interface: TicketMutexGuard<'static, Interface>,
 }
 
 /// What the inner loop does after an exit.
@@ -45,23 +45,20 @@ enum Left {
 }
 
 struct Cpu {
-    index: usize,
-    id: CpuId,
     machine: &'static Machine,
     here: Here,
     loaded: Option<Loaded>,
     /// The vCPU that the scheduler counts as this CPU's.
     held: Option<VcpuId>,
-    /// What CNTHP was armed for last, so that it is not written again.
-    armed: Option<u64>,
+    /// Devices' interrupts wait: a reservation runs here.
+    devices_wait: bool,
 }
 
 /// Runs vCPUs on this CPU for ever.
 pub fn run(machine: &'static Machine, index: usize) -> ! {
-    let id = CpuId(index as u8);
-    let here = Here::new(machine, id);
-    let mut this = Cpu { index, id, machine, here, loaded: None, held: None, armed: None };
-    time::arm(None);
+    let here = Here::new(machine, CpuId(index as u8));
+    here.disarm();
+    let mut this = Cpu { machine, here, loaded: None, held: None, devices_wait: false };
     loop {
         this.pass();
     }
@@ -71,25 +68,33 @@ impl Cpu {
     /// One decision of the scheduler, and what follows from it.
     fn pass(&mut self) {
         self.here.repick.set(false);
-        self.here.running.set(false);
-        self.deliver_input();
+        self.here.deliver_input();
         if self.loaded.as_ref().is_some_and(|loaded| loaded.guest.vm.phase() != Phase::Running) {
             // Its VM is being stopped: whoever does that waits for the registers.
             self.unload();
         }
         let now = time::now();
-        let decision = self.machine.scheduler.lock().pick(self.id, now);
-        self.machine.repick(self.id, decision.repick);
+        let decision = self.machine.scheduler.lock().pick(self.here.cpu, now);
+        self.machine.repick(self.here.cpu, decision.repick);
         self.release(decision.run, decision.unload, now);
+        if self.devices_wait != decision.reserved {
+            self.devices_wait = decision.reserved;
+            self.machine.gic.let_devices(!decision.reserved);
+        }
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
             return self.idle(decision.until);
         };
         match guest.vm.phase() {
+            Phase::Running if guest.change.is_for(vcpu) => {
+                self.run_work(guest, control::work, decision.until)
+            }
             Phase::Running => {
                 guest.runs(vcpu, now);
                 self.run_vcpu(guest, vcpu, decision.until);
             }
-            Phase::Loading | Phase::Stopping(_) if vcpu == 0 => self.run_work(guest, decision.until),
+            Phase::Loading | Phase::Stopping(_) if vcpu == 0 => {
+                self.run_work(guest, load::work, decision.until)
+            }
             Phase::Loading | Phase::Stopping(_) | Phase::Stopped => _ = self.block(None),
         }
     }
@@ -109,47 +114,46 @@ impl Cpu {
             guest.waiting[vcpu].leaves(now);
         }
         self.held = next;
-        let others = self.machine.scheduler.lock().released(self.id, old);
-        if self.machine.repick(self.id, others) {
+        let others = self.machine.scheduler.lock().released(self.here.cpu, old);
+        if self.machine.repick(self.here.cpu, others) {
             self.here.pick_again();
         }
     }
 
     fn idle(&mut self, until: Option<u64>) {
-        self.arm(until);
+        self.here.arm(until);
         if !console::has_input() && !self.here.repick.get() {
             cpu::wait_for_interrupt();
         }
-        self.interrupts();
-    }
-
-    fn arm(&mut self, until: Option<u64>) {
-        if self.armed != until {
-            time::arm(until);
-            self.armed = until;
-        }
+        self.here.take_interrupts();
     }
 
     /// Makes the scheduler's current vCPU of this CPU sleep; true if it does.
     fn block(&mut self, until: Option<u64>) -> bool {
+        self.here.leaves();
         if let Some((guest, vcpu)) = self.held.and_then(|id| self.machine.vcpu(id)) {
             guest.waiting[vcpu].sleeps(until);
         }
-        self.machine.scheduler.lock().block(self.id, until)
+        self.machine.scheduler.lock().block(self.here.cpu, until)
     }
 
-    /// Runs the EL2 half of vCPU 0: loading, ending or restarting its VM.
-    fn run_work(&mut self, guest: &'static Guest, until: Option<u64>) {
+    /// Runs the EL2 half of a vCPU: `item`, or first what is under way of another one.
+    #[inline(never)]
+    fn run_work(&mut self, guest: &'static Guest, item: extern "C" fn(usize), until: Option<u64>) {
         self.unload();
-        let mut work = guest.work.lock();
+        let Some(mut work) = guest.work.try_lock() else {
+            // Another CPU runs one, until it is done or interrupted.
+            cpu::relax();
+            return self.here.take_interrupts();
+        };
         if !work.is_active() {
-            work.start(load::work, guest.index);
+            work.start(item, guest.index);
         }
-        self.arm(until);
+        self.here.arm(until);
         while !self.here.repick.get() {
             let ran = work.run();
-            self.interrupts();
-            self.deliver_input();
+            self.here.take_interrupts();
+            self.here.deliver_input();
             if ran == Ran::Done {
                 return;
             }
@@ -159,96 +163,74 @@ impl Cpu {
     fn run_vcpu(&mut self, guest: &'static Guest, vcpu: usize, until: Option<u64>) {
         if !self.load(guest, vcpu) {
             // Off: it was woken by something that came too late for it.
-            self.unload();
             self.block(None);
             return;
         }
-        self.here.running.set(true);
+        self.here.enters(guest, vcpu);
         loop {
             self.here.look.set(false);
-            self.timers(until);
-            if self.here.repick.get() || self.step() == Then::Pick {
-                return;
+            self.timers(guest, vcpu, until);
+            if self.here.repick.get() || self.step(guest, vcpu) == Then::Pick {
+                break;
             }
-            self.deliver_input();
+            self.here.deliver_input();
         }
+        // What came for it is looked at when it runs again.
+        self.here.leaves();
     }
 
     /// Arms this CPU's timer for the scheduler or the loaded vCPU's emulated timer, whichever is first, and fires the latter if it is due.
-    fn timers(&mut self, until: Option<u64>) {
+    fn timers(&self, guest: &Guest, vcpu: usize, until: Option<u64>) {
         let mut until = until;
-        if let Some(loaded) = &self.loaded
-            && let Some(at) = loaded.guest.deadline(loaded.vcpu)
-        {
+        if let Some(at) = guest.deadline(vcpu) {
             if time::ticks() >= at {
-                loaded.guest.set_deadline(loaded.vcpu, None);
-                timer::due(&loaded.guest.vm, loaded.vcpu, &self.here);
+                guest.set_deadline(vcpu, None);
+                timer::due(&guest.vm, vcpu, &self.here);
             } else {
                 let at = time::to_ns(at);
                 until = Some(until.map_or(at, |until| until.min(at)));
             }
         }
-        self.arm(until);
+        self.here.arm(until);
     }
 
     /// One step of the loaded vCPU: of its set/way maintenance, or in the guest until something is to be done outside.
-    fn step(&mut self) -> Then {
-        let Some((guest, vcpu)) = self.here.loaded.get() else { return Then::Pick };
+    fn step(&mut self, guest: &'static Guest, vcpu: usize) -> Then {
         if let Some(from) = guest.flush(vcpu) {
             guest.set_flush(vcpu, memory::clean_slice(self.machine, guest, from));
             if cpu::interrupt_pending() {
-                self.interrupts();
+                self.here.take_interrupts();
             }
             return Then::Continue;
         }
         self.here.refresh(guest, vcpu);
-        match self.enter(guest, vcpu) {
-            Left::Look => {
-                self.reload();
-                Then::Continue
-            }
-            Left::Exit(next) => {
-                let then = self.answer(guest, vcpu, next);
-                self.reload();
-                then
-            }
+        let then = match self.enter() {
+            Left::Look => Then::Continue,
+            Left::Exit(next) => self.answer(guest, vcpu, &next),
             Left::SystemError => {
                 log!("{guest}: SError (ESR {:#x}) on vCPU {vcpu}: stopped", enter::syndrome());
                 self.crash(guest);
                 Then::Pick
             }
-        }
+        };
+        self.reload();
+        then
     }
 
-    /// Runs the guest for as long as its exits can be answered at once.
-    fn enter(&mut self, guest: &'static Guest, vcpu: usize) -> Left {
+    /// Runs the loaded guest for as long as its exits can be answered at once.
+    fn enter(&mut self) -> Left {
         let mut left = Left::Look;
-        let Some(mut loaded) = self.loaded.take() else { return left };
-        enter::run(&mut loaded.state, |state, exit| {
-            match exit {
-                Exit::Interrupt => {
-                    if let Some(interrupt) = self.machine.gic.acknowledge() {
-                        self.interrupt(interrupt);
-                    }
-                }
-                Exit::Trap { esr } => {
-                    let (far, hpfar) = enter::fault_address();
-                    match handle(&guest.vm, vcpu, state, VmExit::decode(esr, far, hpfar), &self.here) {
-                        Next::Resume => {}
-                        next => {
-                            left = Left::Exit(next);
-                            return Verdict::Leave;
-                        }
-                    }
-                }
-                Exit::SystemError => {
-                    left = Left::SystemError;
-                    return Verdict::Leave;
-                }
+        let Some(Loaded { guest, vcpu, state }) = &mut self.loaded else { return left };
+        let here = &self.here;
+        enter::run(state, |state, exit| {
+            if vm::constant(state, exit.syndrome()) {
+                return enter::Verdict::Resume;
             }
-            if self.here.look.get() { Verdict::Leave } else { Verdict::Resume }
+            if exit.cause() == Cause::Interrupt {
+                return here.interrupted();
+            }
+            trapped(here, guest, *vcpu, state, exit, &mut left)
         });
-        self.loaded = Some(loaded);
         left
     }
 
@@ -261,17 +243,28 @@ impl Cpu {
         }
     }
 
-    fn answer(&mut self, guest: &'static Guest, vcpu: usize, next: Next) -> Then {
-        match next {
+    #[inline(never)]
+    fn answer(&mut self, guest: &'static Guest, vcpu: usize, next: &Next) -> Then {
+        match *next {
             Next::Resume => Then::Continue,
             Next::Wait => self.wait(guest, vcpu),
             Next::Yield => {
-                self.machine.scheduler.lock().yield_now(self.id);
+                self.machine.scheduler.lock().yield_now(self.here.cpu);
                 Then::Pick
             }
-            Next::StageTwo(fault) => {
-                self.stage_two(guest, &fault);
+            Next::StageTwo(ref fault) => {
+                self.stage_two(guest, fault);
                 Then::Continue
+            }
+            Next::Reserve(Reservation { budget, period, deadline }) => {
+                let wanted = sched::admission::Reservation { budget, period, deadline };
+                match (control::ask(guest, vcpu, wanted), &mut self.loaded) {
+                    (Err(error), Some(loaded)) => {
+                        loaded.state.gprs[0] = error as i64 as u64;
+                        Then::Continue
+                    }
+                    _ => Then::Pick,
+                }
             }
             Next::CacheMaintenance => {
                 guest.set_flush(vcpu, Some(guest.config.memory.base));
@@ -297,21 +290,32 @@ impl Cpu {
 
     /// WFI: sleeps unless an interrupt is there.
     fn wait(&mut self, guest: &'static Guest, vcpu: usize) -> Then {
+        let Some(loaded) = &mut self.loaded else { return Then::Pick };
         let gic = &self.machine.gic;
-        let mask = match gic {
-            Gic::V2(_) => CpuMask::from_gicv2_vmcr(gic.vmcr()),
-            Gic::V3(_) => CpuMask::from_gicv3_vmcr(u64::from(gic.vmcr())),
-        };
         let mut vgic = guest.vm.gic.lock();
-        let effects = vgic.exit(vcpu, &mut Registers(gic));
-        let deliverable = vgic.deliverable(vcpu, mask);
-        drop(vgic);
-        guest.attend(1 << vcpu);
-        self.here.pay(guest, effects);
-        if deliverable {
+        let quiet = vgic.is_quiet(vcpu, &Registers(gic));
+        let mut deliverable = false;
+        if quiet {
+            drop(vgic);
+        } else {
+            let effects = vgic.exit(vcpu, &mut Registers(gic));
+            let mask = match gic {
+                Gic::V2(_) => CpuMask::from_gicv2_vmcr(gic.vmcr()),
+                Gic::V3(_) => CpuMask::from_gicv3_vmcr(u64::from(gic.vmcr())),
+            };
+            deliverable = vgic.deliverable(vcpu, mask);
+            drop(vgic);
+            self.here.pay(guest, effects);
+        }
+        let sleeps = !self.here.leaves() && !deliverable;
+        if !quiet {
+            // The list registers are empty now.
+            guest.attend(vcpu);
+        }
+        if !sleeps {
+            self.here.enters(guest, vcpu);
             return Then::Continue;
         }
-        let Some(loaded) = &mut self.loaded else { return Then::Pick };
         context::sync_timer(&mut loaded.state);
         let own = timer::virtual_deadline(&guest.vm, &loaded.state.timer);
         let until = [own, guest.deadline(vcpu)].into_iter().flatten().min().map(time::to_ns);
@@ -319,6 +323,7 @@ impl Cpu {
         Then::Pick
     }
 
+    #[inline(never)]
     fn stage_two(&mut self, guest: &'static Guest, fault: &StageTwo) {
         let resolved = memory::resolve(self.machine, guest, fault);
         if let (false, Some(loaded)) = (resolved, &mut self.loaded) {
@@ -327,6 +332,7 @@ impl Cpu {
     }
 
     /// The loaded vCPU cannot go on, and its VM with it.
+    #[cold]
     fn crash(&mut self, guest: &'static Guest) {
         if guest.vm.stop(Power::Off) {
             self.stop(guest);
@@ -338,6 +344,7 @@ impl Cpu {
 
     /// Takes all vCPUs of a VM that has been stopped off their CPUs, this one's too, and lets vCPU 0's work item do the rest. The work
     /// item waits for the vCPU that is loaded here, so none of this comes too late.
+    #[cold]
     fn stop(&mut self, guest: &'static Guest) {
         for vcpu in 0..guest.vm.vcpus.len() {
             // Whoever runs one comes out, finds the VM stopping, and lets go of it.
@@ -346,143 +353,77 @@ impl Cpu {
         self.unload();
     }
 
-    /// Takes the physical interrupts that are pending.
-    fn interrupts(&mut self) {
-        while let Some(interrupt) = self.machine.gic.acknowledge() {
-            self.interrupt(interrupt);
-        }
-    }
-
-    fn interrupt(&mut self, interrupt: Acknowledged) {
-        let gic = &self.machine.gic;
-        let intid = interrupt.intid();
-        match intid {
-            time::VIRTUAL_TIMER_INTID => {
-                gic.priority_drop(interrupt);
-                return self.virtual_timer();
-            }
-            NOTICE => self.notice(),
-            KICK => self.here.pick_again(),
-            time::HYP_TIMER_INTID => {
-                // A level: it must go before the interrupt is ended, or it comes again.
-                time::arm(None);
-                self.armed = None;
-                self.here.pick_again();
-            }
-            _ if intid == self.machine.maintenance_intid => self.maintenance(),
-            _ if Some(intid) == self.machine.uart_intid => self.serve_console(),
-            _ => log!("unexpected interrupt {intid}"),
-        }
-        gic.priority_drop(interrupt);
-        gic.deactivate(interrupt);
-    }
-
-    /// The loaded vCPU's timer fired. The physical interrupt stays active until the guest deactivates the virtual one.
-    fn virtual_timer(&mut self) {
-        let Some((guest, vcpu)) = self.here.loaded.get() else {
-            return self.machine.gic.set_active(self.index, time::VIRTUAL_TIMER_INTID, false);
-        };
-        let mut vgic = guest.vm.gic.lock();
-        let mut effects = vgic.line(vcpu, timer::CNTV_INTID, true);
-        effects |= vgic.enter(vcpu, &mut Registers(&self.machine.gic));
-        drop(vgic);
-        effects.kick = effects.kick.without(vcpu);
-        self.here.pay(guest, effects);
-    }
-
-    /// Something has changed for the loaded vCPU: its interrupts, or that its VM is to stop.
-    fn notice(&mut self) {
-        if let Some((guest, vcpu)) = self.here.loaded.get() {
-            self.here.refresh(guest, vcpu);
-            if guest.vm.phase() != Phase::Running {
-                self.here.pick_again();
-            }
-        }
-    }
-
-    fn maintenance(&mut self) {
-        let Some((guest, vcpu)) = self.here.loaded.get() else { return };
-        let mut vgic = guest.vm.gic.lock();
-        vgic.maintenance(vcpu);
-        let effects = vgic.enter(vcpu, &mut Registers(&self.machine.gic));
-        drop(vgic);
-        self.here.pay(guest, effects);
-    }
-
-    fn serve_console(&mut self) {
-        let ready = console::service();
-        if console::has_input() {
-            self.here.look.set(true);
-        }
-        for guest in &self.machine.guests {
-            if ready >> guest.vm.config.id & 1 != 0 {
-                guest.vm.console_ready(&self.here);
-            }
-        }
-    }
-
-    /// Hands waiting input to the VMs' UARTs.
-    fn deliver_input(&mut self) {
-        if !console::has_input() {
-            return;
-        }
-        let mut bytes = [0; 32];
-        while let Some((id, count)) = console::take_input(&mut bytes) {
-            if let Some(guest) = self.machine.guest(id) {
-                guest.vm.console_input(&bytes[..count], &self.here);
-            }
-        }
-    }
-
-    /// Makes `vcpu` the loaded one. False if it is off.
+    /// Makes `vcpu` the loaded one. False if it is off; then none is.
     fn load(&mut self, guest: &'static Guest, vcpu: usize) -> bool {
-        let same = self
-            .loaded
-            .as_ref()
-            .is_some_and(|loaded| loaded.guest.index == guest.index && loaded.vcpu == vcpu);
-        if same && guest.vm.power(vcpu) == Some(VcpuPower::On) {
+        // One that goes off is unloaded at once.
+        if self.loaded.as_ref().is_some_and(|loaded| loaded.guest.index == guest.index && loaded.vcpu == vcpu)
+        {
             return true;
         }
         self.unload();
         let mut state = guest.vm.vcpus[vcpu].state.lock();
-        let mut interface = guest.interfaces[vcpu].lock();
-        let fresh = matches!(guest.vm.power(vcpu), Some(VcpuPower::OnPending(_)));
         if !guest.vm.prepare(vcpu, &mut state, &self.here) {
             return false;
         }
-        if fresh {
-            *interface = Interface::default();
-        }
         let gic = &self.machine.gic;
-        let stale = guest.arrives(vcpu, self.index);
-        let active = guest.vm.gic.lock().physical_active(vcpu, timer::CNTV_INTID);
-        gic.set_active(self.index, time::VIRTUAL_TIMER_INTID, active);
-        gic.set_vmcr(interface.vmcr);
-        gic.load_active_priorities(&interface.priorities);
+        gic.set_vmcr(state.interface.vmcr);
+        gic.load_active_priorities(&state.interface.active_priorities);
         // As `unload` left the vGIC: nothing spilled.
         Registers(gic).set_control(Control::default());
-        context::load(&state, &guest.registers(), stale);
-        guest.attend(1 << vcpu);
+        guest.take_attention(vcpu);
+        let mut vgic = guest.vm.gic.lock();
+        let active = vgic.physical_active(vcpu, timer::CNTV_INTID);
+        gic.set_active(self.here.index(), time::VIRTUAL_TIMER_INTID, active);
+        let effects = vgic.enter(vcpu, &mut Registers(gic));
+        drop(vgic);
+        context::load(&state, &guest.registers(), guest.arrives(vcpu, self.here.index()));
         self.here.loaded.set(Some((guest, vcpu)));
-        self.loaded = Some(Loaded { guest, vcpu, state, interface });
+        self.loaded = Some(Loaded { guest, vcpu, state });
+        self.here.pay(guest, effects);
         true
     }
 
-    /// Takes the loaded vCPU's registers off this CPU.
+    /// Takes the loaded vCPU's registers off this CPU. What answering its last exit has left to be put back is in them: no mark of it
+    /// stays for the next one.
+    #[inline(never)]
     fn unload(&mut self) {
-        self.reload();
-        let Some(mut loaded) = self.loaded.take() else { return };
+        let Some(Loaded { guest, vcpu, mut state }) = self.loaded.take() else { return };
+        self.here.leaves();
         let gic = &self.machine.gic;
-        let mut vgic = loaded.guest.vm.gic.lock();
-        let effects = vgic.exit(loaded.vcpu, &mut Registers(gic));
-        drop(vgic);
-        self.here.pay(loaded.guest, effects);
-        context::save(&mut loaded.state);
-        gic.set_active(self.index, time::VIRTUAL_TIMER_INTID, false);
-        loaded.interface.vmcr = gic.vmcr();
-        gic.save_active_priorities(&mut loaded.interface.priorities);
+        let effects = guest.vm.gic.lock().exit(vcpu, &mut Registers(gic));
+        self.here.pay(guest, effects);
+        context::save(&mut state, self.here.synced.replace(false));
+        state.interface.vmcr = gic.vmcr();
+        gic.save_active_priorities(&mut state.interface.active_priorities);
         gic.set_hcr(0);
         self.here.loaded.set(None);
+    }
+}
+
+/// Answers a trap or an SError. Never inlined, so that an interrupt has but its own stack frame.
+#[inline(never)]
+fn trapped(
+    here: &Here,
+    guest: &'static Guest,
+    vcpu: usize,
+    state: &mut VcpuState,
+    exit: Exit,
+    left: &mut Left,
+) -> enter::Verdict {
+    if exit.cause() == Cause::SystemError {
+        *left = Left::SystemError;
+        return enter::Verdict::Leave;
+    }
+    let (far, hpfar) = enter::fault_address();
+    match vm::answer(&guest.vm, vcpu, state, [exit.syndrome(), far, hpfar], here) {
+        Next::Resume => {
+            here.refresh(guest, vcpu);
+            here.verdict()
+        }
+        next => {
+            *left = Left::Exit(next);
+            enter::Verdict::Leave
+        }
     }
 }
 

@@ -3,26 +3,30 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use arch::MAX_CPUS;
 use arch::context::VmRegisters;
 use arch::phys::Region;
 use arch::work::Work;
 use bundle::VmConfig;
-use drivers::gic::ActivePriorities;
 use lock::TicketMutex;
 use sched::VcpuId;
 use stage2::{Pa, Stage2, VmId};
 use vm::Vm;
 use vm::stolen::{self, Waiting};
 
-/// A virtual CPU interface while its vCPU is not loaded.
-#[derive(Default)]
-pub struct Interface {
-    pub vmcr: u32,
-    pub priorities: ActivePriorities,
-}
+use crate::control;
+
+/// Where a vCPU runs, and whether something came for it: in one word, so that whoever brings something meets it either running or not,
+/// and it does not go to sleep over it.
+#[derive(Debug, Default)]
+struct Place(AtomicU32);
+
+/// The vCPU runs on the CPU in the lower bits.
+const RUNS: u32 = 1 << 31;
+/// Its list registers no longer say all there is.
+const ATTENTION: u32 = 1 << 30;
 
 /// The pages of EL2's that a VM sees.
 pub struct Pages {
@@ -41,15 +45,15 @@ pub struct Guest {
     pub first: u16,
     pub stage2: TicketMutex<Stage2>,
     pub vttbr: u64,
-    /// By vCPU, with [`vm::Vcpu::state`]'s place in the order of locks.
-    pub interfaces: Box<[TicketMutex<Interface>]>,
-    /// The work item's place: vCPU 0's CPU holds it while it is loaded.
+    /// The work item's place: the CPU that runs it holds it.
     pub work: TicketMutex<Work>,
+    /// Another reservation that is wanted of it.
+    pub change: control::Slot,
     pub pages: Pages,
     /// What its stolen time is made from, by vCPU.
     pub waiting: Box<[Waiting]>,
-    /// vCPUs whose list registers no longer say all there is.
-    attention: AtomicU64,
+    /// By vCPU.
+    running: Box<[Place]>,
     /// By vCPU: when its emulated timer is due, on the physical counter; [`u64::MAX`] = never.
     deadlines: Box<[AtomicU64]>,
     /// By vCPU: up to which IPA its set/way maintenance is done; [`u64::MAX`] = none is under way.
@@ -83,11 +87,11 @@ impl Guest {
             first,
             vttbr: stage2.vttbr(),
             stage2: TicketMutex::new(stage2),
-            interfaces: (0..vcpus).map(|_| TicketMutex::default()).collect(),
             work: TicketMutex::new(work),
+            change: control::Slot::new(),
             pages,
             waiting: (0..vcpus).map(|_| Waiting::new()).collect(),
-            attention: AtomicU64::new(0),
+            running: (0..vcpus).map(|_| Place::default()).collect(),
             deadlines: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
             flushes: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
             last: [const { AtomicU16::new(NOWHERE) }; MAX_CPUS],
@@ -106,16 +110,30 @@ impl Guest {
         VcpuId(self.first + vcpu as u16)
     }
 
-    /// Marks vCPUs whose list registers have to be brought up to date before they run on.
-    pub fn attend(&self, vcpus: u64) {
-        self.attention.fetch_or(vcpus, Ordering::AcqRel);
+    /// Marks a vCPU whose list registers have to be brought up to date before it runs on. Returns the CPU where it runs, if it does.
+    pub fn attend(&self, vcpu: usize) -> Option<usize> {
+        let was = self.running[vcpu].0.fetch_or(ATTENTION, Ordering::AcqRel);
+        (was & RUNS != 0).then_some((was & !(RUNS | ATTENTION)) as usize)
     }
 
     /// Whether the vCPU was marked; it no longer is.
+    #[inline]
     pub fn take_attention(&self, vcpu: usize) -> bool {
-        let bit = 1 << vcpu;
-        self.attention.load(Ordering::Acquire) & bit != 0
-            && self.attention.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+        let place = &self.running[vcpu].0;
+        place.load(Ordering::Acquire) & ATTENTION != 0 && {
+            place.fetch_and(!ATTENTION, Ordering::AcqRel);
+            true
+        }
+    }
+
+    /// The vCPU runs on `cpu` from now on.
+    pub fn enters(&self, vcpu: usize, cpu: usize) {
+        self.running[vcpu].0.fetch_or(RUNS | cpu as u32, Ordering::AcqRel);
+    }
+
+    /// The vCPU no longer runs. Returns whether it is marked.
+    pub fn leaves(&self, vcpu: usize) -> bool {
+        self.running[vcpu].0.fetch_and(ATTENTION, Ordering::AcqRel) & ATTENTION != 0
     }
 
     /// When the vCPU's emulated timer is due, on the physical counter.

@@ -3,17 +3,17 @@
 use core::cell::Cell;
 
 use abi::smccc::{Error, Left, Reservation};
+use arch::enter::Verdict;
 use arch::{context, features, time};
-use bundle::Schedule;
 use drivers::gic::Gic;
-use sched::CpuId;
+use sched::{CpuId, Schedule};
 use vgic::{Control, Effects, ListRegisters, Lr, Vgic};
 use vm::exit::SysReg;
 use vm::{Host, Phase, StageTwoAccess, VcpuState, Vm};
 
 use crate::console;
 use crate::guest::Guest;
-use crate::machine::Machine;
+use crate::machine::{Machine, NOTICE};
 
 /// A CPU as the host of a vCPU that it has loaded, or of none.
 pub struct Here {
@@ -21,18 +21,20 @@ pub struct Here {
     pub cpu: CpuId,
     /// The VM and the vCPU that are loaded.
     pub loaded: Cell<Option<(&'static Guest, usize)>>,
-    /// The loaded vCPU runs, and does not sleep.
-    pub running: Cell<bool>,
+    /// The loaded vCPU runs, as [`Guest::enters`] tells the other CPUs.
+    running: Cell<bool>,
     /// The loaded vCPU's EL1 registers were brought into its state and may have changed there.
     pub synced: Cell<bool>,
     /// This CPU has to pick again.
     pub repick: Cell<bool>,
-    /// The run loop has to look at something before the guest goes on: at `synced`, `repick`, list registers, timers, console input.
+    /// The run loop has to look at something before the guest goes on: at `synced`, `repick`, timers, console input.
     pub look: Cell<bool>,
+    /// What CNTHP was armed for last, so that it is not written again.
+    armed: Cell<Option<u64>>,
 }
 
 impl Here {
-    /// A CPU that has nothing loaded.
+    /// A CPU that has nothing loaded, and whose timer is off.
     pub fn new(machine: &'static Machine, cpu: CpuId) -> Self {
         Self {
             machine,
@@ -42,10 +44,17 @@ impl Here {
             synced: Cell::new(false),
             repick: Cell::new(false),
             look: Cell::new(false),
+            armed: Cell::new(None),
         }
     }
 
+    /// This CPU's index.
+    pub fn index(&self) -> usize {
+        self.cpu.0.into()
+    }
+
     /// Pays what a change of a VM's vGIC owes.
+    #[inline]
     pub fn pay(&self, guest: &Guest, effects: Effects) {
         if effects != Effects::NONE {
             self.interrupts(&guest.vm, effects);
@@ -58,7 +67,29 @@ impl Here {
         self.look.set(true);
     }
 
+    /// Whether the guest may go on after an exit that was answered.
+    #[inline]
+    pub fn verdict(&self) -> Verdict {
+        if self.look.get() { Verdict::Leave } else { Verdict::Resume }
+    }
+
+    /// Has this CPU's timer fire at `until` (ns), or never.
+    #[inline]
+    pub fn arm(&self, until: Option<u64>) {
+        if self.armed.get() != until {
+            time::arm(until);
+            self.armed.set(until);
+        }
+    }
+
+    /// Has it fire never, whatever it was armed for.
+    pub fn disarm(&self) {
+        time::arm(None);
+        self.armed.set(None);
+    }
+
     /// Brings the list registers of the loaded vCPU up to date, if it was marked.
+    #[inline]
     pub fn refresh(&self, guest: &Guest, vcpu: usize) {
         if guest.take_attention(vcpu) {
             let effects = guest.vm.gic.lock().enter(vcpu, &mut Registers(&self.machine.gic));
@@ -66,9 +97,26 @@ impl Here {
         }
     }
 
-    fn is_running(&self, guest: &Guest, vcpu: usize) -> bool {
-        self.running.get()
-            && self.loaded.get().is_some_and(|(other, loaded)| other.index == guest.index && loaded == vcpu)
+    /// The same, whichever vCPU is loaded.
+    #[inline]
+    pub fn refresh_loaded(&self) {
+        if let Some((guest, vcpu)) = self.loaded.get() {
+            self.refresh(guest, vcpu);
+        }
+    }
+
+    /// The loaded vCPU runs from now on.
+    pub fn enters(&self, guest: &Guest, vcpu: usize) {
+        guest.enters(vcpu, self.index());
+        self.running.set(true);
+    }
+
+    /// The loaded vCPU no longer runs, if it did. Returns whether something came for it meanwhile.
+    pub fn leaves(&self) -> bool {
+        match self.loaded.get() {
+            Some((guest, vcpu)) if self.running.replace(false) => guest.leaves(vcpu),
+            _ => false,
+        }
     }
 
     fn guest(&self, vm: &Vm) -> Option<&'static Guest> {
@@ -116,34 +164,34 @@ impl Host for Here {
         context::translate(va, access == StageTwoAccess::Write, state.el0())
     }
 
-    fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects {
-        // The list registers are empty now, whatever else changes.
-        if let Some((guest, _)) = self.loaded.get() {
-            guest.attend(1 << vcpu);
-            self.look.set(true);
+    fn observe(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects {
+        let effects = gic.observe(vcpu, word, &mut Registers(&self.machine.gic));
+        if gic.needs_enter(vcpu)
+            && let Some((guest, _)) = self.loaded.get()
+        {
+            guest.attend(vcpu);
         }
-        gic.exit(vcpu, &mut Registers(&self.machine.gic))
+        effects
     }
 
     fn interrupts(&self, vm: &Vm, effects: Effects) {
         let Some(guest) = self.guest(vm) else { return };
-        guest.attend(effects.kick.0);
         for vcpu in effects.kick.iter() {
-            if self.is_running(guest, vcpu) {
-                self.look.set(true);
-            } else {
-                self.wake(guest, vcpu);
+            match guest.attend(vcpu) {
+                // Before it goes on, it is refreshed.
+                Some(cpu) if cpu == self.index() => {}
+                Some(cpu) => self.machine.gic.send_sgi(NOTICE, cpu),
+                None => self.wake(guest, vcpu),
             }
         }
         if effects.deactivate {
             let loaded =
                 self.loaded.get().filter(|(other, _)| other.index == guest.index).map(|(_, vcpu)| vcpu);
-            let cpu = usize::from(self.cpu.0);
             loop {
                 // The lock is not held across the register write.
                 let next = vm.gic.lock().take_deactivation(loaded);
                 let Some(pintid) = next else { break };
-                self.machine.gic.set_active(cpu, u32::from(pintid), false);
+                self.machine.gic.set_active(self.index(), u32::from(pintid), false);
             }
         }
     }
@@ -161,10 +209,12 @@ impl Host for Here {
         }
     }
 
-    fn reservation(&self, vm: &Vm, _vcpu: usize) -> Result<Reservation, Error> {
-        match self.guest(vm).map(|guest| guest.config.schedule) {
-            Some(Schedule::Reservation { budget_ns, period_ns, deadline_ns }) => {
-                Ok(Reservation { budget: budget_ns, period: period_ns, deadline: deadline_ns })
+    fn reservation(&self, vm: &Vm, vcpu: usize) -> Result<Reservation, Error> {
+        let guest = self.guest(vm).ok_or(Error::NotSupported)?;
+        match self.machine.scheduler.lock().schedule(guest.id(vcpu)) {
+            Some(Schedule::Reserved { reservation, .. }) => {
+                let sched::admission::Reservation { budget, period, deadline } = reservation;
+                Ok(Reservation { budget, period, deadline })
             }
             _ => Err(Error::NotSupported),
         }
@@ -218,21 +268,17 @@ const HCR_EOI_COUNT: u32 = 27;
 
 impl ListRegisters for Registers<'_> {
     fn read(&self, n: usize) -> Lr {
-        let value = self.0.read_lr(n);
         match self.0 {
-            Gic::V2(_) => Lr::from_gicv2(value as u32),
-            Gic::V3(_) => Lr::from_gicv3(value),
+            Gic::V2(gic) => Lr::from_gicv2(gic.read_lr(n)),
+            Gic::V3(gic) => Lr::from_gicv3(gic.read_lr(n)),
         }
     }
 
     fn write(&mut self, n: usize, lr: Lr) {
-        self.0.write_lr(
-            n,
-            match self.0 {
-                Gic::V2(_) => u64::from(lr.to_gicv2()),
-                Gic::V3(_) => lr.to_gicv3(),
-            },
-        );
+        match self.0 {
+            Gic::V2(gic) => gic.write_lr(n, lr.to_gicv2()),
+            Gic::V3(gic) => gic.write_lr(n, lr.to_gicv3()),
+        }
     }
 
     fn empty(&self) -> u16 {

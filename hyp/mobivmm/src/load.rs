@@ -16,7 +16,7 @@ use crate::guest::Guest;
 use crate::host::Here;
 use crate::machine::{self, Machine};
 use crate::memory::Ram;
-use crate::{log, memory};
+use crate::{control, log, memory};
 
 /// Bytes that are copied and read back with interrupts masked.
 const COPY_PIECE: usize = 512;
@@ -73,11 +73,15 @@ pub extern "C" fn work(index: usize) {
     loop {
         match guest.vm.phase() {
             Phase::Loading => match load(machine, guest) {
-                Ok(entry) => cpu::masked(|| {
-                    let here = Here::new(machine, CpuId(cpu::index() as u8));
-                    guest.reset();
-                    guest.vm.boot(entry, &here);
-                }),
+                Ok(entry) => {
+                    // The new one is made, and the old one freed, with interrupts open.
+                    let Some(mut gic) = guest.vm.new_gic() else { return };
+                    cpu::masked(|| {
+                        let here = Here::new(machine, CpuId(cpu::index() as u8));
+                        guest.reset();
+                        guest.vm.boot(entry, &mut gic, &here);
+                    });
+                }
                 Err(LoadError::Stopped) => {}
                 Err(error) => {
                     log!("{guest}: not started: {error}");
@@ -97,6 +101,7 @@ pub extern "C" fn work(index: usize) {
                 }
                 log!("{guest}: stopped; {} vCPU moves between CPUs", guest.moves());
                 cpu::masked(|| {
+                    control::release(machine, guest);
                     if guest.vm.settle(Power::Off) {
                         machine.retire();
                     }

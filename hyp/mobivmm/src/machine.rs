@@ -14,6 +14,7 @@ use spin::Once;
 use stage2::{DirtyMap, Owners};
 
 use crate::channels::End;
+use crate::control::Book;
 use crate::guest::Guest;
 use crate::memory::{Ram, TablePool};
 use crate::{console, log};
@@ -38,6 +39,8 @@ pub struct Machine {
     /// By the scheduler's number of a vCPU: the VM's index and its vCPU, if it could be made.
     pub vcpus: Vec<Option<(usize, usize)>>,
     pub scheduler: &'static TicketMutex<Scheduler>,
+    /// What has been promised to whom.
+    pub book: TicketMutex<Book>,
     pub tables: TicketMutex<TablePool>,
     pub owners: Box<TicketMutex<Owners>>,
     pub ram: Ram,

@@ -13,17 +13,23 @@ mod channels;
 #[cfg(target_os = "none")]
 mod console;
 #[cfg(target_os = "none")]
+mod control;
+#[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]
 mod host;
 #[cfg(target_os = "none")]
+mod interrupts;
+#[cfg(target_os = "none")]
 mod load;
 #[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
 mod memory;
+#[cfg(target_os = "none")]
+mod operator;
 #[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]

@@ -1,13 +1,12 @@
 //! How the VMs of a bundle compete for the CPUs: which are admitted, and where their vCPUs go.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use bundle::{Schedule, VmConfig};
-use sched::admission::{Admission, Demand, Limits, Overhead, Request, Reservation};
+use sched::admission::{Admission, Demand, Request, Reservation};
 use sched::{CpuId, CpuSet, Scheduler, Share, VcpuId, VmId};
 
-use crate::log;
+use crate::{control, log};
 
 /// A VM that may be made.
 #[derive(Clone, Copy)]
@@ -37,11 +36,10 @@ impl Candidate {
     }
 }
 
-/// Finds places for the vCPUs of `candidates` on the CPUs `online`, and takes out VMs whose promises those cannot keep until they
+/// Finds places for the vCPUs of `candidates`, and takes out VMs whose promises those cannot keep until they
 /// can keep the others'. The log says why.
 #[inline(never)]
-pub fn admit(candidates: &mut Vec<Candidate>, online: CpuSet, overhead: Overhead) -> Box<Admission> {
-    let mut book = Box::new(Admission::new(online, overhead, Limits::EL2));
+pub fn admit(candidates: &mut Vec<Candidate>, book: &mut Admission) {
     loop {
         let requests: Vec<Request> = candidates.iter().flat_map(Candidate::requests).collect();
         let Err(refusal) = book.admit(&requests) else { break };
@@ -55,13 +53,7 @@ pub fn admit(candidates: &mut Vec<Candidate>, online: CpuSet, overhead: Overhead
         let vcpu = refusal.request + config.vcpus as usize - last;
         log!("vm {}: refused: vCPU {vcpu}: {refusal}", config.name);
     }
-    for cpu in online.iter() {
-        let load = book.load(cpu);
-        if load != Default::default() {
-            log!("CPU {}: {load}{}", cpu.0, if load.exclusive { "" } else { " reserved" });
-        }
-    }
-    book
+    control::log_loads(book);
 }
 
 /// Tells the scheduler of a VM that has been admitted. It does not run before it is woken.

@@ -54,7 +54,7 @@ impl Utilisation {
 }
 
 /// CPU time that is guaranteed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reservation {
     /// CPU time in every period.
     pub budget: Ns,
@@ -219,9 +219,7 @@ impl Admission {
                 if !reservation.is_valid() {
                     return refuse(self, Reason::Malformed);
                 }
-                if reservation.utilisation() > CAPACITY
-                    || self.test([reservation].into_iter()) != Verdict::Fits
-                {
+                if reservation.utilisation() > CAPACITY || self.test(None, reservation) != Verdict::Fits {
                     return refuse(self, Reason::Alone { reservation, overhead: self.overhead });
                 }
             }
@@ -313,11 +311,7 @@ impl Admission {
             Demand::Share => Verdict::Misses,
             Demand::Reserved(reservation) => {
                 let reserved = self.load(cpu).reserved.plus(reservation.utilisation());
-                if reserved <= CAPACITY {
-                    self.test(self.reserved_on(cpu).chain([reservation]))
-                } else {
-                    Verdict::Misses
-                }
+                if reserved <= CAPACITY { self.test(Some(cpu), reservation) } else { Verdict::Misses }
             }
             Demand::Exclusive => {
                 let mut exclusive = exclusive;
@@ -332,18 +326,27 @@ impl Admission {
         verdict
     }
 
-    /// Whether one CPU can hold `reservations`.
-    fn test(&self, reservations: impl Iterator<Item = Reservation> + Clone) -> Verdict {
+    /// Whether one CPU can hold what is on `cpu`, if on any, and `new`.
+    fn test(&self, cpu: Option<CpuId>, new: Reservation) -> Verdict {
         let switches = self.overhead.vm_switch.saturating_mul(2);
-        let tasks = reservations.map(|Reservation { budget, period, deadline }| Task {
+        let task = |Reservation { budget, period, deadline }| Task {
             cost: budget.saturating_add(switches),
             period,
             deadline,
-        });
-        demand::test(tasks, self.overhead.irq_off_max, self.limits.demand_steps)
+        };
+        // The new one has no place yet, so there are at most MAX_VCPUS.
+        let mut tasks = [task(new); MAX_VCPUS];
+        let mut count = 1;
+        for (place, reservation) in
+            tasks[1..].iter_mut().zip(cpu.into_iter().flat_map(|cpu| self.reserved_on(cpu)))
+        {
+            *place = task(reservation);
+            count += 1;
+        }
+        demand::test(&tasks[..count], self.overhead.irq_off_max, self.limits.demand_steps)
     }
 
-    fn reserved_on(&self, cpu: CpuId) -> impl Iterator<Item = Reservation> + Clone {
+    fn reserved_on(&self, cpu: CpuId) -> impl Iterator<Item = Reservation> {
         self.entries.iter().flatten().filter(move |entry| entry.cpu == Some(cpu)).filter_map(|entry| {
             match entry.demand {
                 Demand::Reserved(reservation) => Some(reservation),

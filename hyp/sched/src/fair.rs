@@ -17,9 +17,12 @@
 //! [`Fair::rebalance`] decides which, with an effort that depends on it, when somebody starts or stops wanting to run or
 //! the CPUs that are free for shares change.
 //!
-//! Within a VM the vCPU goes first that has had the least.
+//! Within a VM vCPUs take turns in rounds: in each round, whoever wants to run comes to have had a slice more than the one
+//! that had had the least when it began.
 
-use crate::fill::{Claim, ONE_CPU, fill};
+mod regime;
+
+use crate::fill::ONE_CPU;
 use crate::ids::{CpuSet, MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns, bit, bits};
 use crate::schedule::{MAX_AFFINITIES, MAX_WEIGHT, ScheduleError, Share};
 
@@ -37,11 +40,12 @@ const MAX_TIME: Ns = 1 << 26;
 const MIN_RATE: u32 = 16;
 /// VMs behind their shares by more than that many slices were kept from running; the rest is not made up for.
 const MAX_LAG: i64 = 4;
-/// CPU times that differ by less than 2 to the power of this count as equal.
-const EQUAL_BITS: u32 = 17;
+/// A vCPU that is so near the end of its VM's round has had its turn, ns.
+const NEARLY: u64 = 1 << 17;
 
 /// Whether there is anything to divide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 enum Regime {
     /// All run.
     Slack,
@@ -51,8 +55,10 @@ enum Regime {
     Filled,
 }
 
-/// A VM. Virtual times are in ns · 2³² / [`Vm::rate`], wrapping.
+/// A VM. Virtual times are in ns · 2³² / [`Vm::rate`], wrapping. Aligned so that the search for the next VM goes by shifts.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
+#[repr(align(128))]
 struct Vm {
     share: Share,
     /// Its vCPUs, and how many of them want to run.
@@ -64,13 +70,15 @@ struct Vm {
     rate: u32,
     /// 2⁴⁰ / rate.
     inverse: u64,
-    /// The length of the next slice, ns.
+    /// The length of the next slice, ns, and as virtual time.
     request: u32,
+    span: i64,
     /// When it stopped wanting to run, and the clock then.
     left: Ns,
     left_clock: u64,
-    /// What its last vCPU to sleep had had: the first to wake has not had less.
-    floor: u64,
+    /// What a vCPU has had at the end of the round; and the vCPUs that are not there yet, whether they want to run or not.
+    round: u64,
+    behind: u64,
     /// When it would have had what it has had, had it run at its cap.
     cap_time: Ns,
     /// 100 · 2¹⁶ / cap.
@@ -79,6 +87,7 @@ struct Vm {
 
 /// What runs on a CPU.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 struct Turn {
     vcpu: Option<u8>,
     /// Up to when it has been counted, but for `granted` more.
@@ -91,6 +100,7 @@ struct Turn {
 }
 
 /// The VMs with a share, and their vCPUs.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct Fair {
     vms: [Vm; MAX_VMS],
     /// By vCPU: its VM, and CPU time that it has had, or more (see [`Fair::wake`]).
@@ -102,6 +112,10 @@ pub(crate) struct Fair {
     /// All vCPUs with a share, and those of them that are known to want to run.
     vcpus: u64,
     awake: u64,
+    awake_count: u32,
+    /// The CPUs that are free for shares, and how many.
+    free: CpuSet,
+    free_count: u32,
     /// The VMs that want to run; those whose virtual time counts for the clock; those that may not run everywhere.
     active: u64,
     counted: u64,
@@ -115,6 +129,8 @@ pub(crate) struct Fair {
     rates: u32,
     weights: u32,
     regime: Regime,
+    /// Some VM has a cap.
+    has_caps: bool,
     /// What [`Fair::rebalance`] looks at has changed.
     stale: bool,
     slice: u32,
@@ -128,9 +144,11 @@ const NO_VM: Vm = Vm {
     rate: 0,
     inverse: 0,
     request: 0,
+    span: 0,
     left: 0,
     left_clock: 0,
-    floor: 0,
+    round: 0,
+    behind: 0,
     cap_time: 0,
     cap_inverse: 0,
 };
@@ -141,7 +159,27 @@ impl Vm {
         if self.rate != rate {
             self.rate = rate;
             self.inverse = (1 << 40) / u64::from(rate);
+            self.set_request(self.request);
         }
+    }
+
+    fn set_request(&mut self, request: u32) {
+        self.request = request;
+        self.span = self.virtual_time(request.into());
+    }
+
+    /// A new round for its vCPUs `awake`, of which there are some.
+    fn begin_round(&mut self, awake: u64, had: &[u64; MAX_VCPUS], slice: u32) {
+        self.round = least(awake, had) + u64::from(slice);
+        for v in bits(awake) {
+            self.turn(v, had[v]);
+        }
+    }
+
+    /// The vCPU `v` has had `had` ns.
+    fn turn(&mut self, v: usize, had: u64) {
+        let behind = u64::from(had + NEARLY < self.round);
+        self.behind = self.behind & !bit(v) | behind << v;
     }
 
     /// The virtual time that `time` ns of CPU time are worth.
@@ -159,6 +197,11 @@ impl Vm {
     }
 }
 
+/// The least of what the vCPUs `set` have had.
+fn least(set: u64, had: &[u64; MAX_VCPUS]) -> u64 {
+    bits(set).map(|v| had[v]).min().unwrap_or(0)
+}
+
 impl Fair {
     /// Nobody has a share. All bytes are 0.
     pub(crate) const fn new() -> Self {
@@ -170,6 +213,9 @@ impl Fair {
             allowed: [0; MAX_CPUS],
             vcpus: 0,
             awake: 0,
+            awake_count: 0,
+            free: CpuSet::EMPTY,
+            free_count: 0,
             active: 0,
             counted: 0,
             picky: 0,
@@ -179,14 +225,16 @@ impl Fair {
             rates: 0,
             weights: 0,
             regime: Regime::Slack,
+            has_caps: false,
             stale: false,
             slice: 0,
         }
     }
 
-    /// Makes slices last `slice` ns, which has to be less than 2²⁶.
-    pub(crate) const fn set_slice(&mut self, slice: Ns) {
+    /// Shares have the CPUs `free`, in slices of `slice` ns, which has to be less than 2²⁶.
+    pub(crate) const fn start(&mut self, free: CpuSet, slice: Ns) {
         self.slice = slice as u32;
+        self.set_free(free);
     }
 
     /// Gives a VM a share, or another one. Shares have the CPUs `usable`.
@@ -229,6 +277,7 @@ impl Fair {
         this.cap_inverse = if share.cap == 0 { 0 } else { (100 << 16) / u64::from(share.cap) };
         this.cap_time = now;
         let members = this.members;
+        self.has_caps = self.vms.iter().any(|vm| vm.cap_inverse != 0);
         self.capped &= !members;
         if active != 0 && self.counted & bit(vm) != 0 {
             self.change_rate(vm, share.weight << 8);
@@ -302,8 +351,10 @@ impl Fair {
         self.awake & bit(v) != 0
     }
 
-    /// The CPUs that are free for shares have changed.
-    pub(crate) fn cpus_changed(&mut self) {
+    /// Shares have the CPUs `free`: no reservation runs there.
+    pub(crate) const fn set_free(&mut self, free: CpuSet) {
+        self.free = free;
+        self.free_count = free.len() as u32;
         self.stale = true;
     }
 
@@ -313,16 +364,21 @@ impl Fair {
             return;
         }
         self.awake |= bit(v);
+        self.awake_count += 1;
         self.stale = true;
         let vm = self.vm_of(v);
         let this = &mut self.vms[vm];
         this.awake += 1;
         let siblings = self.awake & this.members & !bit(v);
-        let least = bits(siblings).map(|sibling| self.had[sibling]).min().unwrap_or(this.floor);
-        self.had[v] = self.had[v].max(least);
+        if siblings & this.behind == 0 && siblings != 0 {
+            this.begin_round(siblings, &self.had, self.slice);
+        }
+        // Who slept has not had less than anybody had when the round began.
+        self.had[v] = self.had[v].max(this.round.saturating_sub(self.slice.into()));
+        this.turn(v, self.had[v]);
         if this.awake == 1 {
-            this.request = self.slice / SHORTER;
             this.set_rate(this.share.weight << 8);
+            this.set_request(self.slice / SHORTER);
             let ahead = (this.time.wrapping_sub(self.clock.wrapping_sub(this.left_clock)) as i64).max(0);
             this.time = if now.saturating_sub(this.left) > FORGET { 0 } else { ahead as u64 };
             self.active |= bit(vm);
@@ -339,6 +395,7 @@ impl Fair {
             return;
         }
         self.awake &= !bit(v);
+        self.awake_count -= 1;
         self.stale = true;
         let vm = self.vm_of(v);
         self.vms[vm].awake -= 1;
@@ -351,9 +408,9 @@ impl Fair {
             }
             let this = &mut self.vms[vm];
             self.weights -= this.share.weight;
-            this.floor = this.floor.max(self.had[v]);
             this.left = now;
             this.left_clock = self.clock;
+            this.round = this.round.max(self.had[v] + u64::from(self.slice));
         }
     }
 
@@ -372,6 +429,7 @@ impl Fair {
     fn bill(&mut self, v: usize, time: u32, granted: u32, now: Ns) {
         let vm = self.vm_of(v);
         self.had[v] += u64::from(time);
+        self.vms[vm].turn(v, self.had[v]);
         if self.regime != Regime::Slack {
             self.advance(vm, i64::from(time) - i64::from(granted));
         }
@@ -422,49 +480,62 @@ impl Fair {
         let mut kept = turn.vcpu.map(usize::from).filter(|&v| candidates & bit(v) != 0);
         if yields || turn.rest < self.slice / (4 * SHORTER) {
             turn.rest = 0;
-        }
-        if let Some(v) = kept.filter(|_| turn.rest == 0) {
-            kept = None;
-            if yields && candidates != bit(v) {
+            if let Some(v) = kept.take()
+                && yields
+                && candidates != bit(v)
+            {
                 candidates &= !bit(v);
             }
         }
-        let kept_deadline = turn.deadline.wrapping_sub(self.clock) as i64;
-        let kept_vm = kept.map(|v| usize::from(self.vm_of[v]));
-
-        let (mut best, mut best_key) = (None, i64::MAX);
-        for vm in bits(self.counted) {
-            let this = &self.vms[vm];
-            if this.members & candidates == 0 {
-                continue;
-            }
+        let (mut best, mut best_key) = (MAX_VMS, i64::MAX);
+        if let Some(kept) = kept {
+            best = usize::from(self.vm_of[kept]);
+            best_key = turn.deadline.wrapping_sub(self.clock) as i64;
+        }
+        let kept_vm = best;
+        for vm in bits(self.counted & !bit(best)) {
+            let this = &self.vms[vm % MAX_VMS];
             let ahead = this.time.wrapping_sub(self.clock) as i64;
-            let key = if kept_vm == Some(vm) {
-                kept_deadline
-            } else if ahead <= 0 {
-                ahead + this.virtual_time(this.request.into())
-            } else {
-                // Not eligible: only if nobody is, and the one that is the least ahead.
-                ahead + (1 << 62)
-            };
-            if key < best_key {
-                (best, best_key) = (Some(vm), key);
+            // Who is not eligible comes only if nobody is, and the least ahead first.
+            let key = ahead + if ahead <= 0 { this.span } else { 1 << 62 };
+            if key < best_key && this.members & candidates != 0 {
+                (best, best_key) = (vm, key);
             }
         }
-        let vm = best?;
-        let key = |v: &usize| (self.had[*v] >> EQUAL_BITS << 1) | u64::from(local & bit(*v) == 0);
-        let least = bits(self.vms[vm].members & candidates).min_by_key(key);
-        if let (Some(kept), Some(least)) = (kept.filter(|_| kept_vm == best), least)
-            && !self.is_far_behind(least, kept)
+        let vm = self.vms.get(best)?;
+        let mut set = vm.members & candidates;
+        if let Some(kept) = kept.filter(|_| kept_vm == best)
+            && (set & vm.behind == 0 || !self.is_far_ahead(kept))
         {
             return Some(kept);
         }
         self.turns[cpu].rest = 0;
-        least
+        if set & vm.behind == 0 && set & (set - 1) != 0 {
+            set = self.next_round(best, set);
+        } else if set & vm.behind != 0 {
+            set &= vm.behind;
+        }
+        if set & local != 0 {
+            set &= local;
+        }
+        Some(set.trailing_zeros() as usize)
     }
 
-    /// `v`, which was chosen, runs on `cpu` from `now`. Returns until when, if somebody else waits.
-    pub(crate) fn begin(&mut self, cpu: usize, v: usize, now: Ns) -> Ns {
+    /// All vCPUs of `set`, some of those of `vm` that want to run, have had their turns: a new round begins, unless others have not.
+    /// Returns those of `set` that have had the least.
+    #[inline(never)]
+    fn next_round(&mut self, vm: usize, set: u64) -> u64 {
+        let this = &mut self.vms[vm];
+        let awake = self.awake & this.members;
+        if awake & this.behind == 0 {
+            this.begin_round(awake, &self.had, self.slice);
+        }
+        let least = least(set, &self.had) + NEARLY;
+        bits(set).filter(|&v| self.had[v] < least).fold(0, |set, v| set | bit(v))
+    }
+
+    /// `v`, which was chosen, runs on `cpu` and pays for it as of `since`. Returns until when, if somebody else waits.
+    pub(crate) fn begin(&mut self, cpu: usize, v: usize, since: Ns, now: Ns) -> Ns {
         let vm = self.vm_of(v);
         let this = &mut self.vms[vm];
         let rest = self.turns[cpu].rest;
@@ -475,13 +546,13 @@ impl Fair {
             self.advance_virtual(vm, least - ahead);
         }
         self.turns[cpu].vcpu = Some(v as u8);
-        self.turns[cpu].since = now;
+        self.turns[cpu].since = since;
         self.grant(cpu, vm, granted, now);
         if rest == 0 {
             self.turns[cpu].deadline = self.vms[vm].time;
-            self.vms[vm].request = self.slice;
+            self.vms[vm].set_request(self.slice);
         }
-        now + Ns::from(granted)
+        since + Ns::from(granted)
     }
 
     /// Counts a slice of `vm` on `cpu` in advance.
@@ -504,9 +575,9 @@ impl Fair {
         self.vms[self.vm_of(v)].cap_inverse != 0
     }
 
-    /// Whether `v` has had so much less than `other` of the same VM that it need not wait for the end of its slice.
-    fn is_far_behind(&self, v: usize, other: usize) -> bool {
-        self.had[v] + u64::from(self.slice) < self.had[other]
+    /// Whether `v` has had so much more than its turn that those of its VM who are behind need not wait for the end of its slice.
+    fn is_far_ahead(&self, v: usize) -> bool {
+        self.had[v] > self.vms[self.vm_of(v)].round + u64::from(self.slice)
     }
 
     /// By how much the slice on `cpu` would be over after that of `v`, if `v` were to begin now: whether `v` should go
@@ -516,104 +587,13 @@ impl Fair {
         let this = &self.vms[vm];
         let sibling = self.turns[cpu].vcpu.map(usize::from).filter(|&other| self.vm_of(other) == vm);
         if let Some(other) = sibling {
-            return self.is_far_behind(v, other).then_some(1);
+            return (this.behind & bit(v) != 0 && self.is_far_ahead(other)).then_some(1);
         }
         let ahead = this.time.wrapping_sub(self.clock) as i64;
-        let deadline = ahead + this.virtual_time(this.request.into());
+        let deadline = ahead + this.span;
         let by = (self.turns[cpu].deadline.wrapping_sub(self.clock) as i64) - deadline;
         // Not for next to nothing: a switch costs both of them.
         (ahead <= 0 && by > this.virtual_time(WORTHWHILE)).then_some(by)
-    }
-
-    /// Finds the regime for the CPUs `free`, if it can have changed.
-    pub(crate) fn rebalance(&mut self, free: CpuSet, now: Ns) {
-        if !core::mem::take(&mut self.stale) || free.is_empty() {
-            return;
-        }
-        let regime = self.find_regime(free);
-        if regime == self.regime && regime != Regime::Filled {
-            return;
-        }
-        let grants = self.settle(now);
-        self.regime = regime;
-        match regime {
-            Regime::Slack | Regime::Plain => {
-                for vm in bits(self.active) {
-                    self.thaw(vm);
-                    self.change_rate(vm, self.vms[vm].share.weight << 8);
-                }
-            }
-            Regime::Filled => self.fill(free),
-        }
-        self.regrant(grants, now);
-    }
-
-    fn find_regime(&self, free: CpuSet) -> Regime {
-        if self.active & self.picky != 0 {
-            return Regime::Filled;
-        }
-        if self.awake.count_ones() as usize <= free.len() {
-            return Regime::Slack;
-        }
-        let cpus = free.len() as u64 * u64::from(ONE_CPU);
-        let can_use = |vm: usize| {
-            let this = &self.vms[vm];
-            u64::from(this.share.weight) * cpus <= u64::from(this.limit()) * u64::from(self.weights)
-        };
-        if bits(self.active).all(can_use) { Regime::Plain } else { Regime::Filled }
-    }
-
-    fn fill(&mut self, free: CpuSet) {
-        let claims = self.vms.map(|vm| {
-            let cpus = vm.share.affinity.and(free);
-            Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
-        });
-        let can_run = bits(self.active).filter(|&vm| !claims[vm].cpus.is_empty());
-        let can_run = can_run.fold(0, |set, vm| set | bit(vm));
-        let rates = fill(can_run, &claims);
-        // Whoever can use all of its part keeps its weight, so that the clock keeps its pace.
-        let Some(unbound) = bits(can_run).max_by(|&a, &b| {
-            let level = |a: usize, b: usize| u64::from(rates[a]) * u64::from(claims[b].weight);
-            level(a, b).cmp(&level(b, a))
-        }) else {
-            return;
-        };
-        let scale = |rate: u32| {
-            let weight = u64::from(claims[unbound].weight) << 8;
-            (u64::from(rate) * weight / u64::from(rates[unbound].max(1))) as u32
-        };
-        for vm in bits(self.active) {
-            if can_run & bit(vm) == 0 {
-                // None of its CPUs is free: it is owed nothing for this time.
-                self.freeze(vm);
-            } else {
-                self.thaw(vm);
-                self.change_rate(vm, scale(rates[vm]).max(MIN_RATE));
-            }
-        }
-    }
-
-    /// Counts what has run on all CPUs, and no more. Returns what was left of the slices that were counted in advance.
-    fn settle(&mut self, now: Ns) -> [u32; MAX_CPUS] {
-        let mut grants = [0; MAX_CPUS];
-        for (cpu, grant) in grants.iter_mut().enumerate() {
-            let Turn { vcpu, granted, rest, .. } = self.turns[cpu];
-            if vcpu.is_some() && (granted != 0 || rest == 0) {
-                self.count(cpu, now);
-                *grant = core::mem::take(&mut self.turns[cpu].rest);
-            }
-        }
-        self.correct();
-        grants
-    }
-
-    /// Counts the rest of slices in advance again.
-    fn regrant(&mut self, grants: [u32; MAX_CPUS], now: Ns) {
-        for (cpu, grant) in grants.into_iter().enumerate() {
-            if let Some(v) = self.turns[cpu].vcpu.filter(|_| grant != 0) {
-                self.grant(cpu, self.vm_of(v.into()), grant, now);
-            }
-        }
     }
 
     /// The virtual time of `vm` advances with the clock from now on.

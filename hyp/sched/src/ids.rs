@@ -23,7 +23,7 @@ pub const MAX_VMS: usize = 16;
 pub const MAX_CPUS: usize = 8;
 
 /// A set of physical CPUs: bit n is CPU n.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CpuSet(pub u64);
 
 impl CpuSet {
@@ -34,7 +34,7 @@ impl CpuSet {
 
     /// The set of just `cpu`.
     pub const fn only(cpu: CpuId) -> Self {
-        Self(bit(cpu.0 as usize))
+        Self(if (cpu.0 as usize) < MAX_CPUS { bit(cpu.0 as usize) } else { 0 })
     }
 
     /// The CPUs 0 to `n` - 1.
@@ -83,9 +83,9 @@ impl CpuSet {
     }
 }
 
-/// The mask with bit `n` set, or 0 when there is no such bit.
+/// The mask with bit `n` set, which is below 64.
 pub(crate) const fn bit(n: usize) -> u64 {
-    if n < 64 { 1 << n } else { 0 }
+    1 << (n % 64)
 }
 
 /// The numbers of the bits that are set in `mask`, lowest first.

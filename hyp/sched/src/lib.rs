@@ -80,12 +80,11 @@ pub struct Budget {
     pub replenished: Ns,
 }
 
-/// Timers beyond those of the vCPUs: when a VM at its cap may run again.
-const TIMERS: usize = MAX_VCPUS + MAX_VMS;
 /// The time at which a timer that is not needed fires.
 const NEVER: Ns = Ns::MAX;
 
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 struct Vcpu {
     schedule: Schedule,
     /// Where it ran last, or is to run next.
@@ -103,6 +102,7 @@ struct Vcpu {
 }
 
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 struct Cpu {
     running: Option<u8>,
     /// Up to when `running` has been charged.
@@ -137,7 +137,7 @@ const NO_VCPU: Vcpu = Vcpu {
     woken: false,
     waits_since: 0,
     job: 0,
-    server: Server::new(admission::Reservation { budget: 0, period: 0, deadline: 0 }),
+    server: Server::new(admission::Reservation { budget: 0, period: 0, deadline: 0 }, 0),
     stats: Stats::NONE,
 };
 const IDLE: Cpu = Cpu {
@@ -158,6 +158,7 @@ const IDLE: Cpu = Cpu {
 };
 
 /// The scheduler of a machine. A vCPU or CPU that it does not know is never runnable, never told, and runs nothing.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub struct Scheduler {
     vcpus: [Vcpu; MAX_VCPUS],
     cpus: [Cpu; MAX_CPUS],
@@ -177,21 +178,23 @@ pub struct Scheduler {
     just_woken: u64,
     fair: Fair,
     /// Reservations that can run, by deadline.
-    ready: Queues<MAX_VCPUS>,
+    ready: Queues,
     /// Reservations: when they wake, or get budget back. Exclusive vCPUs: when they wake.
-    reserved_timers: Queues<MAX_VCPUS>,
-    /// Shares: when they wake, or may run again.
-    timers: Queues<TIMERS>,
+    reserved_timers: Queues,
+    /// Shares: when they wake, or may run again; and when a VM at its cap may run again, as number [`MAX_VCPUS`] + VM.
+    timers: Queues,
     /// The latest time that has been seen.
     now: Ns,
+    /// What a switch costs: a reservation pays for the one away from it when it stops.
+    vm_switch: Ns,
 }
 
 impl Scheduler {
     /// A scheduler without vCPUs for the CPUs `online`, with slices of `slice` nanoseconds for shares (a millisecond is
-    /// right; less than 50).
-    pub const fn new(online: CpuSet, slice: Ns) -> Self {
+    /// right; less than 50). `vm_switch` is what one switch between vCPUs costs, as [`admission::Overhead`] has it.
+    pub const fn new(online: CpuSet, slice: Ns, vm_switch: Ns) -> Self {
         let mut scheduler = Self::empty();
-        scheduler.start(online, slice);
+        scheduler.start(online, slice, vm_switch);
         scheduler
     }
 
@@ -214,14 +217,16 @@ impl Scheduler {
             reserved_timers: Queues::new(),
             timers: Queues::new(),
             now: 0,
+            vm_switch: 0,
         }
     }
 
     /// Gives an empty scheduler what [`Scheduler::new`] does.
-    pub const fn start(&mut self, online: CpuSet, slice: Ns) {
+    pub const fn start(&mut self, online: CpuSet, slice: Ns, vm_switch: Ns) {
+        self.vm_switch = vm_switch;
         self.online = online.and(CpuSet::ALL);
         self.usable = self.online;
-        self.fair.set_slice(slice);
+        self.fair.start(self.online, slice);
         let mut c = 0;
         while c < MAX_CPUS {
             self.cpus[c].until = NEVER;
@@ -327,7 +332,7 @@ impl Scheduler {
             self.vcpus[i].woken = true;
         } else {
             self.rouse(i, now);
-            self.fair.rebalance(self.free(), now);
+            self.fair.rebalance(now);
         }
         match self.running_on(i) {
             Some(cpu) => Wake::Running(cpu),
@@ -415,9 +420,10 @@ impl Scheduler {
                 // It was re-admitted to another CPU while it was held here.
                 self.ready.insert(usize::from(cpu.0), i, self.vcpus[i].server.deadline());
             }
-            return self.offer(i);
+            // No other CPU can take it: this one knew of it when it picked.
+            return if self.affinity(i) == CpuSet::only(cpu) { CpuSet::EMPTY } else { self.offer(i) };
         }
-        self.send_home(i, usize::from(cpu.0))
+        CpuSet::EMPTY
     }
 
     /// What has been counted for `v`, up to its CPU's last decision.
@@ -431,7 +437,7 @@ impl Scheduler {
         let Vcpu { schedule: Schedule::Reserved { .. }, server, .. } = &self.vcpus[i] else { return None };
         let ran = self.running_on(i).map_or(0, |cpu| now.saturating_sub(self.cpus[usize::from(cpu.0)].since));
         Some(Budget {
-            left: server.left().saturating_sub(ran),
+            left: server.left().saturating_sub(ran).min(server.reservation.budget),
             deadline: server.deadline(),
             replenished: server.replenished(),
         })
@@ -455,6 +461,7 @@ impl Scheduler {
     }
 
     /// Decides what `cpu` does from `now` on: charges the vCPU that ran, wakes those whose time has come, chooses.
+    #[inline(never)]
     pub fn pick(&mut self, cpu: CpuId, now: Ns) -> Decision {
         let c = usize::from(cpu.0);
         if !self.online.contains(cpu) {
@@ -468,7 +475,6 @@ impl Scheduler {
         }
         self.now = self.now.max(now);
         let before = self.charge(c, now);
-        self.cpus[c].load.update(now, before.is_some());
         // It needs not be told anything while it decides.
         self.cpus[c].told = true;
         let yields = core::mem::take(&mut self.cpus[c].yields);
@@ -476,13 +482,12 @@ impl Scheduler {
         if let Some(i) = before {
             self.await_cap(c, i, bit(i));
         }
-
         let reserved = self.pick_reserved(c, before, now);
         let owned = self.cpus[c].owner.is_some();
         if self.cpus[c].reserved != (reserved.is_some() || owned) {
             self.cpus[c].reserved = !self.cpus[c].reserved;
             self.reserved = CpuSet(self.reserved.0 ^ CpuSet::only(cpu).0);
-            self.fair.cpus_changed();
+            self.fair.set_free(self.online.without(self.reserved));
         }
         let (chosen, mut until) = match reserved {
             Some((i, until)) => (Some(i), until),
@@ -500,27 +505,34 @@ impl Scheduler {
         self.switch(c, before, chosen, now);
         // Those that counted on this CPU, or woke up here, and were not chosen may have to go elsewhere.
         let mut repick = CpuSet::EMPTY;
-        for i in bits(left_over & self.runnable) {
+        for i in bits(left_over & self.runnable & !chosen.map_or(0, bit)) {
             if self.running_on(i).is_none() {
                 repick.insert(self.offer(i));
             }
         }
-        if chosen.is_none() && !owned {
-            // Somebody may wait for another CPU that could be free if what runs there came here.
-            let waiting = self.runnable & self.fair.waiting() & !self.held;
-            for i in bits(waiting) {
-                if let Some(cpu) = self.make_room(i) {
-                    repick.insert(self.tell(CpuSet::only(cpu)));
+        let mut unload = false;
+        if chosen.is_none() {
+            unload = self.has_to_unload(c);
+            if !owned {
+                // Somebody may wait for another CPU that could be free if what runs there came here.
+                for i in bits(self.runnable & self.fair.waiting() & !self.held) {
+                    if let Some(cpu) = self.make_room(i) {
+                        repick.insert(self.tell(CpuSet::only(cpu)));
+                    }
+                }
+                if let Some(told) = self.pack(c) {
+                    unload = true;
+                    repick.insert(told);
                 }
             }
         }
         if reserved.is_none() {
-            until = until.min(self.reserved_timers.first(c).map_or(NEVER, |(_, at)| at));
+            until = until.min(self.reserved_timers.first_key(c));
         }
         if self.cpus[c].reserved {
             self.cpus[c].until = until;
             self.fair.stop(c);
-            self.fair.rebalance(self.free(), now);
+            self.fair.rebalance(now);
             repick.insert(self.hand_over_timers(c));
         } else {
             until = until.min(self.next_timer(c));
@@ -532,7 +544,7 @@ impl Scheduler {
             until: Some(until).filter(|&at| at != NEVER),
             repick,
             reserved: reserved.is_some(),
-            unload: chosen.is_none() && (self.has_to_unload(c) | self.pack(c)),
+            unload,
         }
     }
 
@@ -549,8 +561,8 @@ impl Scheduler {
         let (first, deadline) = self.ready.first(c)?;
         let chosen = before.filter(|&i| self.ready.key(i) == Some(deadline) && self.ready.cpu(i) == Some(c));
         let chosen = chosen.unwrap_or(first);
-        let mut until = now.saturating_add(self.vcpus[chosen].server.left());
-        if self.reserved_timers.first(c).is_some_and(|(_, at)| at < until) {
+        let mut until = self.cpus[c].since.saturating_add(self.vcpus[chosen].server.left());
+        if self.reserved_timers.first_key(c) < until {
             for (i, at) in self.reserved_timers.members(c) {
                 if at < until && self.vcpus[i].server.deadline_at(at) < deadline {
                     until = at;
@@ -571,14 +583,14 @@ impl Scheduler {
             }
         }
         let elsewhere = self.held & !self.cpus[c].holds;
-        self.fair.rebalance(self.free(), now);
+        self.fair.rebalance(now);
         let candidates = self.runnable & !elsewhere & self.fair.allowed(c);
         let Some(i) = self.fair.choose(c, candidates, self.cpus[c].local, yields, now) else {
             self.fair.stop(c);
             self.cpus[c].sliced = false;
             return (None, NEVER, expired);
         };
-        let slice_end = self.fair.begin(c, i, now);
+        let slice_end = self.fair.begin(c, i, self.cpus[c].since, now);
         self.await_cap(c, i, candidates & !bit(i));
         let sliced = candidates != bit(i) || self.fair.has_cap(i);
         self.cpus[c].sliced = sliced;
@@ -609,12 +621,13 @@ impl Scheduler {
 
     /// CPU `c` goes from one vCPU, or none, to another.
     fn switch(&mut self, c: usize, before: Option<usize>, chosen: Option<usize>, now: Ns) {
-        let this = &mut self.cpus[c];
-        this.since = now;
         if before == chosen {
             return;
         }
-        this.running = chosen.map(|i| i as u8);
+        if before.is_none() || chosen.is_none() {
+            self.cpus[c].load.update(now, before.is_some());
+        }
+        self.cpus[c].running = chosen.map(|i| i as u8);
         if let Some(i) = before {
             self.vcpus[i].waits_since = now;
         }
@@ -625,23 +638,32 @@ impl Scheduler {
             vcpu.held = Some(CpuId(c as u8));
             self.held |= bit(i);
             self.cpus[c].holds |= bit(i);
-            vcpu.stats.migrations += u64::from(usize::from(vcpu.last.0) != c);
-            self.move_to(i, CpuId(c as u8));
+            if usize::from(vcpu.last.0) != c || self.cpus[c].local & bit(i) == 0 {
+                vcpu.stats.migrations += u64::from(usize::from(vcpu.last.0) != c);
+                self.move_to(i, CpuId(c as u8));
+            }
             self.just_woken &= !bit(i);
             // It may have been waiting for a certain CPU.
             self.timers.remove(i);
         }
     }
 
-    /// Charges the vCPU that runs on CPU `c` up to `now`. Returns it.
+    /// Charges the vCPU that runs on CPU `c` up to `now`. Returns it. What comes next pays from `since` on: not for the
+    /// switch away from a reservation that sleeps or is out of budget, as admission has it (two switches a job).
     fn charge(&mut self, c: usize, now: Ns) -> Option<usize> {
+        let since = core::mem::replace(&mut self.cpus[c].since, now);
         let i = self.cpus[c].running.map(usize::from)?;
-        let ran = now.saturating_sub(self.cpus[c].since);
-        self.cpus[c].since = self.cpus[c].since.max(now);
+        let ran = now.saturating_sub(since);
+        self.cpus[c].since = since.max(now);
         self.vcpus[i].stats.ran += ran;
         match self.vcpus[i].schedule {
             Schedule::Reserved { .. } => {
                 let exhausted = self.vcpus[i].server.charge(ran);
+                if exhausted || self.runnable & bit(i) == 0 {
+                    self.vcpus[i].stats.ran += self.vm_switch;
+                    self.vcpus[i].server.charge(self.vm_switch);
+                    self.cpus[c].since += self.vm_switch;
+                }
                 if exhausted && self.ready.key(i).is_some() {
                     self.vcpus[i].stats.throttles += 1;
                     self.supply(i, now);
@@ -753,7 +775,7 @@ impl Scheduler {
                 self.vcpus[i].last = cpu;
                 match before {
                     Schedule::Reserved { .. } => self.vcpus[i].server.change(reservation),
-                    _ => self.vcpus[i].server = Server::new(reservation),
+                    _ => self.vcpus[i].server = Server::new(reservation, self.vm_switch),
                 }
             }
             Schedule::Exclusive(cpu) => {
@@ -783,11 +805,6 @@ impl Scheduler {
         wake_at
     }
 
-    /// The CPUs that are free for shares.
-    fn free(&self) -> CpuSet {
-        self.online.without(self.reserved)
-    }
-
     /// The vCPUs with a share.
     fn fair_vcpus(&self) -> u64 {
         self.fair.all()
@@ -796,7 +813,7 @@ impl Scheduler {
     /// The index of `v`, if there is such a vCPU.
     fn slot(&self, v: VcpuId) -> Option<usize> {
         let i = usize::from(v.0);
-        (self.present & bit(i) != 0).then_some(i)
+        (i < MAX_VCPUS && self.present & bit(i) != 0).then_some(i)
     }
 
     /// The index of the vCPU that runs on `cpu`.

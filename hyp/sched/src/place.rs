@@ -14,6 +14,7 @@ const PATIENCE: Ns = 40_000;
 
 /// How busy a CPU has been lately.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Load {
     load: u32,
     since: Ns,
@@ -36,12 +37,13 @@ impl Load {
 }
 
 impl Scheduler {
-    /// CPU `c` idles. At low load the vCPU that sleeps there is packed onto the lowest CPU that can take it too, so that
-    /// this one need not wake for it. True if there is one to be let go of.
-    pub(crate) fn pack(&mut self, c: usize) -> bool {
+    /// CPU `c` idles. At low load the vCPU that sleeps there is packed onto the lowest CPU that can take it too, and its
+    /// timer with it, so that this one need not wake for it. If there is one, it has to be let go of, and the CPUs that are
+    /// returned have to pick again.
+    pub(crate) fn pack(&mut self, c: usize) -> Option<CpuSet> {
         let holds = self.cpus[c].holds & self.fair.all() & !self.runnable;
         let mine = self.load(c);
-        let mut packed = false;
+        let mut packed = None;
         for i in bits(holds) {
             let fits = |cpu: &CpuId| {
                 let n = usize::from(cpu.0);
@@ -49,7 +51,10 @@ impl Scheduler {
             };
             if let Some(cpu) = self.affinity(i).iter().find(fits) {
                 self.move_to(i, cpu);
-                packed = true;
+                let told = packed.get_or_insert(CpuSet::EMPTY);
+                if let Some(at) = self.timers.key(i) {
+                    told.insert(self.arm(i, usize::from(cpu.0), at));
+                }
             }
         }
         packed
@@ -222,7 +227,7 @@ impl Scheduler {
     }
 
     /// Where the vCPU `i` with a share may run.
-    fn affinity(&self, i: usize) -> CpuSet {
+    pub(crate) fn affinity(&self, i: usize) -> CpuSet {
         match self.vcpus[i].schedule {
             Schedule::Shared(vm) => {
                 self.share(vm).map_or(CpuSet::EMPTY, |share| share.affinity.and(self.usable))
@@ -243,15 +248,6 @@ impl Scheduler {
         holds & self.runnable & self.fair.all() != 0 || bits(holds).any(|i| !self.may_run(i, CpuId(c as u8)))
     }
 
-    /// The sleeping vCPU `i` was released by CPU `c`: its timer goes where it will run.
-    pub(crate) fn send_home(&mut self, i: usize, c: usize) -> CpuSet {
-        let home = usize::from(self.vcpus[i].last.0);
-        match self.timers.key(i) {
-            Some(at) if home != c && self.timers.cpu(i) == Some(c) => self.arm(i, home, at),
-            _ => CpuSet::EMPTY,
-        }
-    }
-
     /// The CPUs whose shares' timers CPU `c` has.
     pub(crate) fn timed_by(&self, c: usize) -> CpuSet {
         let mut cpus = self.cpus[c].helps;
@@ -261,8 +257,8 @@ impl Scheduler {
 
     /// When the first of them fires.
     pub(crate) fn next_timer(&self, c: usize) -> Ns {
-        let firsts = self.timed_by(c).iter().filter_map(|cpu| self.timers.first(usize::from(cpu.0)));
-        firsts.map(|(_, at)| at).min().unwrap_or(NEVER)
+        let firsts = self.timed_by(c).iter().map(|cpu| self.timers.first_key(usize::from(cpu.0)));
+        firsts.min().unwrap_or(NEVER)
     }
 
     /// CPU `c` runs nothing with a share until its timer fires: the timers of shares that may fire before, its own and
@@ -277,7 +273,7 @@ impl Scheduler {
         }
         let due = |cpu: &CpuId| {
             let n = usize::from(cpu.0);
-            self.timers.first(n).is_some_and(|(_, at)| at < self.cpus[n].until)
+            self.timers.first_key(n) < self.cpus[n].until
         };
         let due = cpus.iter().filter(due).fold(0, |set, cpu| set | CpuSet::only(cpu).0);
         self.orphans.insert(cpus);

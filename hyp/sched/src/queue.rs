@@ -1,20 +1,33 @@
 //! Priority queues of small numbers: one a CPU, each number in one of them at most.
 
-use crate::ids::{MAX_CPUS, Ns};
+use crate::ids::{MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns};
 
-/// One binary heap for each CPU, of numbers below `N`, smallest key first. Every operation is O(log N) at most.
-pub(crate) struct Queues<const N: usize> {
+/// How many numbers there are: vCPUs, and then VMs.
+const N: usize = MAX_VCPUS + MAX_VMS;
+
+/// One binary heap for each CPU, smallest key first. Every operation is O(log [`N`]) at most.
+#[cfg_attr(test, derive(Clone, Hash))]
+pub(crate) struct Queues {
     heaps: [[u8; N]; MAX_CPUS],
     lens: [u8; MAX_CPUS],
+    /// By CPU: the complement of the first key, or 0.
+    firsts: [Ns; MAX_CPUS],
     /// By number: the key, the queue's CPU plus one (0: not in any), and the place in the heap.
     keys: [Ns; N],
     cpus: [u8; N],
     places: [u8; N],
 }
 
-impl<const N: usize> Queues<N> {
+impl Queues {
     pub(crate) const fn new() -> Self {
-        Self { heaps: [[0; N]; MAX_CPUS], lens: [0; MAX_CPUS], keys: [0; N], cpus: [0; N], places: [0; N] }
+        Self {
+            heaps: [[0; N]; MAX_CPUS],
+            lens: [0; MAX_CPUS],
+            firsts: [0; MAX_CPUS],
+            keys: [0; N],
+            cpus: [0; N],
+            places: [0; N],
+        }
     }
 
     /// The key of `id`, if it is in some queue.
@@ -27,13 +40,21 @@ impl<const N: usize> Queues<N> {
         usize::from(self.cpus[id]).checked_sub(1)
     }
 
+    /// The first key of a CPU's queue; of an empty one, the largest that there is.
+    #[inline]
+    pub(crate) fn first_key(&self, cpu: usize) -> Ns {
+        !self.firsts[cpu]
+    }
+
     /// The first of a CPU's queue, and its key.
+    #[inline]
     pub(crate) fn first(&self, cpu: usize) -> Option<(usize, Ns)> {
-        let id = usize::from(self.heaps[cpu][0]);
-        (self.lens[cpu] > 0).then(|| (id, self.keys[id]))
+        let key = self.first_key(cpu);
+        (key != Ns::MAX).then(|| (usize::from(self.heaps[cpu][0]), key))
     }
 
     /// Takes out the first of a CPU's queue if its key is at most `limit`.
+    #[inline]
     pub(crate) fn pop_until(&mut self, cpu: usize, limit: Ns) -> Option<(usize, Ns)> {
         let (id, key) = self.first(cpu).filter(|&(_, key)| key <= limit)?;
         self.remove(id);
@@ -46,18 +67,26 @@ impl<const N: usize> Queues<N> {
         heap.iter().map(|&id| (usize::from(id), self.keys[usize::from(id)]))
     }
 
-    /// Puts `id` into a CPU's queue, out of any other.
+    /// Puts `id` into a CPU's queue, out of any other. A key that is the largest number would never come.
     pub(crate) fn insert(&mut self, cpu: usize, id: usize, key: Ns) {
         self.remove(id);
-        self.keys[id] = key;
+        self.keys[id] = key.min(Ns::MAX - 1);
         self.cpus[id] = cpu as u8 + 1;
         self.lens[cpu] += 1;
         self.up(cpu, usize::from(self.lens[cpu]) - 1, id);
+        self.firsts[cpu] = !self.keys[usize::from(self.heaps[cpu][0])];
     }
 
     /// Takes `id` out of its queue.
+    #[inline]
     pub(crate) fn remove(&mut self, id: usize) {
-        let Some(cpu) = self.cpu(id) else { return };
+        if let Some(cpu) = self.cpu(id) {
+            self.remove_from(cpu, id);
+        }
+    }
+
+    #[inline(never)]
+    fn remove_from(&mut self, cpu: usize, id: usize) {
         self.cpus[id] = 0;
         self.lens[cpu] -= 1;
         let last = usize::from(self.lens[cpu]);
@@ -67,6 +96,7 @@ impl<const N: usize> Queues<N> {
             let place = self.down(cpu, place, last);
             self.up(cpu, place, moved);
         }
+        self.firsts[cpu] = if last == 0 { 0 } else { !self.keys[usize::from(self.heaps[cpu][0])] };
     }
 
     /// Finds the place for `id` from `place` towards the root.

@@ -9,7 +9,7 @@ pub const MAX_WEIGHT: u32 = 65_535;
 pub const MAX_AFFINITIES: usize = 4;
 
 /// How a vCPU competes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Schedule {
     /// A part of its VM's share in what reservations leave.
     Shared(VmId),
@@ -25,7 +25,7 @@ pub enum Schedule {
 }
 
 /// What a VM's vCPUs get together of what reservations leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Share {
     /// Relative to other VMs' weights: 1 to [`MAX_WEIGHT`].
     pub weight: u32,

@@ -19,6 +19,7 @@ const MAX_REFILLS: usize = 4;
 
 /// A part of the budget that has been used.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 struct Refill {
     /// When it comes back.
     at: Ns,
@@ -27,9 +28,10 @@ struct Refill {
 
 /// A reservation at work.
 #[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Server {
     pub(crate) reservation: Reservation,
-    /// Budget that can be used now. Below 0 when the vCPU could not be stopped in time.
+    /// Budget that can be used now. Below 0 when the vCPU could not be stopped in time, or has paid for its switches.
     left: i64,
     /// Budget used since `release`.
     used: Ns,
@@ -50,11 +52,11 @@ pub(crate) enum Supply {
 }
 
 impl Server {
-    /// With the whole budget at hand.
-    pub(crate) const fn new(reservation: Reservation) -> Self {
+    /// With the whole budget at hand, and time for the switch to the vCPU; that away from it may take it below 0.
+    pub(crate) const fn new(reservation: Reservation, vm_switch: Ns) -> Self {
         Self {
             reservation,
-            left: reservation.budget as i64,
+            left: (reservation.budget + vm_switch) as i64,
             used: 0,
             release: 0,
             deadline: 0,

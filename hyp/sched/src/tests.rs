@@ -2,6 +2,7 @@
 //! and sleep.
 
 mod fluid;
+mod interleavings;
 mod machine;
 mod protocol;
 mod random;

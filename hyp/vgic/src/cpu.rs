@@ -2,7 +2,7 @@
 
 use crate::lr::{Control, ListRegisters, Lr, State};
 use crate::state::{Groups, bits};
-use crate::{Effects, Vgic};
+use crate::{Effects, LIST_REGISTERS_MAX, VcpuSet, Vgic};
 
 /// What a virtual CPU interface lets through to its vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,10 @@ enum Kind {
     Active,
 }
 
+/// The most active interrupts that get list registers at a time: as deep as guests nest them, and few, so that a guest that makes many
+/// active by register writes does not keep EL2 busy.
+const LISTED_ACTIVE: usize = 2;
+
 impl Vgic {
     /// Whether [`Vgic::enter`] has something to do for `vcpu`.
     pub fn needs_enter(&self, vcpu: usize) -> bool {
@@ -44,11 +48,33 @@ impl Vgic {
 
     /// The maintenance interrupt of the CPU that has `vcpu` loaded.
     pub fn maintenance(&mut self, vcpu: usize) {
-        self.attend_all(vcpu);
+        let this = &self.vcpus[vcpu];
+        let listed = bits(this.used).fold(0, |words, n| words | 1 << (this.lrs[n].vintid / 32));
+        self.vcpus[vcpu].attention |= listed;
+        self.recall_spilled(vcpu);
+    }
+
+    /// Has `vcpu` look again at what found no list register.
+    fn recall_spilled(&mut self, vcpu: usize) {
+        let this = &mut self.vcpus[vcpu];
+        this.attention |= this.spilled_pending | this.spilled_active;
+        this.raised = None;
+    }
+
+    /// Whether nothing is pending or active for `vcpu`, which this CPU has loaded and whose list registers are up to date: it may
+    /// sleep with them as they are.
+    pub fn is_quiet(&self, vcpu: usize, hw: &impl ListRegisters) -> bool {
+        let this = &self.vcpus[vcpu];
+        // One that was written as active would go on reading as active.
+        let pending = |n: usize| this.lrs[n].state == State::PENDING;
+        this.attention == 0
+            && this.control == Control::default()
+            && (this.used == 0 || this.used & !hw.empty() == 0 && bits(this.used).all(pending))
     }
 
     /// Brings the list registers of the CPU that has `vcpu` loaded up to date, before the guest is entered. Does
     /// nothing unless something changed.
+    #[inline]
     pub fn enter(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         if !self.needs_enter(vcpu) {
             return Effects::NONE;
@@ -59,19 +85,21 @@ impl Vgic {
             self.vcpus[vcpu].attention = 0;
             return Effects::NONE;
         }
+        self.update(vcpu, hw)
+    }
+
+    #[inline(never)]
+    fn update(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         let old = self.vcpus[vcpu].control;
-        let mut effects = Effects::NONE;
-        if old != Control::default() {
-            self.attend_all(vcpu);
-        }
         let eois = if old.active_spilled { hw.eoi_count() } else { 0 };
-        effects |= self.end_spilled(vcpu, eois);
+        let mut effects = self.end_spilled(vcpu, eois);
 
         // Take back what the guest has finished and what has changed. What it finished may concern other words.
-        let empty = hw.empty();
+        let used = self.vcpus[vcpu].used;
+        let empty = if used != 0 { hw.empty() } else { 0 };
         let words = self.vcpus[vcpu].attention;
         let mut stale = 0;
-        for n in bits(self.vcpus[vcpu].used) {
+        for n in bits(used) {
             if empty >> n & 1 != 0 {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
             } else if words >> (self.vcpus[vcpu].lrs[n].vintid / 32) & 1 != 0 {
@@ -79,21 +107,18 @@ impl Vgic {
                 effects |= self.unlist(vcpu, n, hw.read(n).state);
             }
         }
-
+        self.find_waiting(vcpu);
         let mut kept = self.vcpus[vcpu].used;
-        let words = core::mem::take(&mut self.vcpus[vcpu].attention);
-        let crowded = old != Control::default();
-        let mut control = self.fill(vcpu, words, crowded);
-        if control != Control::default() && !crowded {
-            // Not enough list registers: let everything compete for them.
-            for n in bits(self.vcpus[vcpu].used) {
-                let state = if kept >> n & 1 != 0 { hw.read(n).state } else { self.vcpus[vcpu].lrs[n].state };
-                effects |= self.unlist(vcpu, n, state);
+        let crowded = self.is_crowded(vcpu);
+        if crowded && kept != 0 {
+            // Let everything compete for the list registers.
+            for n in bits(kept) {
+                effects |= self.unlist(vcpu, n, hw.read(n).state);
             }
             stale |= core::mem::take(&mut kept);
-            self.vcpus[vcpu].attention = 0;
-            control = self.fill(vcpu, self.all_words(), true);
+            self.find_waiting(vcpu);
         }
+        let control = self.fill(vcpu, crowded);
 
         let state = &mut self.vcpus[vcpu];
         state.control = control;
@@ -107,6 +132,75 @@ impl Vgic {
         effects.deactivate |= self.orphans != 0 || self.word(vcpu, 0).orphans() != 0;
         effects.kick = effects.kick.without(vcpu);
         effects
+    }
+
+    /// Looks at the words that call for attention for interrupts that want a list register.
+    fn find_waiting(&mut self, vcpu: usize) {
+        for w in bits(core::mem::take(&mut self.vcpus[vcpu].attention)) {
+            let [pending, active] = [Kind::Pending, Kind::Active].map(|kind| self.candidates(vcpu, w, kind));
+            let this = &mut self.vcpus[vcpu];
+            this.spilled_pending |= u32::from(pending != 0) << w;
+            this.spilled_active |= u32::from(active != 0) << w;
+        }
+    }
+
+    /// Whether there are pending interrupts, but not free list registers for all that want one. Active ones alone need not be
+    /// listed.
+    fn is_crowded(&self, vcpu: usize) -> bool {
+        let this = &self.vcpus[vcpu];
+        if this.spilled_pending == 0 {
+            return false;
+        }
+        let mut free = self.lr_mask & !this.used;
+        for w in bits(this.spilled_pending | this.spilled_active) {
+            for kind in [Kind::Pending, Kind::Active] {
+                for _ in bits(self.candidates(vcpu, w, kind)) {
+                    if free == 0 {
+                        return true;
+                    }
+                    free &= free - 1;
+                }
+            }
+        }
+        false
+    }
+
+    /// The physical interrupt behind the mapped `intid` fired on the CPU that has `vcpu` loaded, its priority was dropped and it was
+    /// left active: [`Vgic::line`] and [`Vgic::enter`] in one.
+    #[inline]
+    pub fn fire(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> Effects {
+        let this = &mut self.vcpus[vcpu];
+        let n = usize::from(this.mapped) % LIST_REGISTERS_MAX;
+        let lr = this.lrs[n];
+        // The usual case. Nobody's attention is called, so the interrupt has no other state than in its list register; and the guest
+        // has emptied that, or the physical interrupt could not have fired.
+        if this.attention == 0
+            && (this.latched & this.used) >> n & 1 != 0
+            && lr.vintid == intid
+            && lr.hw.is_some()
+            && this.control == Control::default()
+        {
+            debug_assert!(lr.state == State::PENDING && hw.empty() >> n & 1 != 0);
+            debug_assert!(self.is_nowhere_else(vcpu, intid));
+            hw.write(n, lr);
+            return Effects::NONE;
+        }
+        self.fire_anew(vcpu, intid, hw)
+    }
+
+    #[inline(never)]
+    fn fire_anew(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> Effects {
+        let mut effects = self.line(vcpu, intid, true);
+        effects |= self.enter(vcpu, hw);
+        effects.kick = effects.kick.without(vcpu);
+        effects
+    }
+
+    /// Whether the listed interrupt `intid` has no state that would be merged when it is folded.
+    fn is_nowhere_else(&self, vcpu: usize, intid: u16) -> bool {
+        let word = self.word(vcpu, usize::from(intid) / 32);
+        let elsewhere = word.latch | word.active | word.owed | word.drop_pending | word.drop_active;
+        elsewhere & 1 << (intid % 32) == 0
     }
 
     /// The usual case: an interrupt is pending again, and that is all, whose list register the guest has emptied.
@@ -147,16 +241,45 @@ impl Vgic {
         if control != Control::default() {
             let eois = if control.active_spilled { hw.eoi_count() } else { 0 };
             effects |= self.end_spilled(vcpu, eois);
-            self.attend_all(vcpu);
+            self.recall_spilled(vcpu);
             hw.set_control(Control::default());
         }
         let used = self.vcpus[vcpu].used;
         let empty = if used != 0 { hw.empty() } else { 0 };
         for n in bits(used) {
-            let state = if empty >> n & 1 != 0 { State::INACTIVE } else { hw.read(n).state };
-            effects |= self.unlist(vcpu, n, state);
-            if empty >> n & 1 == 0 {
+            if empty >> n & 1 != 0 {
+                effects |= self.unlist(vcpu, n, State::INACTIVE);
+            } else {
+                effects |= self.unlist(vcpu, n, hw.read(n).state);
                 hw.write(n, Lr::EMPTY);
+            }
+        }
+        effects.kick = effects.kick.without(vcpu);
+        effects
+    }
+
+    /// Looks at what the guest has done to the interrupts of word `w` (32 INTIDs) in the list registers of the CPU that has `vcpu`
+    /// loaded, so that registers show it.
+    pub fn observe(&mut self, vcpu: usize, w: usize, hw: &mut impl ListRegisters) -> Effects {
+        let control = self.vcpus[vcpu].control;
+        let mut effects = Effects::NONE;
+        let eois = if control.active_spilled { hw.eoi_count() } else { 0 };
+        if eois != 0 {
+            effects |= self.end_spilled(vcpu, eois);
+            hw.set_control(control);
+        }
+        let empty = hw.empty();
+        for n in bits(self.vcpus[vcpu].used) {
+            let vintid = self.vcpus[vcpu].lrs[n].vintid;
+            if usize::from(vintid) / 32 != w {
+                continue;
+            }
+            if empty >> n & 1 != 0 {
+                effects |= self.unlist(vcpu, n, State::INACTIVE);
+            } else {
+                let (state, word, bit) = (hw.read(n).state, self.word_mut(vcpu, w), 1 << (vintid % 32));
+                word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };
+                word.lr_active = word.lr_active & !bit | if state.active { bit } else { 0 };
             }
         }
         effects.kick = effects.kick.without(vcpu);
@@ -166,10 +289,11 @@ impl Vgic {
     /// Whether an interrupt would be signalled to `vcpu` through a CPU interface that lets `mask` through: ends a WFI.
     /// To be asked after [`Vgic::exit`]. Interrupts that only the running priority holds back count.
     pub fn deliverable(&self, vcpu: usize, mask: CpuMask) -> bool {
-        (0..self.words()).any(|w| {
+        let this = &self.vcpus[vcpu];
+        bits(this.attention | this.spilled_pending).any(|w| {
             let word = self.word(vcpu, w);
             let ready = self.candidates(vcpu, w, Kind::Pending) & word.in_groups(mask.groups);
-            word.most_urgent(ready, 0, 32).is_some_and(|(level, _)| level << 3 < mask.pmr.into())
+            word.most_urgent(ready).is_some_and(|(level, _)| level << 3 < mask.pmr.into())
         })
     }
 
@@ -183,39 +307,66 @@ impl Vgic {
         self.clear_active(vcpu, w, 1 << (intid % 32))
     }
 
-    /// Fills free list registers from the given words, and tells what found none. `crowded`: some probably will not. The
-    /// most urgent pending interrupt comes first, so that it can preempt, then active ones, whose end needs no exit then,
-    /// then the other pending ones.
-    fn fill(&mut self, vcpu: usize, words: u32, crowded: bool) -> Control {
-        let (mut pending, mut active) = (0, 0);
-        for w in bits(words) {
-            pending |= u32::from(self.candidates(vcpu, w, Kind::Pending) != 0) << w;
-            active |= u32::from(self.candidates(vcpu, w, Kind::Active) != 0) << w;
-        }
+    /// Fills free list registers, and tells what found none. `crowded`: some probably will not. The most urgent pending
+    /// interrupt comes first, so that it can preempt, then active ones, whose end needs no exit then, then the other
+    /// pending ones.
+    fn fill(&mut self, vcpu: usize, crowded: bool) -> Control {
         let mut control = Control::default();
-        if pending != 0 {
-            let most = if active != 0 { 1 } else { usize::MAX };
-            control.pending_spilled = self.list_most_urgent(vcpu, pending, Kind::Pending, most, crowded);
+        if self.vcpus[vcpu].spilled_active != 0 {
+            if self.vcpus[vcpu].spilled_pending != 0 {
+                control.pending_spilled = self.list_pending(vcpu, 1, crowded);
+            }
+            control.active_spilled = self.list_active(vcpu, crowded);
         }
-        if active != 0 {
-            control.active_spilled = self.list_most_urgent(vcpu, active, Kind::Active, usize::MAX, crowded);
-            control.pending_spilled |=
-                self.list_most_urgent(vcpu, pending, Kind::Pending, usize::MAX, crowded);
+        if self.vcpus[vcpu].spilled_pending != 0 {
+            control.pending_spilled |= self.list_pending(vcpu, LIST_REGISTERS_MAX + 1, crowded);
         }
         control
     }
 
-    /// Lists up to `most` interrupts of a kind in order of priority, and tells whether one found no list register.
-    fn list_most_urgent(&mut self, vcpu: usize, words: u32, kind: Kind, most: usize, crowded: bool) -> bool {
-        let mut from = 0;
-        for _ in 0..most {
-            let Some((level, intid)) = self.most_urgent(vcpu, words, kind, from) else {
-                break;
-            };
-            if !self.list(vcpu, intid, crowded) {
-                return true;
+    /// Lists up to `most` pending interrupts in order of priority, and tells whether one found no list register.
+    fn list_pending(&mut self, vcpu: usize, most: usize, crowded: bool) -> bool {
+        let mut words = self.vcpus[vcpu].spilled_pending;
+        // By word: the level of its most urgent one.
+        let mut levels = [0u8; 32];
+        let mut look = words;
+        let mut spilled = false;
+        for left in (0..=most).rev() {
+            for w in bits(look) {
+                match self.next_pending(vcpu, w) {
+                    Some((level, _)) => levels[w] = level as u8,
+                    None => words &= !(1 << w),
+                }
             }
-            from = level;
+            let Some(w) = bits(words).min_by_key(|&w| levels[w]).filter(|_| left > 0) else { break };
+            let Some((_, bit)) = self.next_pending(vcpu, w) else { break };
+            if !self.list(vcpu, w * 32 + bit, crowded) {
+                spilled = true;
+                break;
+            }
+            look = 1 << w;
+        }
+        self.vcpus[vcpu].spilled_pending = words;
+        spilled
+    }
+
+    /// The most urgent pending interrupt of a word.
+    fn next_pending(&self, vcpu: usize, w: usize) -> Option<(usize, usize)> {
+        self.word(vcpu, w).most_urgent(self.candidates(vcpu, w, Kind::Pending))
+    }
+
+    /// Lists active interrupts, and tells whether one found no list register. Their order does not matter: those that are not
+    /// listed end by [`Vgic::end_spilled`] or [`Vgic::dir`].
+    fn list_active(&mut self, vcpu: usize, crowded: bool) -> bool {
+        let mut left = LISTED_ACTIVE;
+        for w in bits(self.vcpus[vcpu].spilled_active) {
+            for bit in bits(self.candidates(vcpu, w, Kind::Active)) {
+                if left == 0 || !self.list(vcpu, w * 32 + bit, crowded) {
+                    return true;
+                }
+                left -= 1;
+            }
+            self.vcpus[vcpu].spilled_active &= !(1 << w);
         }
         false
     }
@@ -227,21 +378,6 @@ impl Vgic {
             Kind::Active => word.unlisted_active(),
         };
         set & self.vcpus[vcpu].home[w]
-    }
-
-    /// The most urgent interrupt of a kind, of a level from `from` on: its level and INTID.
-    fn most_urgent(&self, vcpu: usize, words: u32, kind: Kind, from: usize) -> Option<(usize, usize)> {
-        let mut best = None;
-        for w in bits(words) {
-            let candidates = self.candidates(vcpu, w, kind);
-            if candidates != 0 {
-                let below = best.map_or(32, |(level, _)| level);
-                if let Some((level, bit)) = self.word(vcpu, w).most_urgent(candidates, from, below) {
-                    best = Some((level, w * 32 + bit));
-                }
-            }
-        }
-        best
     }
 
     /// Puts a pending or active interrupt into a free list register, if there is one.
@@ -292,6 +428,9 @@ impl Vgic {
             source,
         };
         this.used |= 1 << n;
+        if hw.is_some() {
+            this.mapped = n as u8;
+        }
         this.latched = this.latched & !(1 << n) | u16::from(latched) << n;
         true
     }
@@ -323,7 +462,17 @@ impl Vgic {
         }
         word.drop_pending &= !bit;
         word.drop_active &= !bit;
-        self.touch(vcpu, w, bit)
+        if w > 0 && this.home[w] & !this.targets[w] & bit != 0 {
+            return self.touch(vcpu, w, bit);
+        }
+        // It stays at home here, so that nobody else need look at it.
+        let orphan = word.orphans() & bit != 0;
+        if orphan || (word.ready(self.groups) | word.busy()) & bit != 0 {
+            self.orphans |= u32::from(orphan && w > 0) << w;
+            this.attention |= 1 << w;
+            this.raised = None;
+        }
+        Effects { kick: VcpuSet::EMPTY, deactivate: orphan }
     }
 
     /// Deactivates spilled interrupts whose EOI found no list register. With EOImode = 0, which alone comes here, a
@@ -331,10 +480,15 @@ impl Vgic {
     fn end_spilled(&mut self, vcpu: usize, eois: u8) -> Effects {
         let mut effects = Effects::NONE;
         for _ in 0..eois {
-            let Some((_, intid)) = self.most_urgent(vcpu, self.all_words(), Kind::Active, 0) else {
-                break;
-            };
-            effects |= self.clear_active(vcpu, intid / 32, 1 << (intid % 32));
+            let mut best = None;
+            let this = &self.vcpus[vcpu];
+            for w in bits(this.attention | this.spilled_active) {
+                let urgent = self.word(vcpu, w).most_urgent(self.candidates(vcpu, w, Kind::Active));
+                let urgent = urgent.map(|(level, bit)| (level, w, bit));
+                best = [best, urgent].into_iter().flatten().min();
+            }
+            let Some((_, w, bit)) = best else { break };
+            effects |= self.clear_active(vcpu, w, 1 << bit);
         }
         effects
     }

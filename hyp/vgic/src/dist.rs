@@ -49,10 +49,15 @@ fn decode(offset: usize, size: usize) -> Option<Register> {
     (size == 4).then_some(Register::Bits(kind, offset % 0x80 / 4))
 }
 
-/// Whether the register at `offset` of a GICD or GICR frame shows or changes pending or active state, so that the
-/// accessing vCPU's list registers should be folded ([`Vgic::exit`]) before the access.
-pub fn reads_list_registers(offset: u64) -> bool {
-    matches!(offset & 0xffff, 0x200..0x400 | 0xf10..0xf30)
+/// The word (of 32 INTIDs) of which the register at `offset` of a GICD or GICR frame shows pending or active state, which the accessing
+/// vCPU's list registers have a part of ([`Vgic::observe`]).
+#[inline]
+pub fn listed_word(offset: u64) -> Option<usize> {
+    match offset & 0xffff {
+        offset @ 0x200..0x400 => Some((offset % 0x80 / 4) as usize),
+        0xf10..0xf30 => Some(0),
+        _ => None,
+    }
 }
 
 /// The bits of a word that are interrupts.

@@ -12,10 +12,12 @@
 //! * A method returns in [`Effects::kick`] the vCPUs whose list registers no longer say all there is. For each, the
 //!   integrator sees to it that [`Vgic::enter`] runs on the CPU that has it loaded, before it next enters the guest
 //!   (by an IPI if it is running, by waking it if it is not loaded). [`Vgic::needs_enter`] tells the same later.
-//! * [`Vgic::exit`] takes everything back, before a vCPU is unloaded, before [`Vgic::deliverable`] is asked (WFI),
-//!   and before the vCPU's own access to a register for which [`reads_list_registers`] holds. The list registers are
-//!   empty then: [`Vgic::enter`] comes before the guest, though nobody is told by a kick.
+//! * [`Vgic::exit`] takes everything back, before a vCPU is unloaded and before [`Vgic::deliverable`] is asked (WFI). The
+//!   list registers are empty then: [`Vgic::enter`] comes before the guest, though nobody is told by a kick.
+//! * [`Vgic::observe`] comes before the vCPU's own read of a register that has a [`listed_word`]; then
+//!   [`Vgic::needs_enter`] tells whether [`Vgic::enter`] must come before the guest.
 //! * [`Vgic::maintenance`] on the maintenance interrupt, then [`Vgic::enter`].
+//! * A vCPU that sleeps and stays loaded keeps its list registers if it [is quiet](Vgic::is_quiet).
 //!
 //! A read of ISPENDR or ISACTIVER shows an interrupt in the list register of *another* vCPU as it was when that
 //! register was written; a write to them takes effect when that vCPU, having been kicked, next enters. Clearing the
@@ -41,7 +43,7 @@ mod v3;
 use alloc::{boxed::Box, vec, vec::Vec};
 
 pub use cpu::CpuMask;
-pub use dist::reads_list_registers;
+pub use dist::listed_word;
 pub use lr::{Control, ListRegisters, Lr, State};
 pub use state::Groups;
 use state::{Word, bits};
@@ -153,11 +155,17 @@ struct Vcpu {
     home: Box<[u32]>,
     /// The words in which something changed since the list registers were last brought up to date.
     attention: u32,
+    /// Of the other words, those that may have pending interrupts for this vCPU that found no list register.
+    spilled_pending: u32,
+    /// The same of active ones.
+    spilled_active: u32,
     /// The interrupt that became pending, if that is all that `attention` is about.
     raised: Option<u16>,
     /// The list registers as they were written, those of `used`.
     lrs: [Lr; LIST_REGISTERS_MAX],
     used: u16,
+    /// The list register in which a mapped interrupt was put last.
+    mapped: u8,
     /// The list registers whose pending state was taken out of a latch, to which it returns unless acknowledged.
     latched: u16,
     control: Control,
@@ -207,9 +215,12 @@ impl Vgic {
             targets: home.clone(),
             home,
             attention: 0,
+            spilled_pending: 0,
+            spilled_active: 0,
             raised: None,
             lrs: [Lr::EMPTY; LIST_REGISTERS_MAX],
             used: 0,
+            mapped: 0,
             latched: 0,
             control: Control::default(),
             online: false,
@@ -354,9 +365,7 @@ impl Vgic {
 
     /// After a change to `bits` of a word: finds who has to look at it.
     fn touch(&mut self, vcpu: usize, w: usize, bits: u32) -> Effects {
-        if w > 0 {
-            self.rehome_strays(w);
-        }
+        let bits = if w > 0 { bits | self.rehome_strays(w) } else { bits };
         let word = self.word(vcpu, w);
         let concerned = (word.ready(self.groups) | word.busy()) & bits;
         let orphans = word.orphans() & bits;
@@ -405,36 +414,31 @@ impl Vgic {
         self.vcpus[vcpu].raised = None;
     }
 
-    /// Gives the SPIs of a word that are no longer busy a home among their targets.
-    fn rehome_strays(&mut self, w: usize) {
+    /// Gives the SPIs of a word that are no longer busy a home among their targets. Returns those that moved.
+    fn rehome_strays(&mut self, w: usize) -> u32 {
         let (mut stray, mut homed, mut targeted) = (0, 0, 0);
         for vcpu in &self.vcpus {
             stray |= vcpu.home[w] & !vcpu.targets[w];
             homed |= vcpu.home[w];
             targeted |= vcpu.targets[w];
         }
-        if (stray | targeted & !homed) & !self.word(0, w).busy() != 0 {
-            self.rehome(w);
-        }
+        if (stray | targeted & !homed) & !self.word(0, w).busy() != 0 { self.rehome(w) } else { 0 }
     }
 
     /// Chooses a home for the SPIs of a word that are not busy: the lowest target that takes part in such choices,
-    /// else the lowest one.
-    fn rehome(&mut self, w: usize) {
+    /// else the lowest one. Returns those that moved.
+    fn rehome(&mut self, w: usize) -> u32 {
         let busy = self.word(0, w).busy();
-        let mut free = !busy;
+        let (mut free, mut moved) = (!busy, 0);
         for willing in [true, false] {
-            for vcpu in &mut self.vcpus {
-                if willing {
-                    vcpu.home[w] &= busy;
-                }
-                if !willing || vcpu.online && !vcpu.asleep {
-                    let take = vcpu.targets[w] & free;
-                    vcpu.home[w] |= take;
-                    free &= !take;
-                }
+            for vcpu in self.vcpus.iter_mut().filter(|vcpu| (vcpu.online && !vcpu.asleep) == willing) {
+                let home = vcpu.home[w] & busy | vcpu.targets[w] & free;
+                free &= !home;
+                moved |= vcpu.home[w] ^ home;
+                vcpu.home[w] = home;
             }
         }
+        moved
     }
 
     fn rehome_all(&mut self) -> Effects {

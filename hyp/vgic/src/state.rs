@@ -117,10 +117,12 @@ impl Word {
         self.levels |= 1 << new;
     }
 
-    /// The most urgent of `candidates` whose level is in `from..below`: its level and its bit.
-    pub fn most_urgent(&self, candidates: u32, from: usize, below: usize) -> Option<(usize, usize)> {
-        bits(self.levels & u32::MAX.checked_shl(from as u32).unwrap_or(0))
-            .take_while(|&level| level < below)
+    /// The most urgent of `candidates`: its level and its bit.
+    pub fn most_urgent(&self, candidates: u32) -> Option<(usize, usize)> {
+        if candidates == 0 {
+            return None;
+        }
+        bits(self.levels)
             .find(|&level| self.level[level] & candidates != 0)
             .map(|level| (level, (self.level[level] & candidates).trailing_zeros() as usize))
     }

@@ -84,8 +84,8 @@ impl Vgic {
                 vcpu.targets[w] = vcpu.targets[w] & !(1 << intid) | there << intid;
             }
         }
-        self.rehome(w);
-        self.touch(0, w, changed)
+        let moved = self.rehome(w);
+        self.touch(0, w, changed | moved)
     }
 
     fn write_sgir(&mut self, vcpu: usize, value: u64) -> Effects {

@@ -163,7 +163,7 @@ impl Vgic {
                 state.targets[w] &= !bit;
             }
         }
-        self.rehome(w);
-        self.touch(0, w, bit)
+        let moved = self.rehome(w);
+        self.touch(0, w, bit | moved)
     }
 }

@@ -111,11 +111,10 @@ impl AddressMap {
         Ok(Self { regions })
     }
 
-    /// The region of an address.
+    /// The region of an address. There are few, and the devices come first.
+    #[inline]
     pub fn find(&self, ipa: u64) -> Option<&Region> {
-        let after = self.regions.partition_point(|region| region.range.start <= ipa);
-        let region = self.regions.get(after.checked_sub(1)?)?;
-        region.range.contains(&ipa).then_some(region)
+        self.regions.iter().find(|region| region.range.contains(&ipa))
     }
 
     /// Whether `ipa` is in memory.
@@ -147,8 +146,8 @@ pub(crate) fn read(cx: &Context<'_, impl Host>, device: Device, offset: u64, siz
     match device {
         Device::Uart => console::read(cx.vm, offset, cx.host),
         Device::GiccDir => 0,
-        Device::Gicd => with_gic(cx, offset, |gic| (gic.gicd_read(cx.vcpu, offset, size), Effects::NONE)),
-        Device::Gicr => with_gic(cx, offset, |gic| (gic.gicr_read(offset, size), Effects::NONE)),
+        Device::Gicd => read_gic(cx, offset, |gic| gic.gicd_read(cx.vcpu, offset, size)),
+        Device::Gicr => read_gic(cx, offset, |gic| gic.gicr_read(offset, size)),
     }
 }
 
@@ -157,30 +156,31 @@ pub(crate) fn write(cx: &Context<'_, impl Host>, device: Device, offset: u64, si
     let size = size.into();
     match device {
         Device::Uart => console::write(cx.vm, offset, value, cx.host),
-        Device::GiccDir if offset == 0 => with_gic(cx, offset, |gic| ((), gic.dir(cx.vcpu, value as u32))),
+        Device::GiccDir if offset == 0 => write_gic(cx, |gic| gic.dir(cx.vcpu, value as u32)),
         Device::GiccDir => {}
-        Device::Gicd => with_gic(cx, offset, |gic| ((), gic.gicd_write(cx.vcpu, offset, size, value))),
-        Device::Gicr => with_gic(cx, offset, |gic| ((), gic.gicr_write(offset, size, value))),
+        Device::Gicd => write_gic(cx, |gic| gic.gicd_write(cx.vcpu, offset, size, value)),
+        Device::Gicr => write_gic(cx, |gic| gic.gicr_write(offset, size, value)),
     }
 }
 
-/// An access to the vGIC's register at `offset`, with what the hardware holds taken back first if the register shows
-/// or changes that.
-fn with_gic<R>(
-    cx: &Context<'_, impl Host>,
-    offset: u64,
-    access: impl FnOnce(&mut Vgic) -> (R, Effects),
-) -> R {
+/// A read of the vGIC's register at `offset`, with a look first at what the hardware holds if the register shows that.
+fn read_gic(cx: &Context<'_, impl Host>, offset: u64, read: impl FnOnce(&Vgic) -> u64) -> u64 {
     let mut gic = cx.vm.gic.lock();
-    let mut effects = Effects::NONE;
-    if vgic::reads_list_registers(offset) {
-        effects |= cx.host.fold(&mut gic, cx.vcpu);
-    }
-    let (result, more) = access(&mut gic);
-    effects |= more;
+    let Some(word) = vgic::listed_word(offset) else {
+        return read(&gic);
+    };
+    let effects = cx.host.observe(&mut gic, cx.vcpu, word);
+    let value = read(&gic);
     drop(gic);
     cx.vm.pay(cx.host, effects);
-    result
+    value
+}
+
+fn write_gic(cx: &Context<'_, impl Host>, write: impl FnOnce(&mut Vgic) -> Effects) {
+    let mut gic = cx.vm.gic.lock();
+    let effects = write(&mut gic);
+    drop(gic);
+    cx.vm.pay(cx.host, effects);
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ pub struct Exit {
 /// The cause of an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trap {
-    /// HVC from AArch64. The guest's PC is already behind the instruction.
+    /// HVC from AArch64. The guest's PC is already behind the instruction. It may be answered by x0 to x18 alone: the rest of the
+    /// state need not be current, nor is it loaded again if the guest just goes on.
     Hvc {
         /// The instruction's immediate.
         imm: u16,
@@ -176,51 +177,86 @@ impl Exit {
     /// HPFAR_EL2 is valid for translation, access flag and address size faults, and for every fault on a stage-1
     /// walk; after another fault it is UNKNOWN, and [`DataAbort::ipa`] is None.
     pub fn decode(esr: u64, far: u64, hpfar: u64) -> Self {
-        let ec = (esr >> 26 & 0x3f) as u8;
+        let ec = class(esr);
         let imm = esr as u16;
         let trap = match ec {
             0x01 => Trap::Wfx { wfe: esr & 1 != 0 },
             0x16 => Trap::Hvc { imm },
             0x17 => Trap::Smc { imm },
-            0x18 => Trap::SysReg(SysRegAccess {
-                reg: SysReg::new(
-                    (esr >> 20 & 3) as u8,
-                    (esr >> 14 & 7) as u8,
-                    (esr >> 10 & 15) as u8,
-                    (esr >> 1 & 15) as u8,
-                    (esr >> 17 & 7) as u8,
-                ),
-                rt: (esr >> 5 & 31) as u8,
-                write: esr & 1 == 0,
-            }),
-            0x20 => {
-                let (va, ipa, fault, s1ptw) = fault_address(esr, far, hpfar);
-                Trap::InstrAbort(InstrAbort { va, ipa, fault, s1ptw })
-            }
-            0x24 => {
-                let (va, ipa, fault, s1ptw) = fault_address(esr, far, hpfar);
-                let access = (esr & 1 << 24 != 0).then_some(Access {
-                    size: 1 << (esr >> 22 & 3),
-                    rt: (esr >> 16 & 31) as u8,
-                    sign_extend: esr & 1 << 21 != 0,
-                    wide: esr & 1 << 15 != 0,
-                });
-                Trap::DataAbort(DataAbort {
-                    va,
-                    ipa,
-                    fault,
-                    write: esr & 1 << 6 != 0,
-                    cache_maintenance: esr & 1 << 8 != 0,
-                    s1ptw,
-                    access,
-                })
-            }
+            0x18 => Trap::SysReg(SysRegAccess::decode(esr)),
+            0x20 => Trap::InstrAbort(InstrAbort::decode(esr, far, hpfar)),
+            0x24 => Trap::DataAbort(DataAbort::decode(esr, far, hpfar)),
             0x2f => Trap::SError,
             _ => Trap::Other { ec },
         };
-        Self { trap, len: if esr & 1 << 25 != 0 { 4 } else { 2 } }
+        Self { trap, len: instruction_len(esr) }
     }
 }
+
+/// ESR_EL2.EC.
+pub(crate) const fn class(esr: u64) -> u8 {
+    (esr >> 26 & 0x3f) as u8
+}
+
+/// Bytes of the instruction that trapped, from ESR_EL2.IL.
+pub(crate) const fn instruction_len(esr: u64) -> u8 {
+    if esr & 1 << 25 != 0 { 4 } else { 2 }
+}
+
+impl SysRegAccess {
+    #[inline]
+    pub(crate) fn decode(esr: u64) -> Self {
+        Self {
+            reg: SysReg::new(
+                (esr >> 20 & 3) as u8,
+                (esr >> 14 & 7) as u8,
+                (esr >> 10 & 15) as u8,
+                (esr >> 1 & 15) as u8,
+                (esr >> 17 & 7) as u8,
+            ),
+            rt: (esr >> 5 & 31) as u8,
+            write: esr & 1 == 0,
+        }
+    }
+}
+
+impl InstrAbort {
+    fn decode(esr: u64, far: u64, hpfar: u64) -> Self {
+        let (va, ipa, fault, s1ptw) = fault_address(esr, far, hpfar);
+        Self { va, ipa, fault, s1ptw }
+    }
+}
+
+impl Access {
+    /// From the fields that ISV makes valid.
+    #[inline]
+    pub(crate) const fn decode(esr: u64) -> Self {
+        Self {
+            size: 1 << (esr >> 22 & 3),
+            rt: (esr >> 16 & 31) as u8,
+            sign_extend: esr & 1 << 21 != 0,
+            wide: esr & 1 << 15 != 0,
+        }
+    }
+}
+
+impl DataAbort {
+    pub(crate) fn decode(esr: u64, far: u64, hpfar: u64) -> Self {
+        let (va, ipa, fault, s1ptw) = fault_address(esr, far, hpfar);
+        Self {
+            va,
+            ipa,
+            fault,
+            write: esr & 1 << 6 != 0,
+            cache_maintenance: esr & 1 << 8 != 0,
+            s1ptw,
+            access: (esr & ISV != 0).then(|| Access::decode(esr)),
+        }
+    }
+}
+
+/// ESR_EL2.ISV of a data abort.
+pub(crate) const ISV: u64 = 1 << 24;
 
 /// VA, IPA, fault and S1PTW of an abort: the fields that data and instruction aborts share.
 fn fault_address(esr: u64, far: u64, hpfar: u64) -> (Option<u64>, Option<u64>, Fault, bool) {

@@ -1,6 +1,6 @@
 //! The answer to a guest's exit.
 
-use crate::exit::{Exit, Fault, SysReg, Trap};
+use crate::exit::{self, Exit, Fault, SysReg, SysRegAccess, Trap};
 use crate::state::VcpuState;
 use crate::vm::Vm;
 use crate::{inject, mmio, smccc, sysreg};
@@ -27,8 +27,8 @@ pub trait Host {
     /// they have changed since.
     fn translate(&self, state: &VcpuState, va: u64, access: StageTwoAccess) -> Option<u64>;
 
-    /// Folds the list registers of the vCPU that this CPU has loaded: [`Vgic::exit`].
-    fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects;
+    /// Brings what the vGIC knows of `word` in the list registers of the vCPU that this CPU has loaded up to date: [`Vgic::observe`].
+    fn observe(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects;
     /// Pays what a change of the vGIC's state owes: kicks, deactivations.
     fn interrupts(&self, vm: &Vm, effects: Effects);
     /// Makes a vCPU that was off runnable: before it runs, [`Vm::prepare`] must be called.
@@ -49,13 +49,6 @@ pub trait Host {
     /// # Errors
     /// [`Error::NotSupported`] if it has no reservation.
     fn reservation_left(&self, _vm: &Vm, _vcpu: usize) -> Result<Left, Error> {
-        Err(Error::NotSupported)
-    }
-    /// The guest asks for another reservation, with any numbers whatever: [`abi::smccc::RESERVATION_SET`].
-    ///
-    /// # Errors
-    /// As that call's. Nothing has changed then.
-    fn set_reservation(&self, _vm: &Vm, _vcpu: usize, _wanted: Reservation) -> Result<(), Error> {
         Err(Error::NotSupported)
     }
     /// The job of the vCPU's reservation is done; the next one is released at `release` on the physical counter:
@@ -97,6 +90,9 @@ pub enum Next {
     StageTwo(StageTwo),
     /// The guest's set/way maintenance: clean and invalidate its RAM to the point of coherency, then resume.
     CacheMaintenance,
+    /// The guest asks for another reservation, with any numbers whatever ([`abi::smccc::RESERVATION_SET`]): put that call's answer into
+    /// x0, then resume.
+    Reserve(Reservation),
     /// The vCPU is off: it runs again when [`Host::start`] says so (which may already have happened).
     Stop,
     /// The guest has stopped its VM ([`Vm::stop`]): all its vCPUs leave their CPUs.
@@ -161,6 +157,37 @@ pub(crate) struct Context<'a, H> {
     pub(crate) host: &'a H,
 }
 
+/// Answers a hypercall whose answer is a constant; false if the exit with this ESR_EL2 is none. Looks at x0 alone.
+#[inline]
+pub fn constant(state: &mut VcpuState, esr: u64) -> bool {
+    /// HVC #0 from AArch64: EC and IL.
+    const HVC: u64 = 0x16 << 26 | 1 << 25;
+    let answer = if esr == HVC { smccc::constant(state.gprs[0] as u32) } else { None };
+    if let Some(answer) = answer {
+        state.gprs[0] = answer as u64;
+    }
+    answer.is_some()
+}
+
+/// Answers an exit of `vcpu`, which this CPU has loaded, by its syndrome registers ESR_EL2, FAR_EL2 and HPFAR_EL2: as [`handle`] does
+/// with [`Exit::decode`], but decodes of the frequent ones what is needed only.
+#[inline]
+pub fn answer(
+    vm: &Vm,
+    vcpu: usize,
+    state: &mut VcpuState,
+    [esr, far, hpfar]: [u64; 3],
+    host: &impl Host,
+) -> Next {
+    let cx = &Context { vm, vcpu, host };
+    match exit::class(esr) {
+        0x16 => smccc::call(cx, state, esr as u16),
+        0x18 => sysreg::access(cx, state, exit::instruction_len(esr), SysRegAccess::decode(esr)),
+        0x24 if mmio::emulates(cx, state, esr, far, hpfar) => Next::Resume,
+        _ => handle(vm, vcpu, state, Exit::decode(esr, far, hpfar), host),
+    }
+}
+
 /// Answers an exit of `vcpu`, which this CPU has loaded.
 pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &impl Host) -> Next {
     let cx = &Context { vm, vcpu, host };
@@ -188,6 +215,7 @@ pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &im
 
 /// Goes on behind the instruction at PC, as if it had run: BTYPE becomes 0 and a software step is used up
 /// (Arm ARM, "Software Step exceptions").
+#[inline]
 pub(crate) fn skip(state: &mut VcpuState, len: u8) {
     use crate::state::pstate;
     state.pc = state.pc.wrapping_add(len.into());
@@ -201,6 +229,7 @@ pub(crate) fn skip(state: &mut VcpuState, len: u8) {
 
 /// Advances the IT block of a T32 instruction (Arm ARM, `AArch32.ITAdvance`): IT\[1:0\] in bits 26:25, IT\[7:2\] in
 /// bits 15:10.
+#[cold]
 fn skip_it_block(state: &mut VcpuState) {
     const IT_LOW: u64 = 0b11 << 25;
     const IT_HIGH: u64 = 0x3f << 10;

@@ -1,13 +1,48 @@
 //! Stage-2 aborts: emulated device accesses, memory for the integrator to map, and external aborts for all the rest.
 
-use crate::exit::{DataAbort, Fault, InstrAbort};
+use crate::exit::{self, Access, DataAbort, Fault, InstrAbort};
 use crate::handle::{Context, Crash, Host, Next, StageTwo, StageTwoAccess, skip};
 use crate::state::VcpuState;
 use crate::{
-    bus::{self, Device, Target},
+    bus::{self, Device, Region, Target},
     inject,
     insn::Instruction,
 };
+
+/// Answers a data abort if it is a plain access to an emulated device, as the syndrome registers tell; false if it is anything else.
+#[inline]
+pub(crate) fn emulates(
+    cx: &Context<'_, impl Host>,
+    state: &mut VcpuState,
+    esr: u64,
+    far: u64,
+    hpfar: u64,
+) -> bool {
+    // What must be so: ISV, a translation fault (at any level), and not of a walk or cache maintenance.
+    const BITS: u64 = exit::ISV | 1 << 10 | 1 << 8 | 1 << 7 | 0x3c;
+    if esr & BITS != exit::ISV | 0x04 {
+        return false;
+    }
+    let ipa = (hpfar & 0xfff_ffff_fff0) << 8 | far & 0xfff;
+    let Some(&Region { ref range, target: Target::Device(device) }) = cx.vm.map.find(ipa) else {
+        return false;
+    };
+    let Access { size, rt, sign_extend, wide } = Access::decode(esr);
+    if ipa & (u64::from(size) - 1) != 0 || range.end - ipa < size.into() {
+        return false;
+    }
+    let unused = 64 - 8 * u32::from(size);
+    if esr & 1 << 6 != 0 {
+        bus::write(cx, device, ipa - range.start, size, state.x(rt) << unused >> unused);
+    } else {
+        let value = bus::read(cx, device, ipa - range.start, size);
+        let extended =
+            if sign_extend { ((value << unused) as i64 >> unused) as u64 } else { value << unused >> unused };
+        state.set_x(rt, if wide { extended } else { extended & u64::from(u32::MAX) });
+    }
+    skip(state, exit::instruction_len(esr));
+    true
+}
 
 /// Answers a stage-2 data abort.
 pub(crate) fn data_abort(

@@ -51,6 +51,8 @@ pub struct VcpuState {
     pub sys: El1Regs,
     /// Virtual and physical timer.
     pub timer: VTimer,
+    /// The virtual interrupt controller's CPU interface.
+    pub interface: Interface,
     /// SIMD and floating point.
     pub fp: FpRegs,
 }
@@ -169,4 +171,14 @@ pub struct VTimer {
     pub cntp_ctl: u64,
     /// CNTP_CVAL_EL0, in ticks of the VM's counter.
     pub cntp_cval: u64,
+}
+
+/// The virtual CPU interface's registers that no list register has, raw: of GICv2 (GICH_*) or GICv3 (ICH_*_EL2).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// VMCR.
+    pub vmcr: u32,
+    /// The active priorities registers of Groups 0 and 1; a GICv2 has one, the first of Group 0.
+    pub active_priorities: [[u32; 4]; 2],
 }

@@ -24,7 +24,7 @@ pub(crate) struct Inner {
     pub(crate) instruction: Option<u32>,
     pub(crate) translation: Option<u64>,
     pub(crate) synced: usize,
-    pub(crate) folded: usize,
+    pub(crate) observed: usize,
     pub(crate) effects: Effects,
     pub(crate) started: Vec<usize>,
     pub(crate) timer: Option<u64>,
@@ -88,9 +88,9 @@ impl Host for Mock {
     fn translate(&self, _: &VcpuState, _: u64, _: StageTwoAccess) -> Option<u64> {
         self.set(|m| m.translation)
     }
-    fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects {
-        self.set(|m| m.folded += 1);
-        gic.exit(vcpu, &mut NoListRegisters)
+    fn observe(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects {
+        self.set(|m| m.observed += 1);
+        gic.observe(vcpu, word, &mut NoListRegisters)
     }
     fn interrupts(&self, _: &Vm, effects: Effects) {
         self.set(|m| m.effects |= effects);
@@ -106,15 +106,6 @@ impl Host for Mock {
     }
     fn reservation_left(&self, _: &Vm, _: usize) -> Result<Left, Error> {
         self.set(|m| m.left.ok_or(Error::NotSupported))
-    }
-    fn set_reservation(&self, _: &Vm, _: usize, wanted: Reservation) -> Result<(), Error> {
-        self.set(|m| match m.refusal {
-            Some(error) => Err(error),
-            None => {
-                m.reservation = Some(wanted);
-                Ok(())
-            }
-        })
     }
     fn job_done(&self, _: &Vm, _: usize, release: u64) -> Result<(), Error> {
         self.set(|m| {
@@ -172,7 +163,7 @@ impl Guest {
 
     pub(crate) fn with(config: Config) -> Self {
         let (vm, host) = (Vm::new(config).unwrap(), Mock::new());
-        vm.boot(Entry { pc: ENTRY, context: DTB }, &host);
+        vm.boot(Entry { pc: ENTRY, context: DTB }, &mut vm.new_gic().unwrap(), &host);
         let mut state = vm.vcpus[0].state.lock().clone();
         assert!(vm.prepare(0, &mut state, &host));
         Self { vm, host, state }

@@ -170,20 +170,22 @@ impl Vm {
         })
     }
 
-    /// Puts the devices into their reset state and starts vCPU 0 at `entry`. Returns false, and does nothing, unless the VM
-    /// is being loaded: it was stopped meanwhile. Allocates.
+    /// An interrupt controller after reset, for [`Vm::boot`]. Allocates, and takes long.
+    pub fn new_gic(&self) -> Option<Vgic> {
+        new_gic(self.config.gic)
+    }
+
+    /// Puts the devices into their reset state, `gic` ([`Vm::new_gic`]) in the place of the one that was, and starts vCPU 0 at `entry`.
+    /// Returns false, and does nothing, unless the VM is being loaded: it was stopped meanwhile.
     ///
     /// Console input that the guest has not read stays: its sender holds the credit for it.
-    pub fn boot(&self, entry: Entry, host: &impl Host) -> bool {
-        let Some(gic) = new_gic(self.config.gic) else {
-            return false;
-        };
+    pub fn boot(&self, entry: Entry, gic: &mut Vgic, host: &impl Host) -> bool {
         let mut lifecycle = self.lifecycle.lock();
         if self.phase() != Phase::Loading {
             return false;
         }
         self.uart.lock().reset();
-        *self.gic.lock() = gic;
+        core::mem::swap(&mut *self.gic.lock(), gic);
         lifecycle.power.fill(VcpuPower::Off);
         lifecycle.power[0] = VcpuPower::OnPending(entry);
         self.set_phase(Phase::Running);

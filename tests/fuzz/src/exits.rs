@@ -39,8 +39,8 @@ impl Host for Machine<'_> {
     fn translate(&self, _: &VcpuState, _: u64, _: StageTwoAccess) -> Option<u64> {
         self.maybe(5)
     }
-    fn fold(&self, gic: &mut Vgic, vcpu: usize) -> Effects {
-        gic.exit(vcpu, &mut NoListRegisters)
+    fn observe(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects {
+        gic.observe(vcpu, word, &mut NoListRegisters)
     }
     fn interrupts(&self, _: &Vm, _: Effects) {}
     fn start(&self, _: &Vm, _: usize) {}
@@ -103,7 +103,7 @@ impl Guest {
             channels: Vec::new(),
         })
         .expect("a good configuration");
-        assert!(vm.boot(Entry { pc: bus::RAM_BASE, context: 0 }, machine));
+        assert!(vm.boot(Entry { pc: bus::RAM_BASE, context: 0 }, &mut vm.new_gic().unwrap(), machine));
         let mut states: Vec<VcpuState> = vm.vcpus.iter().map(|vcpu| vcpu.state.lock().clone()).collect();
         assert!(vm.prepare(0, &mut states[0], machine));
         Self { vm, states }

@@ -4,6 +4,7 @@ mod interrupts;
 mod memory;
 mod power;
 mod report;
+mod reservation;
 mod stolen;
 mod traps;
 
@@ -47,6 +48,7 @@ pub fn main() -> ! {
             "fp" => memory::fp(),
             "psci" => power::psci(),
             "power" => power::power(),
+            "reserve" => reservation::reserve(argument),
             "stolen" => stolen::stolen(),
             "spin" => set_busy(),
             "semihosting" => traps::semihosting(),

@@ -1,4 +1,4 @@
-//! A person at a terminal: one console at a time. Ctrl-A then a digit shows VM 1 to 9 (0: the hypervisor's log), Ctrl-A n the next one,
+//! A person at a terminal: one console at a time. Ctrl-A then a digit shows VM 1 to 9 (0: the hypervisor's log and commands), Ctrl-A n the next one,
 //! Ctrl-A Ctrl-A sends a Ctrl-A.
 
 use abi::mux::{Channel, Event};
@@ -40,7 +40,10 @@ impl Plain {
     }
 
     fn input(&self, byte: u8) -> Option<Event> {
-        let channel = Channel::vm(u8::try_from(self.focus.checked_sub(1)?).ok()?)?;
+        let channel = match self.focus {
+            0 => Channel::LOG,
+            vm => Channel::vm(u8::try_from(vm - 1).ok()?)?,
+        };
         Some(Event::Byte { channel, byte })
     }
 }

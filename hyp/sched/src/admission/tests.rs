@@ -63,7 +63,7 @@ proptest! {
         // A CPU without any spare time is refused without a closer look.
         let used: f64 = tasks.iter().map(|task| task.cost as f64 / task.period as f64).sum();
         let fits = meets_all_deadlines(&tasks, blocking) && used < 1.0 - 1e-6;
-        let verdict = demand_test(tasks.iter().copied(), blocking, 1000);
+        let verdict = demand_test(&tasks, blocking, 1000);
         prop_assert_eq!(verdict, if fits { Verdict::Fits } else { Verdict::Misses });
     }
 
@@ -157,7 +157,8 @@ fn some_partition(set: &[Reservation], count: usize, overhead: Overhead) -> bool
         });
         let used: f64 =
             (0..set.len()).filter(member).map(|n| set[n].budget as f64 / set[n].period as f64).sum();
-        used <= 0.95 && demand_test(tasks, overhead.irq_off_max, u32::MAX) == Verdict::Fits
+        used <= 0.95
+            && demand_test(&tasks.collect::<Vec<_>>(), overhead.irq_off_max, u32::MAX) == Verdict::Fits
     };
     let all = (1 << set.len()) - 1;
     let alone: Vec<_> = (0..=all).map(fits).collect();
@@ -332,8 +333,8 @@ fn what_makes_no_sense_is_refused() {
 fn a_test_that_runs_out_of_steps_says_so() {
     let tasks =
         [(40, 100, 60), (30, 101, 100)].map(|(cost, period, deadline)| Task { cost, period, deadline });
-    assert_eq!(demand_test(tasks.into_iter(), 0, 0), Verdict::GaveUp);
-    assert_eq!(demand_test(tasks.into_iter(), 0, 100), Verdict::Fits);
+    assert_eq!(demand_test(&tasks, 0, 0), Verdict::GaveUp);
+    assert_eq!(demand_test(&tasks, 0, 100), Verdict::Fits);
     let limits = Limits { demand_steps: 1, trials: 100 };
     let mut book = Admission::new(cpus(1), FREE, limits);
     let demands = [reserved(40, 100, 60), reserved(30, 101, 100), reserved(20, 103, 103)];

@@ -86,7 +86,7 @@ pub struct Machine {
 impl Machine {
     pub fn new(cpus: usize) -> Self {
         Self {
-            sched: Scheduler::new(CpuSet::first(cpus), SLICE),
+            sched: Scheduler::new(CpuSet::first(cpus), SLICE, 0),
             now: 0,
             cpus: vec![None; cpus],
             loaded: vec![None; cpus],

@@ -33,7 +33,7 @@ const NOTHING: Decision =
 impl Machine {
     fn new(cpus: usize) -> Self {
         Self {
-            sched: Scheduler::new(CpuSet::first(cpus), SLICE),
+            sched: Scheduler::new(CpuSet::first(cpus), SLICE, 0),
             now: 0,
             vcpus: Vec::new(),
             decisions: vec![NOTHING; cpus],
@@ -55,11 +55,12 @@ impl Machine {
     fn finish_switch(&mut self, cpu: CpuId) {
         let c = usize::from(cpu.0);
         let Decision { run, unload, .. } = self.decisions[c];
-        if (run.is_some() || unload) && self.loaded[c] != run {
-            if let Some(old) = core::mem::replace(&mut self.loaded[c], run) {
-                let told = self.sched.released(cpu, old);
-                self.must_pick.insert(told);
-            }
+        if (run.is_some() || unload)
+            && self.loaded[c] != run
+            && let Some(old) = core::mem::replace(&mut self.loaded[c], run)
+        {
+            let told = self.sched.released(cpu, old);
+            self.must_pick.insert(told);
         }
     }
 
@@ -365,7 +366,8 @@ proptest! {
                     changed = true;
                 }
                 Op::ChargeTo(c, i, time) => {
-                    m.sched.charge_to(cpu(c), vcpu(i), time);
+                    let elapsed = m.now.saturating_sub(m.sched.cpus[usize::from(cpu(c).0)].since);
+                    m.sched.charge_to(cpu(c), vcpu(i), time.min(elapsed));
                     changed = true;
                 }
                 Op::Settle => { m.settle(); m.check_settled(); }
@@ -381,7 +383,7 @@ proptest! {
 
 #[test]
 fn what_cannot_run_is_refused() {
-    let mut s = Scheduler::new(CpuSet::first(2), SLICE);
+    let mut s = Scheduler::new(CpuSet::first(2), SLICE, 0);
     let shared = Schedule::Shared(VmId(0));
     assert_eq!(s.add(VcpuId(0), shared), Err(ScheduleError::NoShare));
     let share = Share { weight: 1, cap: 0, affinity: CpuSet::ALL };
@@ -401,7 +403,7 @@ fn what_cannot_run_is_refused() {
     assert_eq!(s.pick(CpuId(2), 0).run, None);
     assert_eq!(s.wake(VcpuId(1), 0), Wake::Repick(CpuSet::EMPTY));
 
-    let mut s = Scheduler::new(CpuSet::first(8), SLICE);
+    let mut s = Scheduler::new(CpuSet::first(8), SLICE, 0);
     for vm in 0..4 {
         s.set_share(VmId(vm), Share { affinity: CpuSet(1 << vm), ..share }, 0).unwrap();
     }
@@ -412,7 +414,7 @@ fn what_cannot_run_is_refused() {
 
 #[test]
 fn a_stopped_vcpu_has_no_timer_and_can_be_removed() {
-    let mut s = Scheduler::new(CpuSet::first(1), SLICE);
+    let mut s = Scheduler::new(CpuSet::first(1), SLICE, 0);
     s.set_share(VmId(0), Share { weight: 1, cap: 0, affinity: CpuSet::ALL }, 0).unwrap();
     let v = VcpuId(0);
     s.add(v, Schedule::Shared(VmId(0))).unwrap();

@@ -163,7 +163,7 @@ fn schedules_change_while_they_run() {
 
 #[test]
 fn time_spent_for_another_is_charged_to_that_one() {
-    let mut s = Scheduler::new(CpuSet::first(1), SLICE);
+    let mut s = Scheduler::new(CpuSet::first(1), SLICE, 0);
     let reservation = Reservation { budget: 100 * US, period: MS, deadline: MS };
     s.set_share(VmId(0), Share { weight: 1, cap: 0, affinity: CpuSet::ALL }, 0).unwrap();
     s.add(VcpuId(0), Schedule::Reserved { reservation, cpu: CpuId(0) }).unwrap();
@@ -175,4 +175,47 @@ fn time_spent_for_another_is_charged_to_that_one() {
     assert_eq!(s.pick(CpuId(0), 50 * US).until, Some(130 * US));
     assert_eq!((s.stats(VcpuId(0)).ran, s.stats(VcpuId(1)).ran), (20 * US, 30 * US));
     assert_eq!(s.budget(VcpuId(0), 50 * US), Some(Budget { left: 80 * US, deadline: MS, replenished: MS }));
+}
+
+/// 100 us of budget, and 2 us for two switches: what runs next pays for no switch away, and who sleeps all the time pays
+/// for all of its own.
+#[test]
+fn who_stops_pays_for_the_switch_away() {
+    const SWITCH: Ns = US;
+    let cpu = CpuId(0);
+    let mut s = Scheduler::new(CpuSet::first(1), SLICE, SWITCH);
+    let schedule = |deadline| {
+        let reservation = Reservation { budget: 100 * US, period: MS, deadline };
+        Schedule::Reserved { reservation, cpu }
+    };
+    let (urgent, other) = (VcpuId(0), VcpuId(1));
+    s.add(urgent, schedule(500 * US)).unwrap();
+    s.add(other, schedule(MS)).unwrap();
+    s.wake(other, 0);
+    let mut now = 0;
+    let mut ran = 0;
+    // It sleeps after 9 us, the switch to it included, and is woken 10 us later.
+    for _ in 0..10 {
+        s.wake(urgent, now);
+        assert_eq!(s.pick(cpu, now).run, Some(urgent));
+        now += 9 * US;
+        s.block(cpu, None);
+        assert_eq!(s.pick(cpu, now).run, Some(other));
+        now += 5 * US;
+        ran += 4 * US;
+    }
+    assert_eq!(s.stats(urgent).ran, 10 * (9 * US + SWITCH));
+    // Ten times 10 us of 101 are used; the last one is the switch away.
+    s.wake(urgent, now);
+    let decision = s.pick(cpu, now);
+    assert_eq!((decision.run, decision.until), (Some(urgent), Some(now + US)));
+    now += US;
+    let decision = s.pick(cpu, now);
+    assert_eq!(s.stats(other).ran, ran);
+    // The rest of its budget, and the switch to it, which took no time.
+    assert_eq!((decision.run, decision.until), (Some(other), Some(now + SWITCH + 101 * US - ran)));
+    assert_eq!(s.budget(other, now).map(|budget| budget.left), Some(101 * US - ran));
+    // What it used after its first wake-up comes back a period after that.
+    let decision = s.pick(cpu, MS);
+    assert_eq!((decision.run, decision.until), (Some(urgent), Some(MS + 10 * US)));
 }

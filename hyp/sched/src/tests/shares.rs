@@ -125,7 +125,7 @@ fn sleeping_at_the_right_time_gains_nothing() {
             (990 * US, 1),
             (9_990 * US, 10 * US),
             (29 * MS, 500 * US),
-            (100 * US, 1 * US),
+            (100 * US, US),
             (249 * US, 251 * US),
         ] {
             let mut m = Machine::new(cpus);
@@ -206,4 +206,26 @@ fn nothing_wakes_an_idle_machine_but_its_own_timers() {
 fn busy_until(time: Ns) -> Guest {
     let mut done = false;
     Box::new(move |_| if core::mem::replace(&mut done, true) { Step::Sleep(NEVER) } else { Step::Work(time) })
+}
+
+#[test]
+fn siblings_have_equal_parts_whoever_slept() {
+    let late =
+        |first: Ns| -> Guest {
+            let mut slept = false;
+            Box::new(move |_| {
+                if core::mem::replace(&mut slept, true) { Step::Work(10 * S) } else { Step::Sleep(first) }
+            })
+        };
+    for cpus in 1..=2 {
+        let mut m = Machine::new(cpus);
+        let vms = [0, 1].map(|vm| m.weighted(vm, 256, vec![busy(), late(300 * MS), late(600 * MS)]));
+        for (expected, sleeping) in [([1.0, 0.0, 0.0], 2), ([0.5, 0.5, 0.0], 1), ([1.0 / 3.0; 3], 0)] {
+            let shares = m.shares(295 * MS, &vms.concat());
+            let part = if cpus == 2 && sleeping == 2 { 1.0 } else { cpus as f64 / 2.0 };
+            let expected: Vec<f64> = [expected, expected].concat().iter().map(|share| share * part).collect();
+            close(&shares, &expected, 0.012);
+            m.run(5 * MS);
+        }
+    }
 }

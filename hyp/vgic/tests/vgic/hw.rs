@@ -131,9 +131,19 @@ impl Hw {
         assert!(listed.is_sorted_by(|a, b| a < b), "twice in list registers: {listed:?}");
     }
 
+    /// INTIDs in list registers, and those that were there and ended.
+    pub fn held(&self) -> Vec<u16> {
+        (0..self.lrs.len()).map(|n| self.vintid(n)).collect()
+    }
+
     /// INTIDs in list registers.
     pub fn listed(&self) -> Vec<u16> {
-        (0..self.lrs.len()).filter(|&n| self.state(n) != 0).map(|n| self.vintid(n)).collect()
+        self.held()
+            .into_iter()
+            .enumerate()
+            .filter(|&(n, _)| self.state(n) != 0)
+            .map(|(_, intid)| intid)
+            .collect()
     }
 }
 

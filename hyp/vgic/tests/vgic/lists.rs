@@ -19,6 +19,9 @@ fn machine(version: Version, vcpus: usize) -> Machine {
     machine
 }
 
+/// A CPU interface that lets everything through.
+const OPEN: CpuMask = CpuMask { pmr: 0xff, groups: Groups { group0: true, group1: true } };
+
 fn both(story: impl Fn(Machine)) {
     for version in [Version::V2, Version::V3] {
         story(machine(version, 2));
@@ -352,19 +355,18 @@ fn a_waiting_vcpu_wakes_for_what_its_interface_lets_through() {
     both(|mut machine| {
         machine.set_priority(0, 60, 0x80);
         machine.unload(0);
-        let open = CpuMask { pmr: 0xff, groups: Groups { group0: true, group1: true } };
-        assert!(!machine.vgic.deliverable(0, open));
+        assert!(!machine.vgic.deliverable(0, OPEN));
         machine.pulse(0, 60);
-        assert!(machine.vgic.deliverable(0, open));
-        assert!(!machine.vgic.deliverable(1, open));
-        assert!(!machine.vgic.deliverable(0, CpuMask { pmr: 0x80, ..open }));
-        assert!(machine.vgic.deliverable(0, CpuMask { pmr: 0x88, ..open }));
+        assert!(machine.vgic.deliverable(0, OPEN));
+        assert!(!machine.vgic.deliverable(1, OPEN));
+        assert!(!machine.vgic.deliverable(0, CpuMask { pmr: 0x80, ..OPEN }));
+        assert!(machine.vgic.deliverable(0, CpuMask { pmr: 0x88, ..OPEN }));
         let group1 = Groups { group0: false, group1: true };
-        assert!(!machine.vgic.deliverable(0, CpuMask { groups: group1, ..open }));
+        assert!(!machine.vgic.deliverable(0, CpuMask { groups: group1, ..OPEN }));
         machine.set_bit(0, GROUP, 60);
-        assert!(machine.vgic.deliverable(0, CpuMask { groups: group1, ..open }));
+        assert!(machine.vgic.deliverable(0, CpuMask { groups: group1, ..OPEN }));
         machine.set_bit(0, CLEAR_ENABLE, 60);
-        assert!(!machine.vgic.deliverable(0, open));
+        assert!(!machine.vgic.deliverable(0, OPEN));
     });
 }
 
@@ -379,5 +381,43 @@ fn lines_of_sgis_and_of_nothing_are_ignored() {
         }
         assert_eq!(machine.vgic, before);
         assert!(machine.kicked.is_empty());
+    });
+}
+
+#[test]
+fn an_interrupt_that_moves_for_the_sake_of_another_is_told_to_its_new_vcpu() {
+    let mut machine = machine(Version::V2, 2);
+    let effects = machine.vgic.set_online(0, false);
+    machine.owe(1, effects);
+    let effects = machine.vgic.gicd_write(0, 0x800 + 70, 1, 0b11);
+    machine.owe(0, effects);
+    machine.pulse(0, 70);
+    assert_eq!(machine.ack(1).map(|ack| ack.intid), Some(70));
+    let effects = machine.vgic.set_online(0, true);
+    machine.owe(0, effects);
+    machine.eoi(1, 70);
+    machine.pulse(0, 70);
+    machine.unload(1);
+    machine.settle();
+    machine.set_target(71, 1);
+    assert_eq!(take_all(&mut machine, 0), [70]);
+}
+
+#[test]
+fn a_vcpu_is_quiet_once_it_has_ended_everything() {
+    both(|mut machine| {
+        machine.timers[0].line = true;
+        machine.settle();
+        assert!(!machine.vgic.is_quiet(0, &machine.cpus[0]), "pending");
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(TIMER));
+        machine.timers[0].line = false;
+        assert!(!machine.vgic.is_quiet(0, &machine.cpus[0]), "active");
+        machine.cpus[0].eoi(TIMER);
+        assert!(machine.vgic.is_quiet(0, &machine.cpus[0]));
+        assert!(!machine.vgic.deliverable(0, OPEN));
+        machine.pulse(0, 60);
+        assert!(!machine.vgic.is_quiet(0, &machine.cpus[0]), "another one");
+        assert_eq!(take_all(&mut machine, 0), [60]);
+        assert!(machine.vgic.is_quiet(0, &machine.cpus[0]));
     });
 }

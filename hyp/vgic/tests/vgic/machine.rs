@@ -1,7 +1,7 @@
 //! A VM's vGIC, the CPUs that its vCPUs run on, and physical interrupts behind some of the virtual ones.
 
 use crate::hw::{Ack, Hw};
-use mobivmm_vgic::{Config, Effects, VcpuSet, Version, Vgic};
+use mobivmm_vgic::{Config, Effects, VcpuSet, Version, Vgic, listed_word};
 
 /// The virtual timer, mapped on each vCPU.
 pub const TIMER: u16 = 27;
@@ -85,7 +85,8 @@ impl Machine {
         if self.timers[vcpu].line && !self.timers[vcpu].active {
             self.timers[vcpu].active = true;
             self.fired.push((vcpu, TIMER));
-            let effects = self.vgic.line(vcpu, TIMER, true);
+            let effects = self.vgic.fire(vcpu, TIMER, &mut self.cpus[vcpu]);
+            assert!(!effects.kick.contains(vcpu));
             self.owe(vcpu, effects);
         }
         if self.device.line && !self.device.active {
@@ -171,6 +172,20 @@ impl Machine {
         } else {
             self.vgic.gicd_read(owner, offset, size)
         }
+    }
+
+    /// The same by `vcpu` itself, which is loaded.
+    pub fn read_own(&mut self, vcpu: usize, intid: usize, offset: u64) -> u64 {
+        if let Some(word) = listed_word(offset) {
+            self.follow_hardware(vcpu);
+            let effects = self.vgic.observe(vcpu, word, &mut self.cpus[vcpu]);
+            assert!(!effects.kick.contains(vcpu));
+            self.owe(vcpu, effects);
+            if self.vgic.needs_enter(vcpu) {
+                self.kicked.0 |= 1 << vcpu;
+            }
+        }
+        self.read(vcpu, intid, offset, 4)
     }
 
     /// Sets one bit of a one-bit register.

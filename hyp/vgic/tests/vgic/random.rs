@@ -27,6 +27,7 @@ enum Op {
     Dir { pick: usize },
     Load,
     Unload,
+    Read { register: u64, word: usize },
     Compare,
 }
 
@@ -71,6 +72,8 @@ fn op() -> impl Strategy<Value = Op> {
         6 => any::<usize>().prop_map(|pick| Op::Dir { pick }),
         2 => Just(Op::Load),
         1 => Just(Op::Unload),
+        4 => (prop_oneof![Just(SET_PENDING), Just(SET_ACTIVE)], 0..3usize)
+            .prop_map(|(register, word)| Op::Read { register, word }),
         2 => Just(Op::Compare),
     ]
 }
@@ -159,6 +162,7 @@ impl Run {
             Op::Dir { pick } => self.dir(vcpu, pick),
             Op::Load => self.machine.load(vcpu),
             Op::Unload => self.machine.unload(vcpu),
+            Op::Read { register, word } => self.read(vcpu, register, word),
             Op::Compare => self.compare(),
             _ => (),
         }
@@ -306,6 +310,22 @@ impl Run {
         }
         let irq = self.model.irq(0, DEVICE.into());
         assert!(!self.machine.device.active || irq.pending() || irq.active, "device stuck");
+    }
+
+    /// A vCPU's own read: of what is in other vCPUs' list registers it may see what was there before.
+    fn read(&mut self, vcpu: usize, register: u64, word: usize) {
+        if !self.machine.loaded[vcpu] {
+            return;
+        }
+        let value = self.machine.read_own(vcpu, word * 32, register + word as u64 * 4);
+        let elsewhere = |intid: &usize| {
+            let mut others = (0..self.machine.cpus.len()).filter(|&other| other != vcpu);
+            *intid >= 32 && others.any(|other| self.machine.cpus[other].held().contains(&(*intid as u16)))
+        };
+        for intid in (word * 32..word * 32 + 32).filter(|intid| !elsewhere(intid)) {
+            let expected = self.model.read_bit(vcpu, register, intid);
+            assert_eq!(value >> (intid % 32) & 1 != 0, expected, "register {register:#x} of {intid}");
+        }
     }
 
     fn compare(&mut self) {

@@ -38,13 +38,14 @@ fn empty_and_overlapping_regions_are_refused() {
 }
 
 #[test]
-fn registers_that_show_the_list_registers_fold_them_first() {
+fn registers_that_show_the_list_registers_look_at_them_first() {
     let mut guest = Guest::v3();
     guest.load(0x0800_0004);
-    assert_eq!(guest.host.set(|m| m.folded), 0);
+    assert_eq!(guest.host.set(|m| m.observed), 0);
     guest.load(0x0800_0204);
+    guest.load(0x080b_0380);
     guest.store(0x080b_0380, 1);
-    assert_eq!(guest.host.set(|m| m.folded), 2);
+    assert_eq!(guest.host.set(|m| m.observed), 2);
 }
 
 proptest! {

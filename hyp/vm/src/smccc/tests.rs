@@ -140,14 +140,9 @@ fn reservations_are_told_and_changed_or_not() {
     assert_eq!(guest.state.gprs[1..4], [250_000, 1_000_000, 900_000]);
     assert_eq!(guest.hvc(&[vendor::RESERVATION_LEFT.into()]), 0);
     assert_eq!(guest.state.gprs[1..3], [7, 4000], "on the guest's counter");
-    let wish = [vendor::RESERVATION_SET.into(), 1, u64::MAX, 3];
-    guest.host.set(|m| m.refusal = Some(vendor::Error::OverCapacity));
-    assert_eq!(guest.hvc(&wish), -5);
-    assert_eq!(guest.host.set(|m| m.reservation), Some(RESERVATION));
-    guest.host.set(|m| m.refusal = None);
-    assert_eq!(guest.hvc(&wish), 0);
-    let granted = vendor::Reservation { budget: 1, period: u64::MAX, deadline: 3 };
-    assert_eq!(guest.host.set(|m| m.reservation), Some(granted));
+    let wanted = vendor::Reservation { budget: 1, period: u64::MAX, deadline: 3 };
+    let (_, next) = guest.hvc_on(0, &[vendor::RESERVATION_SET.into(), 1, u64::MAX, 3]);
+    assert_eq!(next, Next::Reserve(wanted));
 }
 
 #[test]

@@ -92,7 +92,11 @@ fn a_reset_disarms() {
     guest.msr(CVAL, 5000);
     guest.msr(CTL, ENABLE);
     assert!(guest.vm.stop(Power::Reset) && guest.vm.settle(Power::Reset));
-    assert!(guest.vm.boot(crate::Entry { pc: crate::testing::ENTRY, context: 0 }, &guest.host));
+    assert!(guest.vm.boot(
+        crate::Entry { pc: crate::testing::ENTRY, context: 0 },
+        &mut guest.vm.new_gic().unwrap(),
+        &guest.host
+    ));
     assert!(guest.vm.prepare(0, &mut guest.state, &guest.host));
     assert_eq!(guest.host.set(|m| m.timer), None);
     guest.host.set(|m| m.counter = 6000);

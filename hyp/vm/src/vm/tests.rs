@@ -36,7 +36,7 @@ fn only_what_is_on_runs() {
     let mut state = VcpuState::default();
     assert_eq!(vm.phase(), Phase::Loading);
     assert!(!vm.prepare(0, &mut state, &host));
-    assert!(vm.boot(Entry { pc: ENTRY, context: DTB }, &host));
+    assert!(vm.boot(Entry { pc: ENTRY, context: DTB }, &mut vm.new_gic().unwrap(), &host));
     assert!(vm.prepare(0, &mut state, &host));
     assert!(!vm.prepare(1, &mut state, &host));
     assert!(!vm.prepare(7, &mut state, &host));
@@ -55,7 +55,11 @@ fn a_reboot_starts_again_with_reset_devices() {
     guest.vm.console_input(b"typed early", &guest.host);
     assert!(guest.vm.stop(Power::Reset));
     assert!(guest.vm.settle(Power::Reset));
-    assert!(guest.vm.boot(Entry { pc: ENTRY + 4, context: 7 }, &guest.host));
+    assert!(guest.vm.boot(
+        Entry { pc: ENTRY + 4, context: 7 },
+        &mut guest.vm.new_gic().unwrap(),
+        &guest.host
+    ));
     assert!(guest.vm.prepare(0, &mut guest.state, &guest.host));
     assert_eq!((guest.state.pc, guest.state.gprs[0]), (ENTRY + 4, 7));
     assert_eq!(guest.load(0x0900_0030), 0x300);
@@ -72,7 +76,7 @@ fn one_of_those_who_stop_a_vm_sees_to_it() {
     assert!(!guest.vm.stop(Power::Off), "an end wins over a reset, but the vCPUs are leaving already");
     assert!(!guest.vm.stop(Power::Reset));
     assert_eq!(guest.vm.phase(), Phase::Stopping(Power::Off));
-    assert!(!guest.vm.boot(Entry { pc: ENTRY, context: DTB }, &guest.host));
+    assert!(!guest.vm.boot(Entry { pc: ENTRY, context: DTB }, &mut guest.vm.new_gic().unwrap(), &guest.host));
     assert!(!guest.vm.settle(Power::Reset), "it is not a reset any more");
     assert!(guest.vm.settle(Power::Off));
     assert!(!guest.vm.stop(Power::Reset), "what has stopped for good stays so");
@@ -85,13 +89,16 @@ fn a_stop_during_the_load_is_not_lost() {
     let (host, entry) = (Mock::new(), Entry { pc: ENTRY, context: DTB });
     let vm = Vm::new(config(2, Version::V3)).unwrap();
     assert!(vm.stop(Power::Reset));
-    assert!(!vm.boot(entry, &host), "the load that was under way ends in nothing");
+    assert!(
+        !vm.boot(entry, &mut vm.new_gic().unwrap(), &host),
+        "the load that was under way ends in nothing"
+    );
     assert!(vm.settle(Power::Reset));
     assert_eq!(vm.phase(), Phase::Loading);
     assert!(vm.stop(Power::Off));
-    assert!(!vm.boot(entry, &host));
+    assert!(!vm.boot(entry, &mut vm.new_gic().unwrap(), &host));
     assert!(vm.settle(Power::Off));
-    assert!(!vm.boot(entry, &host));
+    assert!(!vm.boot(entry, &mut vm.new_gic().unwrap(), &host));
     assert_eq!(vm.power(0), Some(VcpuPower::Off));
     assert_eq!(host.set(|m| m.started.clone()), []);
 }

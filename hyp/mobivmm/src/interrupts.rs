@@ -1,0 +1,138 @@
+//! Physical interrupts, taken where they arrive.
+
+use arch::enter::Verdict;
+use arch::time;
+use drivers::gic::Acknowledged;
+use vm::{Phase, timer};
+
+use crate::guest::Guest;
+use crate::host::{Here, Registers};
+use crate::machine::{KICK, NOTICE};
+use crate::{console, log, operator};
+
+impl Here {
+    /// Takes the interrupts that are pending.
+    pub fn take_interrupts(&self) {
+        while let Some(interrupt) = self.machine.gic.acknowledge() {
+            self.interrupt(interrupt);
+        }
+    }
+
+    /// Takes the interrupt that a guest was interrupted by, if it is still there.
+    #[inline(never)]
+    pub fn interrupted(&self) -> Verdict {
+        if let Some(interrupt) = self.machine.gic.acknowledge() {
+            if interrupt.intid() == time::VIRTUAL_TIMER_INTID {
+                self.virtual_timer(interrupt);
+            } else {
+                self.interrupt(interrupt);
+                self.refresh_loaded();
+            }
+        }
+        self.verdict()
+    }
+
+    #[inline(never)]
+    fn interrupt(&self, interrupt: Acknowledged) {
+        let gic = &self.machine.gic;
+        let intid = interrupt.intid();
+        match intid {
+            time::VIRTUAL_TIMER_INTID => return self.virtual_timer(interrupt),
+            NOTICE => self.notice(),
+            KICK => self.pick_again(),
+            time::HYP_TIMER_INTID => {
+                // A level: it must go before the interrupt is ended, or it comes again.
+                self.disarm();
+                self.pick_again();
+            }
+            _ if intid == self.machine.maintenance_intid => self.maintenance(),
+            _ if Some(intid) == self.machine.uart_intid => self.serve_console(),
+            _ => log!("unexpected interrupt {intid}"),
+        }
+        gic.priority_drop(interrupt);
+        gic.deactivate(interrupt);
+    }
+
+    /// The loaded vCPU's timer fired. The physical interrupt stays active until the guest deactivates the virtual one.
+    #[inline(always)]
+    fn virtual_timer(&self, interrupt: Acknowledged) {
+        let gic = &self.machine.gic;
+        gic.priority_drop(interrupt);
+        let Some((guest, vcpu)) = self.loaded.get() else {
+            return gic.set_active(self.index(), time::VIRTUAL_TIMER_INTID, false);
+        };
+        let effects = guest.vm.gic.lock().fire(vcpu, timer::CNTV_INTID, &mut Registers(gic));
+        self.pay(guest, effects);
+    }
+
+    /// Something has changed for the loaded vCPU: its interrupts, which are looked at before it goes on, or that its VM is to stop or
+    /// to change.
+    fn notice(&self) {
+        if let Some((guest, vcpu)) = self.loaded.get()
+            && (guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu))
+        {
+            self.pick_again();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn maintenance(&self) {
+        let Some((guest, vcpu)) = self.loaded.get() else { return };
+        let mut vgic = guest.vm.gic.lock();
+        vgic.maintenance(vcpu);
+        let effects = vgic.enter(vcpu, &mut Registers(&self.machine.gic));
+        drop(vgic);
+        self.pay(guest, effects);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn serve_console(&self) {
+        let from = time::now();
+        let (ready, served) = console::service();
+        if console::has_input() {
+            self.look.set(true);
+        }
+        for guest in &self.machine.guests {
+            if ready >> guest.vm.config.id & 1 != 0 {
+                guest.vm.console_ready(self);
+            }
+        }
+        if let Some(guest) = served.and_then(|vm| self.machine.guest(vm)) {
+            self.charge(guest, from);
+        }
+    }
+
+    /// What EL2 has done since `from` was for this VM, whoever runs here.
+    fn charge(&self, guest: &Guest, from: u64) {
+        self.machine.scheduler.lock().charge_to(self.cpu, guest.id(0), time::now() - from);
+    }
+
+    /// Hands waiting input to the VMs' UARTs, and to the operator's commands.
+    #[inline]
+    pub fn deliver_input(&self) {
+        if console::has_input() {
+            self.deliver();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn deliver(&self) {
+        let mut bytes = [0; 32];
+        while let Some((channel, count)) = console::take_input(&mut bytes) {
+            let bytes = &bytes[..count];
+            match channel.vm_index() {
+                None => operator::input(bytes, self),
+                Some(id) => {
+                    if let Some(guest) = self.machine.guest(id.into()) {
+                        let from = time::now();
+                        guest.vm.console_input(bytes, self);
+                        self.charge(guest, from);
+                    }
+                }
+            }
+        }
+    }
+}

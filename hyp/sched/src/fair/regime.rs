@@ -1,0 +1,106 @@
+//! What the VMs can use, and so at which rates their virtual times advance.
+
+use super::{Fair, MIN_RATE, Regime, Turn};
+use crate::fill::{Claim, ONE_CPU, fill};
+use crate::ids::{MAX_CPUS, Ns, bit, bits};
+
+impl Fair {
+    /// Finds the regime, if it can have changed.
+    #[inline]
+    pub(crate) fn rebalance(&mut self, now: Ns) {
+        if core::mem::take(&mut self.stale) && !self.free.is_empty() {
+            let regime = self.find_regime();
+            if regime != self.regime || regime == Regime::Filled {
+                self.change_regime(regime, now);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn change_regime(&mut self, regime: Regime, now: Ns) {
+        let grants = self.settle(now);
+        self.regime = regime;
+        match regime {
+            Regime::Slack | Regime::Plain => {
+                for vm in bits(self.active) {
+                    self.thaw(vm);
+                    self.change_rate(vm, self.vms[vm].share.weight << 8);
+                }
+            }
+            Regime::Filled => self.fill(),
+        }
+        self.regrant(grants, now);
+    }
+
+    fn find_regime(&self) -> Regime {
+        if self.active & self.picky != 0 {
+            return Regime::Filled;
+        }
+        if self.awake_count <= self.free_count {
+            return Regime::Slack;
+        }
+        if self.free_count == 1 && !self.has_caps {
+            return Regime::Plain;
+        }
+        let cpus = u64::from(self.free_count) * u64::from(ONE_CPU);
+        let can_use = |vm: usize| {
+            let this = &self.vms[vm];
+            u64::from(this.share.weight) * cpus <= u64::from(this.limit()) * u64::from(self.weights)
+        };
+        if bits(self.active).all(can_use) { Regime::Plain } else { Regime::Filled }
+    }
+
+    fn fill(&mut self) {
+        let free = self.free;
+        let claims = self.vms.map(|vm| {
+            let cpus = vm.share.affinity.and(free);
+            Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
+        });
+        let can_run = bits(self.active).filter(|&vm| !claims[vm].cpus.is_empty());
+        let can_run = can_run.fold(0, |set, vm| set | bit(vm));
+        let rates = fill(can_run, &claims);
+        // Whoever can use all of its part keeps its weight, so that the clock keeps its pace.
+        let Some(unbound) = bits(can_run).max_by(|&a, &b| {
+            let level = |a: usize, b: usize| u64::from(rates[a]) * u64::from(claims[b].weight);
+            level(a, b).cmp(&level(b, a))
+        }) else {
+            return;
+        };
+        let scale = |rate: u32| {
+            let weight = u64::from(claims[unbound].weight) << 8;
+            (u64::from(rate) * weight / u64::from(rates[unbound].max(1))) as u32
+        };
+        for vm in bits(self.active) {
+            if can_run & bit(vm) == 0 {
+                // None of its CPUs is free: it is owed nothing for this time.
+                self.freeze(vm);
+            } else {
+                self.thaw(vm);
+                self.change_rate(vm, scale(rates[vm]).max(MIN_RATE));
+            }
+        }
+    }
+
+    /// Counts what has run on all CPUs, and no more. Returns what was left of the slices that were counted in advance.
+    pub(super) fn settle(&mut self, now: Ns) -> [u32; MAX_CPUS] {
+        let mut grants = [0; MAX_CPUS];
+        for (cpu, grant) in grants.iter_mut().enumerate() {
+            let Turn { vcpu, granted, rest, .. } = self.turns[cpu];
+            if vcpu.is_some() && (granted != 0 || rest == 0) {
+                self.count(cpu, now);
+                *grant = core::mem::take(&mut self.turns[cpu].rest);
+            }
+        }
+        self.correct();
+        grants
+    }
+
+    /// Counts the rest of slices in advance again.
+    pub(super) fn regrant(&mut self, grants: [u32; MAX_CPUS], now: Ns) {
+        for (cpu, grant) in grants.into_iter().enumerate() {
+            if let Some(v) = self.turns[cpu].vcpu.filter(|_| grant != 0) {
+                self.grant(cpu, self.vm_of(v.into()), grant, now);
+            }
+        }
+    }
+}
