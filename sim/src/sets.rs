@@ -5,19 +5,18 @@ use rand_xorshift::XorShiftRng;
 use sched::Ns;
 use std::fmt::Write as _;
 
-/// The CPUs that [`machine_file`] is meant for.
-pub const CPUS: usize = 4;
 /// A job does a little less than its budget: EL2's work at its begin and end may be the VM's own.
 const MARGIN: Ns = 3_000;
 const US: Ns = 1_000;
 
-/// Reservations with periods of 0.5 to 50 ms that take 40 to 95 % of [`CPUS`] CPUs in sum, half of them with a deadline
+/// Reservations with periods of 0.5 to 50 ms that take 40 to 95 % of one to four `cpus` in sum, half of them with a deadline
 /// before the period's end and half of them sporadic, beside two VMs with shares that use all that they can get.
-pub fn machine_file(seed: u64) -> String {
+pub fn machine_file(seed: u64, cpus: usize) -> String {
     let mut rng = XorShiftRng::seed_from_u64(seed);
     let mut text = header("task-set", seed);
-    let count = rng.random_range(2 * CPUS..=14);
-    let total = rng.random_range(0.4..0.95) * CPUS as f64;
+    // With the two others there are sixteen VMs at most.
+    let count = rng.random_range(2 * cpus..=(4 * cpus).min(14));
+    let total = rng.random_range(0.4..0.95) * cpus as f64;
     for (n, utilisation) in utilisations(&mut rng, count, total).into_iter().enumerate() {
         let period = period(&mut rng);
         let budget = whole((period as f64 * utilisation) as Ns).max(20 * US);
@@ -33,7 +32,7 @@ pub fn machine_file(seed: u64) -> String {
              workload = {{ kind = \"{kind}\", work = \"{work}ns\", period = \"{period}ns\" }}"
         );
     }
-    vm(&mut text, "busy", CPUS);
+    vm(&mut text, "busy", cpus);
     vm(&mut text, "io", 2);
     text + "workload = { kind = \"bursty\" }\n"
 }
@@ -118,7 +117,7 @@ mod tests {
     fn the_sets_are_as_described() {
         let (mut lowest, mut highest) = (f64::MAX, 0.0_f64);
         for seed in 0..200 {
-            let machine = Machine::parse("set.toml".as_ref(), &machine_file(seed)).unwrap();
+            let machine = Machine::parse("set.toml".as_ref(), &machine_file(seed, 4)).unwrap();
             let mut sum = 0.0;
             for vm in &machine.vms {
                 if let Schedule::Reservation { budget_ns, period_ns, .. } = vm.schedule {

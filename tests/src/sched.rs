@@ -2,6 +2,7 @@
 //! deterministic clock, and nearly all at one CPU: QEMU lets several CPUs run in turns then, so that each is so much slower.
 
 mod admission;
+mod agreement;
 mod deadlines;
 mod idle;
 mod occupancy;
@@ -12,8 +13,15 @@ mod shares;
 use crate::Test;
 
 pub fn tests() -> Vec<Test> {
-    [deadlines::tests(), admission::tests(), idle::tests(), overrun::tests(), shares::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        deadlines::tests(),
+        admission::tests(),
+        idle::tests(),
+        overrun::tests(),
+        shares::tests(),
+        agreement::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -4,12 +4,14 @@ use crate::common::*;
 use mobivmm_sim::sets;
 use sched::CpuSet;
 
+const CPUS: usize = 4;
+
 /// Simulates the task sets of these seeds; returns how many were admitted.
 fn no_admitted_set_misses(seeds: std::ops::Range<u64>) -> usize {
-    let sets = seeds.map(|seed| (seed, parse(&sets::machine_file(seed))));
-    let admitted = sets.filter(|(_, set)| set.admit(CpuSet::first(sets::CPUS), VIRT).is_ok());
+    let sets = seeds.map(|seed| (seed, parse(&sets::machine_file(seed, CPUS))));
+    let admitted = sets.filter(|(_, set)| set.admit(CpuSet::first(CPUS), VIRT).is_ok());
     let check = |(seed, set)| {
-        let report = run(&set, sets::CPUS, seed, 500 * MS).report;
+        let report = run(&set, CPUS, seed, 500 * MS).report;
         let reserved = report.vcpus.iter().filter(|vcpu| vcpu.place.is_some());
         let (jobs, misses) = reserved.fold((0, 0), |(j, m), vcpu| (j + vcpu.jobs, m + vcpu.misses));
         assert!(jobs > 0 && misses == 0, "seed {seed}: {misses} of {jobs}\n{report}");

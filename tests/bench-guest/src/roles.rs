@@ -13,13 +13,13 @@
 //! | `pause` | ten seconds of sleep |
 //! | `latency` | an interrupt every `period=` ns; the mark's value is how late it came |
 //! | `jobs` | a job of `work=` ns every `period=` ns, marked as such, from the time `at=` on; it prints how many missed their deadlines, the periods' ends |
-//! | `list` | the same with the releases that the initial RAM disk lists, each with a deadline `deadline=` ns later |
+//! | `list` | the same with the releases that the initial RAM disk lists, each with a deadline `deadline=` ns later; nothing is printed before the time `quiet=` |
 //!
-//! and the loads, which never end and mark nothing but the time `until=`, if it is given:
+//! and the loads, which never end; they begin at the time `from=`, if it is given:
 //!
 //! | load | |
 //! |---|---|
-//! | `burn` | always runs, from the time `from=` on |
+//! | `burn` | always runs, and marks and prints the time `until=`, if it is given |
 //! | `idle` | sleeps for ever |
 //! | `dodge` | runs for the first `work=` ns of each `period=` ns, and sleeps across its end |
 //! | `timers`, `hypercalls`, `sgis`, `everything` | storms on each CPU |
@@ -172,6 +172,9 @@ fn jobs(releases: impl Iterator<Item = u64>, deadline: u64, work: u64) {
         n += 1;
         misses += u64::from(timer::now() > release + deadline);
     }
+    if let Some(quiet) = boot::platform().argument("quiet") {
+        wake_at(nanos(quiet));
+    }
     println!("jobs={n} misses={misses}");
 }
 
@@ -257,11 +260,11 @@ fn run_load(platform: &Platform, role: &str) -> ! {
         timer::arm(timer::now() + nanos(STORM_PERIOD + handled * 337 % 1_009));
         handled
     };
+    if let Some(from) = platform.argument("from") {
+        wake_at(nanos(from));
+    }
     match role {
         "burn" => {
-            if let Some(from) = platform.argument("from") {
-                wake_at(nanos(from));
-            }
             if let (Some(until), 0) = (platform.argument("until"), own) {
                 while timer::now() < nanos(until) {
                     run_for(TURN);

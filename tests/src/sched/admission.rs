@@ -5,14 +5,12 @@ use anyhow::{Result, ensure};
 use machines::Machine;
 use qemu::HYPERVISOR;
 use sched::CpuSet;
-use sched::admission::Overhead;
 
-use super::scene::{Vm, machine};
+use super::scene::{VIRT, Vm, machine};
 use crate::Test;
 use crate::lab::{Lab, Setup, until};
 
-/// The machine that `cargo xtask machine check` assumes (`boards/virt`).
-const VIRT: Overhead = Overhead { irq_off_max: 1_000, vm_switch: 800 };
+/// The CPUs that `cargo xtask machine check` assumes.
 const VIRT_CPUS: usize = 4;
 
 pub fn tests() -> Vec<Test> {

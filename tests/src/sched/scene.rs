@@ -1,8 +1,11 @@
 //! Machines of VMs that compete, and what was recorded of them.
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use machines::Machine;
 use qemu::{Events, Job, Jobs, Recording, Step};
+use sched::admission::Overhead;
 
 use super::occupancy::{Occupancy, Span};
 use crate::lab::{Lab, Report, Setup};
@@ -11,6 +14,8 @@ use crate::lab::{Lab, Report, Setup};
 const CPU: &str = "cortex-a72,cntfrq=1000000000";
 /// A schedule as all others.
 pub const SHARE: &str = "{ weight = 256 }";
+/// What EL2's paths cost on QEMU's `virt`, as admission has it (`boards/virt`).
+pub const VIRT: Overhead = Overhead { irq_off_max: 1_000, vm_switch: 800 };
 pub const US: u64 = 1_000;
 pub const MS: u64 = 1_000 * US;
 
@@ -40,6 +45,12 @@ impl Vm {
     /// With more vCPUs.
     pub fn vcpus(self, vcpus: u32) -> Self {
         Self { vcpus, ..self }
+    }
+
+    /// With the numbers in a file as its initial RAM disk.
+    pub fn initrd(self, path: &Path) -> Result<Self> {
+        let path = path.to_str().context("the path of the tests' files is not UTF-8")?;
+        Ok(Self { rest: format!("{}\ninitrd = '{path}'", self.rest), ..self })
     }
 
     /// With another schedule than [`SHARE`].
