@@ -51,7 +51,7 @@ enum Regime {
     Slack,
     /// Virtual times advance by the VMs' weights.
     Plain,
-    /// Virtual times advance by the rates that [`fill`] has found.
+    /// Virtual times advance by the rates that [`crate::fill`] has found.
     Filled,
 }
 
