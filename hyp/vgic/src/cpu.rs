@@ -65,7 +65,7 @@ impl Vgic {
     /// sleep with them as they are.
     pub fn is_quiet(&self, vcpu: usize, hw: &impl ListRegisters) -> bool {
         let this = &self.vcpus[vcpu];
-        // One that was written as active would go on reading as active.
+        // One that was written or seen as active would go on reading as active.
         let pending = |n: usize| this.lrs[n].state == State::PENDING;
         this.attention == 0
             && this.control == Control::default()
@@ -177,10 +177,11 @@ impl Vgic {
         if this.attention == 0
             && (this.latched & this.used) >> n & 1 != 0
             && lr.vintid == intid
+            && lr.state == State::PENDING
             && lr.hw.is_some()
             && this.control == Control::default()
         {
-            debug_assert!(lr.state == State::PENDING && hw.empty() >> n & 1 != 0);
+            debug_assert!(hw.empty() >> n & 1 != 0);
             debug_assert!(self.is_nowhere_else(vcpu, intid));
             hw.write(n, lr);
             return Effects::NONE;
@@ -280,6 +281,7 @@ impl Vgic {
                 hw.write(n, Lr::EMPTY);
                 continue;
             }
+            self.vcpus[vcpu].lrs[n].state = state;
             let (word, bit) = (self.word_mut(vcpu, w), 1 << (vintid % 32));
             word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };
             word.lr_active = word.lr_active & !bit | if state.active { bit } else { 0 };

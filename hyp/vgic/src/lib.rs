@@ -20,7 +20,7 @@
 //! * A vCPU that sleeps and stays loaded keeps its list registers if it [is quiet](Vgic::is_quiet).
 //!
 //! A read of ISPENDR or ISACTIVER shows an interrupt in the list register of *another* vCPU as it was when that
-//! register was written; a write to them takes effect when that vCPU, having been kicked, next enters. Clearing the
+//! register was written or last seen; a write to them takes effect when that vCPU, having been kicked, next enters. Clearing the
 //! active state of an interrupt that another vCPU acknowledges at the same moment may deactivate the new activation.
 //!
 //! # Choices where the architecture leaves one
@@ -161,7 +161,7 @@ struct Vcpu {
     spilled_active: u32,
     /// The interrupt that became pending, if that is all that `attention` is about.
     raised: Option<u16>,
-    /// The list registers as they were written, those of `used`.
+    /// The list registers as they were written, or last seen, those of `used`.
     lrs: [Lr; LIST_REGISTERS_MAX],
     used: u16,
     /// The list register in which a mapped interrupt was put last.

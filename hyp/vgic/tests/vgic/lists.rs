@@ -373,6 +373,22 @@ fn a_vcpu_reads_what_its_list_registers_have() {
 }
 
 #[test]
+fn what_a_read_saw_is_not_what_others_read_for_ever() {
+    both(|mut machine| {
+        machine.pulse(0, 34);
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(34));
+        assert_eq!(machine.read_own(0, 32, SET_ACTIVE + 4), 0b100);
+        machine.settle();
+        machine.cpus[0].eoi(34);
+        assert!(!machine.vgic.is_quiet(0, &machine.cpus[0]), "it does not sleep like this");
+        machine.pulse(0, 34);
+        machine.settle();
+        assert_eq!(machine.read(1, 32, SET_ACTIVE + 4, 4), 0, "nor goes on like this");
+        assert_eq!(machine.read(1, 32, SET_PENDING + 4, 4), 0b100);
+    });
+}
+
+#[test]
 fn a_waiting_vcpu_wakes_for_what_its_interface_lets_through() {
     both(|mut machine| {
         machine.set_priority(0, 60, 0x80);
