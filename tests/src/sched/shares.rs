@@ -110,9 +110,7 @@ fn near(had: &[f64], ideal: &[f64]) -> Result<()> {
 
 /// Who sleeps at just the right times gains nothing by it: across what others take for ticks, or whenever it would have to go.
 fn dodgers(lab: &Lab<'_>, name: &str) -> Result<()> {
-    for (work, period) in
-        [(9_900, 10_000), (990, 1_000), (4_950, 5_000), (29_700, 30_000), (9, 10), (90, 100)]
-    {
+    for (work, period) in [(990, 1_000), (9_900, 10_000), (29_700, 30_000), (9, 10)] {
         let dodger = Vm::new("dodger", &format!("dodge work={work}000 period={period}000"));
         let vms = [burner(0), burner(1), dodger];
         let seen = Scene::new(lab, name, 1, &vms)?.run(vec![until("burner-0", "^done")?])?;
