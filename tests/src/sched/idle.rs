@@ -21,19 +21,21 @@ pub fn tests() -> Vec<Test> {
 /// Guests that sleep, two of them with a timer now and then: each wake-up of EL2 in ten seconds is one of those timers.
 fn idle(lab: &Lab<'_>, name: &str) -> Result<()> {
     let periods = [1_000 * MS, 330 * MS];
-    let sleeper = |n: usize, jobs| {
-        format!("jobs n={jobs} period={} work=1000 at={}", periods[n], WINDOW.start - 100 * MS)
-    };
     let jobs = periods.map(|period| (WINDOW.end - WINDOW.start) / period);
+    // The last one ends the run, after the window.
+    let sleeper = |n: usize| {
+        let at = WINDOW.start - 100 * MS;
+        format!("jobs n={} period={} work=1000 at={at}", jobs[n] + 1, periods[n])
+    };
     let vms = [
-        Vm::new("share", &sleeper(0, jobs[0])),
-        Vm::new("reserved", &sleeper(1, jobs[1])).schedule("{ budget = \"1ms\", period = \"10ms\" }"),
+        Vm::new("share", &sleeper(0)),
+        Vm::new("reserved", &sleeper(1)).schedule("{ budget = \"1ms\", period = \"10ms\" }"),
         Vm::new("linux-like", "idle").vcpus(4),
         Vm::new("idle", "idle").vcpus(2).schedule("{ budget = \"1ms\", period = \"10ms\" }"),
     ];
     let seen = Scene::new(lab, name, CPUS, &vms)?
         .run(vec![until("reserved", "^done")?, until("share", "^done")?])?;
-    let (wake_ups, timers) = (wake_ups(&seen)?.values().sum::<u64>(), jobs.iter().sum());
+    let (wake_ups, timers) = (wake_ups(&seen)?.values().sum::<u64>(), jobs.iter().sum::<u64>());
     ensure!(wake_ups == timers, "{wake_ups} wake-ups, and {timers} of guests' timers");
     Ok(())
 }
