@@ -6,12 +6,13 @@
 //! | `gicd` | a read of GICD_TYPER |
 //! | `uart` | a read of the PL011's flags |
 //! | `mmio` | each access to each emulated device register; the mark's value says which |
-//! | `tick` | from arming the virtual timer to its interrupt, spinning |
+//! | `tick` | from arming the virtual timer to its interrupt, spinning; the mark's value is how late it came |
 //! | `wfi` | the same, asleep |
 //! | `sgi` | from sending an SGI to oneself to its interrupt |
 //! | `ipi` | from sending an SGI to another CPU, which spins, to its interrupt |
 //! | `pause` | ten seconds of sleep |
 //! | `latency` | an interrupt every `period=` ns; the mark's value is how late it came |
+//! | `task` | `work=` ns of work, then `sleep=` ns of sleep; the mark's value is how late the end of the sleep came |
 //! | `jobs` | a job of `work=` ns every `period=` ns, marked as such; it prints how many missed their deadlines, the periods' ends |
 //!
 //! and the loads, which mark nothing and never end: `burn`, `idle`, and the storms `timers`, `hypercalls`, `sgis` and `everything`.
@@ -69,6 +70,10 @@ pub fn primary(platform: &Platform) -> ! {
             sleep_until(before + 1)
         }),
         "latency" => latency(n, platform.argument("period").unwrap_or(100_000)),
+        "task" => {
+            let [work, sleep] = ["work", "sleep"].map(|name| platform.argument(name).unwrap_or(100_000));
+            task(n, nanos(work), nanos(sleep));
+        }
         "jobs" => {
             let [period, work] = ["period", "work"].map(|name| platform.argument(name).unwrap_or(100_000));
             jobs(n, nanos(period), nanos(work));
@@ -124,7 +129,8 @@ fn ticks(n: u64, wait: impl Fn(u64) -> u64) {
     repeat(n, |i| {
         let before = HANDLED.load(Ordering::Acquire);
         timer::arm(timer::now() + nanos(20_000 + i * 337 % 5_003));
-        wait(before + 1)
+        wait(before + 1);
+        LATENESS.load(Ordering::Relaxed)
     });
 }
 
@@ -141,6 +147,17 @@ fn latency(n: u64, period: u64) {
     });
 }
 
+/// Works, and sleeps for a while from then on, however late that is; both in ticks.
+fn task(n: u64, work: u64, sleep: u64) {
+    repeat(n, |_| {
+        busy(work);
+        let before = HANDLED.load(Ordering::Acquire);
+        timer::arm(timer::now() + sleep);
+        sleep_until(before + 1);
+        LATENESS.load(Ordering::Relaxed)
+    });
+}
+
 /// A periodic task; all in ticks. A job that comes too late is done at once, so that none is left out.
 fn jobs(n: u64, period: u64, work: u64) {
     let mut misses = 0;
@@ -151,12 +168,16 @@ fn jobs(n: u64, period: u64, work: u64) {
         timer::arm(release);
         sleep_until(before + 1);
         mark::<JOB_BEGIN>(release);
-        // The same number of instructions each time, about `work` of them.
-        (0..work / 5).for_each(|i| _ = core::hint::black_box(i));
+        busy(work);
         mark::<JOB_END>(release + period);
         misses += u64::from(timer::now() > release + period);
     }
     println!("jobs={n} misses={misses}");
+}
+
+/// The same number of instructions each time, about `work` of them.
+fn busy(work: u64) {
+    (0..work / 5).for_each(|i| _ = core::hint::black_box(i));
 }
 
 /// Ticks in so many nanoseconds.
