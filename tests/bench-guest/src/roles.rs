@@ -7,7 +7,7 @@
 //! | `uart` | a read of the PL011's flags |
 //! | `mmio` | each access to each emulated device register; the mark's value says which |
 //! | `tick` | from arming the virtual timer to its interrupt, spinning; the mark's value is how late it came |
-//! | `wfi` | the same, asleep |
+//! | `wfi` | the same, asleep, `ahead=` ns |
 //! | `sgi` | from sending an SGI to oneself to its interrupt |
 //! | `ipi` | from sending an SGI to another CPU, which spins, to its interrupt |
 //! | `pause` | ten seconds of sleep |
@@ -50,14 +50,15 @@ pub extern "C" fn irq() {
 pub fn primary(platform: &Platform) -> ! {
     let role = platform.bootargs.split_ascii_whitespace().next().unwrap_or("");
     let n = platform.argument("n").unwrap_or(1000);
+    let ahead = platform.argument("ahead").unwrap_or(20_000);
     boot::set_masked(false);
     match role {
         "hypercall" => repeat(n, |_| psci::call(platform.smc, psci::VERSION, [0; 3]) as u64),
         "gicd" => repeat(n, |_| mmio::read(platform.gic.distributor() + 4).into()),
         "uart" => repeat(n, |_| mmio::read(platform.uart.unwrap_or(0) + 0x18).into()),
         "mmio" => registers(platform),
-        "tick" => ticks(n, spin_until),
-        "wfi" => ticks(n, sleep_until),
+        "tick" => ticks(n, ahead, spin_until),
+        "wfi" => ticks(n, ahead, sleep_until),
         "sgi" => interrupts(n, || platform.gic.send_sgi(platform.cpus[0], 0)),
         "ipi" => {
             boot::start(1);
@@ -124,11 +125,11 @@ fn interrupts(n: u64, cause: impl Fn()) {
     });
 }
 
-/// Arms the timer a little ahead each time, in phases that wander over whatever period there is, and waits for it.
-fn ticks(n: u64, wait: impl Fn(u64) -> u64) {
+/// Arms the timer so many ns ahead each time, in phases that wander over whatever period there is, and waits for it.
+fn ticks(n: u64, ahead: u64, wait: impl Fn(u64) -> u64) {
     repeat(n, |i| {
         let before = HANDLED.load(Ordering::Acquire);
-        timer::arm(timer::now() + nanos(20_000 + i * 337 % 5_003));
+        timer::arm(timer::now() + nanos(ahead + i * 337 % 5_003));
         wait(before + 1);
         LATENESS.load(Ordering::Relaxed)
     });

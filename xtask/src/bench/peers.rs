@@ -2,12 +2,13 @@
 //!
 //! Figures are of whole round trips as a guest has them, since what is EL2 and what is not differs between hypervisors.
 
+mod kvm;
 mod rows;
 mod tree;
 mod xen;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -18,6 +19,7 @@ use super::figure::Figure;
 use super::scenario::{COUNTER, Scenario, Stage};
 use crate::setup::{self, SetupOptions};
 
+use kvm::Kvm;
 pub use rows::Peer;
 use rows::{CONTENDERS, Case, Contender, ROWS, Row};
 
@@ -29,6 +31,7 @@ const GUEST_BASE: u64 = tree::RAM + 0x8_0000;
 /// What the peers are made of.
 struct Files {
     xen: Option<PathBuf>,
+    kvm: Kvm,
     /// The bench guest, as an arm64 Image.
     guest: Vec<u8>,
 }
@@ -57,7 +60,11 @@ pub fn run(stage: &Stage, peers: &[Peer], names: &[String], options: &SetupOptio
     let xen = if peers.contains(&Peer::Xen) { Some(setup::xen(options)?) } else { None };
     let elf = fs::read(stage.guest()).with_context(|| stage.guest().display().to_string())?;
     let guest = qemu::flatten_at(&elf, GUEST_BASE).context("the bench guest")?;
-    let files = Files { xen, guest };
+    let kvm = Kvm {
+        kernel: stage.builder().tools().kernel.clone(),
+        runner: stage.builder().artefact("kvm-runner", "kvm-runner")?,
+    };
+    let files = Files { xen, kvm, guest };
 
     println!(
         "{:<26} {:<12} {:>6} {:>10} {:>10} {:>10} {:>8} {:>8}",
@@ -108,7 +115,7 @@ fn record(stage: &Stage, files: &Files, peer: Peer, row: &Row, case: &Case) -> R
     let mut recording = Recording::new(stage.plugin().into(), beside.with_extension("events"));
     recording.entries = false;
     let mut config = Config {
-        program: stage.tools().qemu.clone().into(),
+        program: stage.builder().tools().qemu.clone().into(),
         board: Board::Virt {
             gic: Gic::V3,
             cpu: format!("{},{COUNTER}", case.cpu),
@@ -126,7 +133,7 @@ fn record(stage: &Stage, files: &Files, peer: Peer, row: &Row, case: &Case) -> R
             let xen = files.xen.clone().context("Xen was not asked for")?;
             xen::prepare(&mut config, xen, case, &files.guest, &beside)?;
         }
-        Peer::Kvm => unimplemented!(),
+        Peer::Kvm => kvm::prepare(&mut config, &files.kvm, case, &files.guest, &beside)?,
     }
     Run::new(config, Vec::<String>::new())
         .plain()

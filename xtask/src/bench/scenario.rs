@@ -11,7 +11,6 @@ use qemu::{Board, Config, Event, Events, Gic, HYPERVISOR, Kind, Recording, Run, 
 
 use super::measure::DONE;
 use crate::build::{Builder, Hypervisor};
-use crate::setup::Tools;
 
 /// How long a run may take on the host's clock.
 const TIMEOUT: Duration = Duration::from_secs(3600);
@@ -125,9 +124,9 @@ impl Stage {
         &self.plugin
     }
 
-    /// Tools that the host has.
-    pub fn tools(&self) -> &Tools {
-        self.builder.tools()
+    /// What it was built with.
+    pub fn builder(&self) -> &Builder {
+        &self.builder
     }
 
     /// Where runs leave their files.

@@ -49,6 +49,12 @@ pub const CONTENDERS: &[Contender] = &[
     contender(None, "MobiVMM, reservation", A72, "{ budget = \"400us\", period = \"1ms\" }", true),
     contender(Some(Peer::Xen), "Xen credit2", A72, "credit2", false),
     contender(Some(Peer::Xen), "Xen credit", A72, "credit", false),
+    contender(Some(Peer::Kvm), "KVM nVHE, CFS", A72, "", false),
+    contender(Some(Peer::Kvm), "KVM nVHE, SCHED_FIFO", A72, ",fifo", true),
+    contender(None, "MobiVMM", N1, "{ weight = 256 }", false),
+    contender(None, "MobiVMM, reservation", N1, "{ budget = \"400us\", period = \"1ms\" }", true),
+    contender(Some(Peer::Kvm), "KVM VHE, CFS", N1, "", false),
+    contender(Some(Peer::Kvm), "KVM VHE, SCHED_FIFO", N1, ",fifo", true),
 ];
 
 /// Where a figure comes from.
@@ -89,7 +95,12 @@ pub const ROWS: &[Row] = &[
     row("mmio_gicd_read", "a trapped read of GICD_TYPER", "gicd n=1000", Measured::ToEnd),
     row("self_sgi", "an SGI to oneself, to its vector", "sgi n=1000", Measured::ToInterrupt),
     row("timer_tick", "a running guest's timer is due, to its handler", "tick n=1000", Measured::Said),
-    row("wfi_wake", "the timer of a guest in WFI is due, to its handler", "wfi n=1000", Measured::Said),
+    row(
+        "wfi_wake",
+        "the timer of a guest in WFI is due, to its handler",
+        "wfi n=1000 ahead=1000000",
+        Measured::Said,
+    ),
     Row {
         cpus: 2,
         ..row(
