@@ -16,15 +16,17 @@ use qemu::{Board, Config, Gic, HYPERVISOR, Recording, Run, Step};
 use serde_json::{Value, json};
 
 use super::figure::Figure;
-use super::scenario::{COUNTER, Scenario, Stage};
+use super::scenario::{COUNTER, SHARE, Scenario, Stage};
 use crate::setup::{self, SetupOptions};
 
 use kvm::Kvm;
 pub use rows::Peer;
-use rows::{CONTENDERS, Case, Contender, ROWS, Row};
+use rows::{Case, Contender, N, ROWS, Row};
 
 /// How long a run may take on the host's clock.
 const TIMEOUT: Duration = Duration::from_secs(1800);
+/// What Xen says when it has not the scheduler that it was told to use, and takes another one.
+const NO_SCHEDULER: &str = "Could not find scheduler";
 /// Where the bench guest is linked to run, from the start of RAM.
 const GUEST_BASE: u64 = tree::RAM + 0x8_0000;
 
@@ -74,10 +76,14 @@ pub fn run(stage: &Stage, peers: &[Peer], names: &[String], options: &SetupOptio
     for row in ROWS.iter().filter(|row| names.is_empty() || names.iter().any(|name| name == row.name)) {
         println!("{}: {}", row.name, row.path);
         let mut base: Option<Figure> = None;
-        for contender in CONTENDERS.iter().filter(|at| at.peer.is_none_or(|peer| peers.contains(&peer))) {
+        for contender in rows::contenders(peers) {
             let Some(case) = row.case(contender) else { continue };
-            let figure = measure(stage, &files, row, contender, &case)
+            let measured = measure(stage, &files, row, contender, &case)
                 .with_context(|| format!("{} on {}", row.name, contender.name))?;
+            let Some(figure) = measured else {
+                println!("  {:<24} {:<12} this Xen has no such scheduler", contender.name, contender.model());
+                continue;
+            };
             if contender.peer.is_none() {
                 base = Some(figure.clone());
             }
@@ -88,29 +94,36 @@ pub fn run(stage: &Stage, peers: &[Peer], names: &[String], options: &SetupOptio
     Ok(json!({ "benches": all }))
 }
 
-fn measure(stage: &Stage, files: &Files, row: &Row, contender: &Contender, case: &Case) -> Result<Figure> {
+/// `None` if the contender turns out not to have its scheduler.
+fn measure(
+    stage: &Stage,
+    files: &Files,
+    row: &Row,
+    contender: &Contender,
+    case: &Case,
+) -> Result<Option<Figure>> {
     let taken = match contender.peer {
-        None => stage.run(&scenario(row, case), false)?.recording,
+        None => Some(stage.run(&scenario(row, case), false)?.recording),
         Some(peer) => record(stage, files, peer, row, case)?,
     };
+    let Some(taken) = taken else { return Ok(None) };
     let figure = row.measured.figure(taken.read()?)?;
-    ensure!(figure.n() > 0, "nothing was measured");
+    ensure!(figure.n() == N, "{} events were measured instead of {N}", figure.n());
     fs::remove_file(&taken.file).with_context(|| taken.file.display().to_string())?;
-    Ok(figure)
+    Ok(Some(figure))
 }
 
 /// A case as a machine of MobiVMM.
 fn scenario(row: &Row, case: &Case) -> Scenario {
     let mut scenario = Scenario::alone(row.name, row.role, 0);
     (scenario.cpu, scenario.cpus, scenario.marks_only) = (case.cpu, case.cpus, true);
-    scenario.vms =
-        case.vms.iter().map(|(role, vcpus)| ((*role).into(), *vcpus, super::scenario::SHARE)).collect();
+    scenario.vms = case.vms.iter().map(|(role, vcpus)| (role.clone(), *vcpus, SHARE)).collect();
     scenario.vms[0].2 = case.scheduler;
     scenario
 }
 
-/// Runs a case on a peer.
-fn record(stage: &Stage, files: &Files, peer: Peer, row: &Row, case: &Case) -> Result<Recording> {
+/// Runs a case on a peer; `None` if it does not have this scheduler.
+fn record(stage: &Stage, files: &Files, peer: Peer, row: &Row, case: &Case) -> Result<Option<Recording>> {
     let beside = stage.files().join(format!("peer-{}", row.name));
     let mut recording = Recording::new(stage.plugin().into(), beside.with_extension("events"));
     recording.entries = false;
@@ -135,13 +148,15 @@ fn record(stage: &Stage, files: &Files, peer: Peer, row: &Row, case: &Case) -> R
         }
         Peer::Kvm => kvm::prepare(&mut config, &files.kvm, case, &files.guest, &beside)?,
     }
-    Run::new(config, Vec::<String>::new())
+    let outcome = Run::new(config, Vec::<String>::new())
         .plain()
-        .script([Step::until(HYPERVISOR, r"\b(done: |FAIL)")?])
+        .script([Step::until(HYPERVISOR, &format!(r"\b(done: .*|FAIL.*)$|{NO_SCHEDULER}"))?])
         .timeout(TIMEOUT)
         .execute()?
         .success()?;
-    Ok(recording)
+    let console = outcome.console(HYPERVISOR);
+    ensure!(!console.contains("FAIL"), "it failed:\n{console}");
+    Ok((!console.contains(NO_SCHEDULER)).then_some(recording))
 }
 
 fn print(contender: &Contender, figure: &Figure, base: Option<&Figure>) {
@@ -152,7 +167,7 @@ fn print(contender: &Contender, figure: &Figure, base: Option<&Figure>) {
     };
     let (times50, times_max) =
         (times(p50, base.map(|base| base.quantile(500))), times(figure.max(), base.map(Figure::max)));
-    let Contender { name, cpu, .. } = contender;
+    let (name, cpu) = (contender.name, contender.model());
     let (n, max) = (figure.n(), figure.max());
     println!("  {name:<24} {cpu:<12} {n:>6} {p50:>10} {p99:>10} {max:>10} {times50:>8} {times_max:>8}");
 }
@@ -161,7 +176,7 @@ fn to_json(row: &Row, contender: &Contender, figure: &Figure) -> Value {
     json!({
         "name": row.name,
         "contender": contender.name,
-        "cpu": contender.cpu,
+        "cpu": contender.model(),
         "path": row.path,
         "n": figure.n(),
         "p50": figure.quantile(500),

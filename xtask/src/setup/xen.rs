@@ -64,3 +64,27 @@ fn bring(archive: Archive<'_>) -> Result<()> {
     let packages: Vec<_> = packages.into_iter().map(|(package, _)| package).collect();
     archive.cache.publish(&scratch, &archive.part(&XEN), &packages).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: SetupOptions,
+    }
+
+    #[test]
+    fn the_users_own_xen_is_taken_if_it_is_there() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let with = |path: &std::path::Path| {
+            xen(&Line::parse_from(["setup".as_ref(), "--xen".as_ref(), path.as_os_str()]).options)
+        };
+        assert_eq!(with(file.path()).unwrap(), file.path());
+        let error = with(&file.path().with_extension("gone")).unwrap_err();
+        assert!(format!("{error:#}").starts_with("--xen or MOBIVMM_XEN names a file that cannot be used"));
+    }
+}

@@ -32,7 +32,7 @@ pub fn prepare(config: &mut Config, kvm: &Kvm, case: &Case, guest: &[u8], beside
     let runner = fs::read(&kvm.runner).with_context(|| kvm.runner.display().to_string())?;
     let mut trees = Vec::new();
     for (n, (role, vcpus)) in case.vms.iter().enumerate() {
-        let arguments = ("bootargs", *role);
+        let arguments = ("bootargs", role.as_str());
         let tree = Tree { cpus: *vcpus, memory: MEMORY, conduit: "hvc", arguments, guests: &[] };
         trees.push((format!("tree-{n}"), tree.blob()?));
     }
@@ -69,7 +69,12 @@ mod tests {
 
     #[test]
     fn only_the_measured_vm_has_a_policy() {
-        let case = Case { cpu: "max", cpus: 1, vms: vec![("task", 1), ("burn", 1)], scheduler: ",fifo" };
+        let case = Case {
+            cpu: "max",
+            cpus: 1,
+            vms: vec![("task".into(), 1), ("burn".into(), 1)],
+            scheduler: ",fifo",
+        };
         assert!(arguments(&case).join(" ").ends_with(" -- vcpus=1,fifo vcpus=1"));
     }
 }

@@ -140,3 +140,50 @@ impl Tree<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dtoolkit::fdt::Fdt;
+    use dtoolkit::{Node, Property};
+
+    use super::*;
+
+    fn cells(node: &dtoolkit::fdt::FdtNode<'_>, name: &str) -> Vec<u32> {
+        let value = node.property(name).unwrap().value().to_vec();
+        value.chunks(4).map(|cell| u32::from_be_bytes(cell.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn xen_finds_its_guests() {
+        let guest = Guest { arguments: "burn", vcpus: 2, image: (0x6020_0000, 0x1234), memory: 16 << 20 };
+        let arguments = ("xen,xen-bootargs", "sched=credit");
+        let tree = Tree { cpus: 2, memory: 1 << 30, conduit: "smc", arguments, guests: &[guest] };
+        let blob = tree.blob().unwrap();
+        let tree = Fdt::new(&blob).unwrap();
+        let text = |path: &str, name: &str| {
+            let node = tree.find_node(path).unwrap();
+            node.property(name).unwrap().value_as::<&str>().unwrap().to_owned()
+        };
+        assert_eq!(text("/chosen", "xen,xen-bootargs"), "sched=credit");
+        assert_eq!(text("/chosen/domain-0", "compatible"), "xen,domain");
+        let domain = tree.find_node("/chosen/domain-0").unwrap();
+        assert_eq!((cells(&domain, "memory"), cells(&domain, "cpus")), (vec![0, 16 << 10], vec![2]));
+        assert_eq!(text("/chosen/domain-0/module@60200000", "bootargs"), "burn");
+        let module = tree.find_node("/chosen/domain-0/module@60200000").unwrap();
+        assert_eq!(cells(&module, "reg"), [0, 0x6020_0000, 0, 0x1234]);
+        assert_eq!(tree.find_node("/cpus").unwrap().children().count(), 2);
+    }
+
+    #[test]
+    fn a_guest_of_kvm_finds_its_machine() {
+        let tree =
+            Tree { cpus: 1, memory: 16 << 20, conduit: "hvc", arguments: ("bootargs", "tick"), guests: &[] };
+        let blob = tree.blob().unwrap();
+        let tree = Fdt::new(&blob).unwrap();
+        let gic = tree.find_node("/intc@8000000").unwrap();
+        assert_eq!(cells(&gic, "reg"), [0, 0x800_0000, 0, 0x1_0000, 0, 0x80a_0000, 0, 0x2_0000]);
+        // The third interrupt is the virtual timer's.
+        let timer = tree.find_node("/timer").unwrap();
+        assert_eq!(cells(&timer, "interrupts")[6..9], [1, 11, 4]);
+    }
+}
