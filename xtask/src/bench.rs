@@ -105,8 +105,7 @@ pub fn run(options: &BenchOptions) -> Result<bool> {
 
 fn compare(options: &BenchOptions) -> Result<()> {
     peers::check(&options.names)?;
-    let stage = Stage::new(Builder::new(setup::run(&options.setup)?))?;
-    let figures = peers::run(&stage, &options.against, &options.names, &options.setup)?;
+    let figures = peers::run(&options.against, &options.names, &options.setup)?;
     options.json.iter().try_for_each(|file| write(file, &json_text(&figures)?))
 }
 

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::figure::Figure;
 use super::scenario::{COUNTER, SHARE, Scenario, Stage};
+use crate::build::Builder;
 use crate::setup::{self, SetupOptions};
 
 use kvm::Kvm;
@@ -58,8 +59,9 @@ pub fn check(names: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// Something that is compared cannot be had, or a run failed.
-pub fn run(stage: &Stage, peers: &[Peer], names: &[String], options: &SetupOptions) -> Result<Value> {
+pub fn run(peers: &[Peer], names: &[String], options: &SetupOptions) -> Result<Value> {
     let xen = if peers.contains(&Peer::Xen) { Some(setup::xen(options)?) } else { None };
+    let stage = &Stage::new(Builder::new(setup::run(options)?))?;
     let elf = fs::read(stage.guest()).with_context(|| stage.guest().display().to_string())?;
     let guest = qemu::flatten_at(&elf, GUEST_BASE).context("the bench guest")?;
     let kvm = Kvm {
