@@ -9,6 +9,6 @@ mod elf;
 mod kernel;
 mod rootfs;
 
-pub use archive::compress;
+pub use archive::{Entry, compress, pack};
 pub use kernel::check_kernel;
 pub use rootfs::archive;

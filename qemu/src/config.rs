@@ -100,6 +100,8 @@ pub(crate) enum Transport {
     Mux,
     /// By semihosting, in lockstep.
     Lockstep,
+    /// There are none: the UART has one console, of a program that is not MobiVMM.
+    Plain,
 }
 
 impl Config {
@@ -125,23 +127,22 @@ impl Config {
         }
         command.args(["-display", "none", "-monitor", "none", "-no-reboot"]);
         let console = match transport {
-            Transport::Mux => {
+            Transport::Mux | Transport::Plain => {
                 command.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
-                "console=mux"
+                (transport == Transport::Mux).then_some("console=mux")
             }
             Transport::Lockstep => {
                 // QEMU offers it to the kernels of guests as well: they could reach the host's files.
                 command.args(["-semihosting-config", "enable=on,target=native"]);
                 command.args(["-serial", "null"]);
-                "console=lockstep"
+                Some("console=lockstep")
             }
         };
         command.arg("-kernel").arg(&self.image);
         if let Some(bundle) = &self.bundle {
             command.arg("-initrd").arg(bundle);
         }
-        let words: Vec<&str> =
-            [console].into_iter().chain(self.bootargs.iter().map(String::as_str)).collect();
+        let words: Vec<&str> = console.into_iter().chain(self.bootargs.iter().map(String::as_str)).collect();
         command.arg("-append").arg(words.join(" "));
         command.args(&self.extra);
         command
@@ -189,6 +190,13 @@ mod tests {
              -chardev stdio,id=console,signal=off \
              -serial chardev:console -kernel Image -initrd 'my phone.itb' -append 'console=mux trace=on' -s"
         );
+    }
+
+    #[test]
+    fn another_program_gets_its_own_words_only() {
+        let board = Board::Virt { gic: Gic::V3, cpu: "cortex-a72".into(), cpus: 1, memory_mib: 1024 };
+        let line = shell_line(&config(board).command(Transport::Plain));
+        assert!(line.contains("-serial chardev:console ") && line.contains("-append trace=on "), "{line}");
     }
 
     #[test]

@@ -15,18 +15,27 @@ const MAX_LEN: u64 = 64 << 20;
 /// # Errors
 /// If `elf` is no ELF file, or what it holds does not start as an `Image` does.
 pub fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
+    flatten_at(elf, 0)
+}
+
+/// As [`flatten`], of a program that is linked at `base`.
+///
+/// # Errors
+/// As there.
+pub fn flatten_at(elf: &[u8], base: u64) -> Result<Vec<u8>> {
     let file = object::File::parse(elf).context("not an ELF file")?;
     let mut image = Vec::new();
     for segment in file.segments() {
         let data = segment.data().context("a segment lies outside the file")?;
-        let end = segment.address().saturating_add(data.len() as u64);
-        ensure!(end <= MAX_LEN, "a segment ends at {end:#x}: is the image linked at 0?");
-        let (start, end) = (segment.address() as usize, end as usize);
+        let start = segment.address().wrapping_sub(base);
+        let end = start.saturating_add(data.len() as u64);
+        ensure!(end <= MAX_LEN, "a segment ends at {end:#x}: is the image linked at {base:#x}?");
+        let (start, end) = (start as usize, end as usize);
         image.resize(image.len().max(end), 0);
         image[start..end].copy_from_slice(data);
     }
     let magic = image.get(MAGIC_OFFSET..MAGIC_OFFSET + MAGIC.len());
-    ensure!(magic == Some(MAGIC), "no arm64 image header at address 0");
+    ensure!(magic == Some(MAGIC), "no arm64 image header at its start");
     Ok(image)
 }
 
@@ -76,8 +85,9 @@ mod tests {
     fn what_is_no_image_is_refused() {
         assert_eq!(flatten(b"#!/bin/sh").unwrap_err().to_string(), "not an ELF file");
         let elsewhere = elf(&[(0x4008_0000, &header(), 64)]);
-        assert!(flatten(&elsewhere).unwrap_err().to_string().contains("is the image linked at 0?"));
+        assert!(flatten(&elsewhere).unwrap_err().to_string().contains("is the image linked at 0x0?"));
+        assert_eq!(flatten_at(&elsewhere, 0x4008_0000).unwrap(), header());
         let bare = elf(&[(0, &[0; 64], 64)]);
-        assert_eq!(flatten(&bare).unwrap_err().to_string(), "no arm64 image header at address 0");
+        assert_eq!(flatten(&bare).unwrap_err().to_string(), "no arm64 image header at its start");
     }
 }

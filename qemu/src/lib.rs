@@ -40,7 +40,7 @@ mod terminal;
 
 pub use config::{Board, Config, Gic, Program};
 pub use console::HYPERVISOR;
-pub use image::flatten;
+pub use image::{flatten, flatten_at};
 pub use jobs::{Job, Jobs};
 pub use outcome::{Ending, Failure, Outcome};
 pub use profile::{Class, Code, Profile};

@@ -26,6 +26,7 @@ pub struct Run<'o> {
     vms: Vec<String>,
     script: Vec<Step>,
     interactive: bool,
+    plain: bool,
     timeout: Option<Duration>,
     symbols: Option<Symbols>,
     observer: Box<dyn Observer + 'o>,
@@ -39,6 +40,7 @@ impl<'o> Run<'o> {
             vms: vms.into_iter().map(Into::into).collect(),
             script: Vec::new(),
             interactive: false,
+            plain: false,
             timeout: None,
             symbols: None,
             observer: Box::new(()),
@@ -54,6 +56,12 @@ impl<'o> Run<'o> {
     /// Hands the consoles to the person at the terminal, one at a time; Ctrl-A changes between them.
     pub fn interactive(mut self) -> Self {
         self.interactive = true;
+        self
+    }
+
+    /// The program at EL2 is not MobiVMM: its console is what it writes to the UART, and is called as MobiVMM's own is.
+    pub fn plain(mut self) -> Self {
+        self.plain = true;
         self
     }
 
@@ -87,7 +95,11 @@ impl<'o> Run<'o> {
 
     /// Lockstep answers at once, which a person does not.
     fn transport(&self) -> Transport {
-        if self.config.icount && !self.interactive { Transport::Lockstep } else { Transport::Mux }
+        match self.config.icount && !self.interactive {
+            _ if self.plain => Transport::Plain,
+            true => Transport::Lockstep,
+            false => Transport::Mux,
+        }
     }
 
     /// Starts QEMU and goes through the script. QEMU is gone when this returns.
@@ -170,7 +182,7 @@ fn exchange(
             process.write(&session.lockstep_reply());
         }
     }
-    if transport == Transport::Mux {
+    if transport != Transport::Lockstep {
         if session.advance() {
             return true;
         }

@@ -2,6 +2,7 @@
 
 mod figure;
 mod measure;
+mod peers;
 mod profile;
 mod report;
 mod rows;
@@ -19,6 +20,7 @@ use crate::build::Builder;
 use crate::setup::{self, SetupOptions};
 
 use figure::Figure;
+use peers::Peer;
 use rows::{ROWS, Row};
 use scenario::Stage;
 
@@ -42,6 +44,9 @@ pub struct BenchOptions {
     /// Show where the instructions of this path go, by function
     #[arg(long, value_name = "NAME", conflicts_with_all = ["names", "check", "json", "report"])]
     profile: Option<String>,
+    /// Compare with other hypervisors: the same guest on the same emulated machine
+    #[arg(long, value_name = "PEER", value_delimiter = ',', conflicts_with_all = ["check", "report", "full", "profile"])]
+    against: Vec<Peer>,
     #[command(flatten)]
     setup: SetupOptions,
 }
@@ -59,6 +64,9 @@ struct Measured {
 /// # Errors
 /// Something could not be measured, or two runs of it differ.
 pub fn run(options: &BenchOptions) -> Result<bool> {
+    if !options.against.is_empty() {
+        return compare(options).map(|()| true);
+    }
     let names = options.profile.as_slice().iter().chain(&options.names);
     for name in names {
         let known = || ROWS.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
@@ -93,6 +101,12 @@ pub fn run(options: &BenchOptions) -> Result<bool> {
         println!("broken: {}", broken.join(", "));
     }
     Ok(!options.check || broken.is_empty())
+}
+
+fn compare(options: &BenchOptions) -> Result<()> {
+    peers::check(&options.names)?;
+    let figures = peers::run(&options.against, &options.names, &options.setup)?;
+    options.json.iter().try_for_each(|file| write(file, &json_text(&figures)?))
 }
 
 fn write(file: &Path, text: &str) -> Result<()> {

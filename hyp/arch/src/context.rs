@@ -39,15 +39,6 @@ el1_registers! {
     mdscr: "mdscr_el1",
 }
 
-/// Registers of a 32-bit EL0; they do not exist on a CPU without AArch32.
-macro_rules! aarch32_registers {
-    ($($field:ident: $name:literal),*) => {
-        fn save_aarch32(sys: &mut El1Regs) { $(sys.$field = read!($name);)* }
-        fn load_aarch32(sys: &El1Regs) { $(write!($name, sys.$field);)* }
-    };
-}
-aarch32_registers! { dacr32_el2: "dacr32_el2", ifsr32_el2: "ifsr32_el2" }
-
 /// Pointer authentication keys (FEAT_PAuth), by encoding: the assembler's base architecture does not name them.
 macro_rules! pauth_keys {
     ($($field:ident: $lo:literal, $hi:literal);*) => {
@@ -102,9 +93,6 @@ pub fn sync(state: &mut VcpuState) {
     state.sys.sctlr = read!("sctlr_el1");
     state.sys.tcr = read!("tcr_el1");
     save_registers(&mut state.sys);
-    if features::aarch32_el0() {
-        save_aarch32(&mut state.sys);
-    }
     if features::pauth() {
         save_keys(&mut state.sys);
     }
@@ -122,9 +110,6 @@ pub fn reload(state: &VcpuState, vm: &VmRegisters) {
     write!("ttbr1_el1", state.sys.ttbr1);
     write!("sctlr_el1", state.sys.sctlr);
     load_registers(&state.sys);
-    if features::aarch32_el0() {
-        load_aarch32(&state.sys);
-    }
     if features::pauth() {
         load_keys(&state.sys);
     }

@@ -32,11 +32,6 @@ fn field(crm: u8, op2: u8, shift: u32) -> u64 {
     (id_register(crm, op2) >> shift) & 0xf
 }
 
-/// ID_AA64PFR0_EL1.EL0 = 2: a 32-bit EL0 is possible.
-pub(crate) fn aarch32_el0() -> bool {
-    id!(4, 0) & 0xf == 2
-}
-
 /// FEAT_PAuth: address authentication in ID_AA64ISAR1_EL1 (API, APA) or ID_AA64ISAR2_EL1 (APA3).
 pub(crate) fn pauth() -> bool {
     id!(6, 1) & 0xff0 != 0 || id!(6, 2) & 0xf000 != 0

@@ -141,9 +141,6 @@ pub struct El1Regs {
     pub mdscr: u64,
     /// OSLSR_EL1.OSLK as the guest sees it. Never loaded into hardware.
     pub oslock: u64,
-    /// AArch32 registers that a 32-bit EL0 uses.
-    pub dacr32_el2: u64,
-    pub ifsr32_el2: u64,
     /// Pointer authentication keys, low and high word: loaded where FEAT_PAuth exists.
     pub apia: [u64; 2],
     pub apib: [u64; 2],

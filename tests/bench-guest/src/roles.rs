@@ -6,12 +6,13 @@
 //! | `gicd` | a read of GICD_TYPER |
 //! | `uart` | a read of the PL011's flags |
 //! | `mmio` | each access to each emulated device register; the mark's value says which |
-//! | `tick` | from arming the virtual timer to its interrupt, spinning |
-//! | `wfi` | the same, asleep |
+//! | `tick` | from arming the virtual timer to its interrupt, spinning; the mark's value is how late it came |
+//! | `wfi` | the same, asleep, `ahead=` ns |
 //! | `sgi` | from sending an SGI to oneself to its interrupt |
 //! | `ipi` | from sending an SGI to another CPU, which spins, to its interrupt |
 //! | `pause` | ten seconds of sleep |
 //! | `latency` | an interrupt every `period=` ns; the mark's value is how late it came |
+//! | `task` | `work=` ns of work, then `sleep=` ns of sleep; the mark's value is how late the end of the sleep came |
 //! | `jobs` | a job of `work=` ns every `period=` ns, marked as such, from the time `at=` on; it prints how many missed their deadlines, the periods' ends |
 //! | `list` | the same with the releases that the initial RAM disk lists, each with a deadline `deadline=` ns later; nothing is printed before the time `quiet=` |
 //!
@@ -63,14 +64,15 @@ pub extern "C" fn irq() {
 pub fn primary(platform: &Platform) -> ! {
     let role = platform.bootargs.split_ascii_whitespace().next().unwrap_or("");
     let n = platform.argument("n").unwrap_or(1000);
+    let ahead = platform.argument("ahead").unwrap_or(20_000);
     boot::set_masked(false);
     match role {
         "hypercall" => repeat(n, |_| psci::call(platform.smc, psci::VERSION, [0; 3]) as u64),
         "gicd" => repeat(n, |_| mmio::read(platform.gic.distributor() + 4).into()),
         "uart" => repeat(n, |_| mmio::read(platform.uart.unwrap_or(0) + 0x18).into()),
         "mmio" => registers(platform),
-        "tick" => ticks(n, spin_until),
-        "wfi" => ticks(n, sleep_until),
+        "tick" => ticks(n, ahead, spin_until),
+        "wfi" => ticks(n, ahead, sleep_until),
         "sgi" => interrupts(n, || platform.gic.send_sgi(platform.cpus[0], 0)),
         "ipi" => {
             boot::start(1);
@@ -83,6 +85,10 @@ pub fn primary(platform: &Platform) -> ! {
             sleep_until(before + 1)
         }),
         "latency" => latency(n, platform.argument("period").unwrap_or(100_000)),
+        "task" => {
+            let [work, sleep] = ["work", "sleep"].map(|name| platform.argument(name).unwrap_or(100_000));
+            task(n, work, nanos(sleep));
+        }
         "jobs" => {
             let at = platform.argument("at").map_or_else(timer::now, nanos);
             let [period, work] = ["period", "work"].map(|name| platform.argument(name).unwrap_or(100_000));
@@ -140,12 +146,13 @@ fn interrupts(n: u64, cause: impl Fn()) {
     });
 }
 
-/// Arms the timer a little ahead each time, in phases that wander over whatever period there is, and waits for it.
-fn ticks(n: u64, wait: impl Fn(u64) -> u64) {
+/// Arms the timer so many ns ahead each time, in phases that wander over whatever period there is, and waits for it.
+fn ticks(n: u64, ahead: u64, wait: impl Fn(u64) -> u64) {
     repeat(n, |i| {
         let before = HANDLED.load(Ordering::Acquire);
-        timer::arm(timer::now() + nanos(20_000 + i * 337 % 5_003));
-        wait(before + 1)
+        timer::arm(timer::now() + nanos(ahead + i * 337 % 5_003));
+        wait(before + 1);
+        LATENESS.load(Ordering::Relaxed)
     });
 }
 
@@ -156,6 +163,17 @@ fn latency(n: u64, period: u64) {
         // One that was missed altogether is on the grid still: it is due at once.
         due += period;
         wake_at(due);
+        LATENESS.load(Ordering::Relaxed)
+    });
+}
+
+/// Works for `work` ns, and sleeps for `sleep` ticks from then on, however late that is.
+fn task(n: u64, work: u64, sleep: u64) {
+    repeat(n, |_| {
+        run_for(work);
+        let before = HANDLED.load(Ordering::Acquire);
+        timer::arm(timer::now() + sleep);
+        sleep_until(before + 1);
         LATENESS.load(Ordering::Relaxed)
     });
 }

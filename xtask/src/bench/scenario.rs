@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 /// The VM that is measured.
 const BENCH: &str = "bench";
 /// Makes the counter count instructions: under `-icount shift=0` one takes 1 ns.
-const COUNTER: &str = "cntfrq=1000000000";
+pub const COUNTER: &str = "cntfrq=1000000000";
 
 /// A machine: the bench guest in a VM, and loads beside it.
 #[derive(Clone, Debug)]
@@ -112,6 +112,26 @@ impl Stage {
     /// The EL2 program.
     pub fn hypervisor(&self) -> &Hypervisor {
         &self.hypervisor
+    }
+
+    /// The bench guest's ELF file.
+    pub fn guest(&self) -> &Path {
+        &self.guest
+    }
+
+    /// The QEMU plugin.
+    pub fn plugin(&self) -> &Path {
+        &self.plugin
+    }
+
+    /// What it was built with.
+    pub fn builder(&self) -> &Builder {
+        &self.builder
+    }
+
+    /// Where runs leave their files.
+    pub fn files(&self) -> &Path {
+        &self.files
     }
 
     /// Runs a scenario; returns the recording.

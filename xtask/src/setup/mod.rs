@@ -15,6 +15,7 @@ mod process;
 mod program;
 mod report;
 mod toolchain;
+mod xen;
 
 use std::path::PathBuf;
 
@@ -29,6 +30,7 @@ use self::report::note;
 pub use self::command::{SetupCommand, command};
 pub use self::process::output;
 pub use self::toolchain::{TARGET, Toolchain};
+pub use self::xen::xen;
 
 /// What the user brings along instead of what setup would fetch. Flags win over the environment.
 #[derive(clap::Args, Clone, Debug)]
@@ -58,6 +60,9 @@ pub struct SetupOptions {
     /// The Raspberry Pi 4's device tree blob, bcm2711-rpi-4-b.dtb
     #[arg(long, value_name = "FILE", env = "MOBIVMM_DTB_RPI4")]
     pub dtb_rpi4: Option<PathBuf>,
+    /// Xen, to be compared with: an arm64 Image
+    #[arg(long, value_name = "FILE", env = "MOBIVMM_XEN")]
+    pub xen: Option<PathBuf>,
 }
 
 /// Where everything is that building for and running on the boards takes.

@@ -59,7 +59,7 @@ pub struct Set {
 }
 
 /// All sets.
-pub const SETS: [&Set; 3] = [&QEMU, &TOOLCHAIN, &GUEST];
+pub const SETS: [&Set; 4] = [&QEMU, &TOOLCHAIN, &GUEST, &XEN];
 
 /// QEMU with the firmware of its devices.
 pub const QEMU: Set = Set {
@@ -87,6 +87,16 @@ pub const GUEST: Set = Set {
     release: None,
     install: &["linux-image-arm64", "busybox-static"],
     only: &["linux-image-6", "busybox-static"],
+    guest: true,
+    recipe: 1,
+};
+
+/// Xen, to be compared with.
+pub const XEN: Set = Set {
+    name: "xen",
+    release: None,
+    install: &["xen-hypervisor-4.17-arm64"],
+    only: &["xen-hypervisor-"],
     guest: true,
     recipe: 1,
 };

@@ -9,7 +9,7 @@ use crate::build::Builder;
 use crate::setup::{TARGET, Toolchain, Tools};
 
 /// The programs of the bare-metal target; clippy follows their dependencies in the workspace.
-const BARE_METAL: [&str; 3] = ["mobivmm", "rtos-guest", "test-guest"];
+const BARE_METAL: [&str; 5] = ["mobivmm", "rtos-guest", "test-guest", "bench-guest", "kvm-runner"];
 
 /// Checks what `filter` selects. Without `tools` there is no compiler for the bare-metal target, and its check fails.
 pub fn run(tools: Option<&Tools>, filter: &str) -> Counts {
