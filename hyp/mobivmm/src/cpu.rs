@@ -388,6 +388,7 @@ impl Cpu {
         let effects = guest.vm.gic.lock().exit(vcpu, &mut Registers(gic));
         self.here.pay(guest, effects);
         context::save(&mut state, self.here.synced.replace(false));
+        gic.set_active(self.here.index(), time::VIRTUAL_TIMER_INTID, false);
         state.interface.vmcr = gic.vmcr();
         gic.save_active_priorities(&mut state.interface.active_priorities);
         gic.set_hcr(0);
