@@ -219,9 +219,6 @@ impl Cpu {
         let Some(Loaded { guest, vcpu, state }) = &mut self.loaded else { return left };
         let here = &self.here;
         enter::run(state, |state, exit| {
-            if vm::constant(state, exit.syndrome()) {
-                return enter::Verdict::Resume;
-            }
             if exit.cause() == Cause::Interrupt {
                 return here.interrupted();
             }

@@ -157,18 +157,6 @@ pub(crate) struct Context<'a, H> {
     pub(crate) host: &'a H,
 }
 
-/// Answers a hypercall whose answer is a constant; false if the exit with this ESR_EL2 is none. Looks at x0 alone.
-#[inline]
-pub fn constant(state: &mut VcpuState, esr: u64) -> bool {
-    /// HVC #0 from AArch64: EC and IL.
-    const HVC: u64 = 0x16 << 26 | 1 << 25;
-    let answer = if esr == HVC { smccc::constant(state.gprs[0] as u32) } else { None };
-    if let Some(answer) = answer {
-        state.gprs[0] = answer as u64;
-    }
-    answer.is_some()
-}
-
 /// Answers an exit of `vcpu`, which this CPU has loaded, by its syndrome registers ESR_EL2, FAR_EL2 and HPFAR_EL2: as [`handle`] does
 /// with [`Exit::decode`], but decodes of the frequent ones what is needed only.
 #[inline]

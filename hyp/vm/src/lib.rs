@@ -27,7 +27,7 @@ pub mod timer;
 mod vm;
 
 pub use exit::{Exit, Trap};
-pub use handle::{Crash, Host, Next, Power, StageTwo, StageTwoAccess, answer, constant, handle};
+pub use handle::{Crash, Host, Next, Power, StageTwo, StageTwoAccess, answer, handle};
 pub use state::VcpuState;
 pub use vm::{BadVm, Channel, Config, Entry, Phase, Vcpu, VcpuPower, Vm};
 

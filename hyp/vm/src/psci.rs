@@ -17,7 +17,7 @@ const INVALID_ADDRESS: i64 = -9;
 
 /// Set in the identifiers of the SMC64 variants.
 const SMC64: u32 = 1 << 30;
-pub(crate) const VERSION: u32 = 0x8400_0000;
+const VERSION: u32 = 0x8400_0000;
 const CPU_SUSPEND: u32 = 0x8400_0001;
 const CPU_OFF: u32 = 0x8400_0002;
 const CPU_ON: u32 = 0x8400_0003;
@@ -34,7 +34,7 @@ const SYSTEM_RESET2_64: u32 = SYSTEM_RESET2 | SMC64;
 /// The one function that FEATURES knows besides PSCI's own.
 const SMCCC_VERSION: u32 = 0x8000_0000;
 
-pub(crate) const VERSION_1_1: i64 = 0x1_0001;
+const VERSION_1_1: i64 = 0x1_0001;
 /// Table 7: no Trusted OS that would have to migrate.
 const MIGRATION_NOT_REQUIRED: i64 = 2;
 const AFFINITY_ON: i64 = 0;
@@ -57,6 +57,7 @@ pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, function:
     let [x1, x2, x3] = [1, 2, 3].map(|n| state.gprs[n] & mask);
     let mut next = Next::Resume;
     let result = match function {
+        VERSION => VERSION_1_1,
         CPU_SUSPEND | CPU_SUSPEND_64 if x1 & u64::from(u32::MAX) & POWER_STATE_RESERVED != 0 => {
             INVALID_PARAMETERS
         }

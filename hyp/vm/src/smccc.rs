@@ -24,15 +24,6 @@ const ARCH_WORKAROUND_3: u32 = 0x8000_3fff;
 const PV_TIME_FEATURES: u32 = 0xc500_0020;
 const PV_TIME_ST: u32 = 0xc500_0021;
 
-/// The answer to a call that is always the same.
-pub(crate) const fn constant(function: u32) -> Option<i64> {
-    match function {
-        VERSION => Some(VERSION_1_2),
-        psci::VERSION => Some(psci::VERSION_1_1),
-        _ => None,
-    }
-}
-
 /// Answers a call. The guest's PC is behind the instruction already.
 pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16) -> Next {
     let &Context { vm, vcpu, host } = cx;
@@ -41,14 +32,11 @@ pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16)
         state.gprs[0] = NOT_SUPPORTED as u64;
         return Next::Resume;
     }
-    if let Some(answer) = constant(function) {
-        state.gprs[0] = answer as u64;
-        return Next::Resume;
-    }
     if psci::owns(function) {
         return psci::call(cx, state, function);
     }
     let result = match function {
+        VERSION => VERSION_1_2,
         ARCH_FEATURES => arch_features(state.gprs[1] as u32, host),
         ARCH_WORKAROUND_1 | ARCH_WORKAROUND_2 | ARCH_WORKAROUND_3 if host.workaround(function) >= 0 => {
             SUCCESS
