@@ -254,6 +254,8 @@ impl Host for Here {
 
     fn console_taken(&self, vm: &Vm, bytes: usize) {
         console::consumed(usize::from(vm.config.id), bytes);
+        // The answer may have brought input.
+        self.look.set(true);
     }
 }
 

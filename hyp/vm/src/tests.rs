@@ -1,6 +1,5 @@
 //! Hostile guests: whatever the syndrome registers, the registers and memory say, each exit ends in a defined answer.
 
-
 use proptest::prelude::*;
 use vgic::Version;
 
