@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use machines::Machine;
 use qemu::{Gic, HYPERVISOR, Step};
-use regex::Regex;
 
 use crate::Test;
 use crate::lab::{Lab, Setup, send, until};
+use crate::stolen::parts;
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
@@ -109,12 +109,7 @@ fn shares(setup: Setup) -> Result<()> {
     script.extend(order("cap two 10", "vm two: Running, 1 vCPUs, weight 768, cap 10 %")?);
     script.extend(stolen()?);
     let report = setup.run(script)?;
-    let regex = Regex::new("(?m)^stolen=([0-9]+) of ([0-9]+) us$")?;
-    let parts = regex.captures_iter(report.outcome.console("one")).map(|found| {
-        let [stolen, passed] = [1, 2].map(|n| found[n].parse::<f64>());
-        Ok(stolen? / passed?)
-    });
-    let parts: Vec<f64> = parts.collect::<Result<_>>()?;
+    let parts = parts(report.outcome.console("one"))?;
     let parts: [f64; 4] = parts[..].try_into().context("not four lines about stolen time")?;
     for (part, expected) in parts.into_iter().zip([0.5, 0.75, 0.75, 0.1]) {
         ensure!(

@@ -35,16 +35,21 @@ fn checks(setup: Setup) -> Result<()> {
         ])
     };
     let report = setup.cpus("cortex-a72", 1).run(script()?)?;
-    let regex = Regex::new("(?m)^stolen=([0-9]+) of ([0-9]+) us$")?;
-    let shares = regex.captures_iter(report.outcome.console("checks")).map(|found| {
-        let [stolen, passed] = [1, 2].map(|n| found[n].parse::<f64>());
-        Ok(stolen? / passed?)
-    });
-    let shares: Vec<f64> = shares.collect::<Result<_>>()?;
+    let shares = parts(report.outcome.console("checks"))?;
     let [alone, shared] = shares[..].try_into().context("not two lines about stolen time")?;
     ensure!(alone < 0.01, "{alone} of the time is stolen from a vCPU that is alone");
     ensure!((0.495..0.505).contains(&shared), "{shared} is stolen, and not half");
     Ok(())
+}
+
+/// What part of the time each of the test guest's lines about it says was stolen.
+pub fn parts(console: &str) -> Result<Vec<f64>> {
+    let regex = Regex::new("(?m)^stolen=([0-9]+) of ([0-9]+) us$")?;
+    let parts = regex.captures_iter(console).map(|found| {
+        let [stolen, passed] = [1, 2].map(|n| found[n].parse::<f64>());
+        Ok(stolen? / passed?)
+    });
+    parts.collect()
 }
 
 /// Linux finds the records, and accounts for what the other Linux took from it.

@@ -92,15 +92,20 @@
         ldp     x29, x30, [sp], #112
 .endm
 
+// Stores (stp) or loads (ldp) x4 to x17, at their places above SP.
+.macro  move_x4_to_x17, op
+        \op     x4, x5, [sp, #32]
+        \op     x6, x7, [sp, #48]
+        \op     x8, x9, [sp, #64]
+        \op     x10, x11, [sp, #80]
+        \op     x12, x13, [sp, #96]
+        \op     x14, x15, [sp, #112]
+        \op     x16, x17, [sp, #128]
+.endm
+
 // What a call may change, x19, which holds the context meanwhile, and x29. x0 and x1 are saved already. Then x19 = context, SP = EL2's.
 .macro  save_guest
-        stp     x4, x5, [sp, #32]
-        stp     x6, x7, [sp, #48]
-        stp     x8, x9, [sp, #64]
-        stp     x10, x11, [sp, #80]
-        stp     x12, x13, [sp, #96]
-        stp     x14, x15, [sp, #112]
-        stp     x16, x17, [sp, #128]
+        move_x4_to_x17 stp
         stp     x18, x19, [sp, #144]
         stp     x29, x30, [sp, #232]
         mov     x19, sp
@@ -121,13 +126,7 @@
         mov     sp, x19
         ldp     x0, x1, [sp]
         ldp     x2, x3, [sp, #16]
-        ldp     x4, x5, [sp, #32]
-        ldp     x6, x7, [sp, #48]
-        ldp     x8, x9, [sp, #64]
-        ldp     x10, x11, [sp, #80]
-        ldp     x12, x13, [sp, #96]
-        ldp     x14, x15, [sp, #112]
-        ldp     x16, x17, [sp, #128]
+        move_x4_to_x17 ldp
         ldp     x18, x19, [sp, #144]
         ldp     x29, x30, [sp, #232]
         eret
@@ -209,13 +208,7 @@ mobivmm_work_resume:
         msr     spsr_el2, x3
         ldp     x0, x1, [sp]
         ldp     x2, x3, [sp, #16]
-        ldp     x4, x5, [sp, #32]
-        ldp     x6, x7, [sp, #48]
-        ldp     x8, x9, [sp, #64]
-        ldp     x10, x11, [sp, #80]
-        ldp     x12, x13, [sp, #96]
-        ldp     x14, x15, [sp, #112]
-        ldp     x16, x17, [sp, #128]
+        move_x4_to_x17 ldp
         ldp     x18, x19, [sp, #144]
         ldp     x20, x21, [sp, #160]
         ldp     x22, x23, [sp, #176]
@@ -232,13 +225,7 @@ preempt_work:
         sub     sp, sp, #{WORK_FRAME}
         stp     x0, x1, [sp]
         stp     x2, x3, [sp, #16]
-        stp     x4, x5, [sp, #32]
-        stp     x6, x7, [sp, #48]
-        stp     x8, x9, [sp, #64]
-        stp     x10, x11, [sp, #80]
-        stp     x12, x13, [sp, #96]
-        stp     x14, x15, [sp, #112]
-        stp     x16, x17, [sp, #128]
+        move_x4_to_x17 stp
         stp     x18, x19, [sp, #144]
         stp     x20, x21, [sp, #160]
         stp     x22, x23, [sp, #176]

@@ -141,9 +141,9 @@ pub extern "C" fn work(index: usize) {
             // This item stands in for the vCPU, so no CPU has its registers.
             guest.vm.vcpus[change.first].state.lock().gprs[0] = answer(&result) as u64;
         }),
-        (Asker::Operator, Ok(())) => {
+        (Asker::Operator, Ok(book)) => {
             log!("{guest}: {}", Shown(change.wanted));
-            log_loads(&cpu::masked(|| machine.book.lock().admission.clone()));
+            log_loads(book);
         }
         (Asker::Operator, Err(refusal)) => {
             log!("{guest}: refused, nothing has changed: vCPU {}: {refusal}", refusal.request);
@@ -152,16 +152,17 @@ pub extern "C" fn work(index: usize) {
     cpu::masked(|| guest.change.clear());
 }
 
-fn answer(result: &Result<(), Box<Refusal>>) -> i64 {
+fn answer(result: &Result<Box<Admission>, Box<Refusal>>) -> i64 {
     match result.as_ref().map_err(|refusal| refusal.reason) {
-        Ok(()) => 0,
+        Ok(_) => 0,
         Err(Reason::OverCapacity { .. } | Reason::Alone { .. }) => Error::OverCapacity as i64,
         Err(Reason::NoPartition { .. } | Reason::GaveUp { .. } | Reason::NoCpu) => Error::NoPartition as i64,
         Err(Reason::OutOfRange | Reason::Exists | Reason::Malformed) => Error::InvalidParameter as i64,
     }
 }
 
-fn apply(machine: &Machine, guest: &Guest, change: &Change) -> Result<(), Box<Refusal>> {
+/// Carries out the change. Returns the book with it.
+fn apply(machine: &Machine, guest: &Guest, change: &Change) -> Result<Box<Admission>, Box<Refusal>> {
     loop {
         let (mut draft, changes) = cpu::masked(|| {
             let book = machine.book.lock();
@@ -169,7 +170,7 @@ fn apply(machine: &Machine, guest: &Guest, change: &Change) -> Result<(), Box<Re
         });
         admit(&mut draft, guest, change)?;
         if cpu::masked(|| commit(machine, guest, change, &draft, changes)) {
-            return Ok(());
+            return Ok(draft);
         }
     }
 }

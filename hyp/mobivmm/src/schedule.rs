@@ -24,14 +24,19 @@ impl Candidate {
         (self.first..self.first + self.config.vcpus as u16).map(VcpuId)
     }
 
-    fn requests(&self) -> impl Iterator<Item = Request> {
-        let demand = match self.config.schedule {
+    /// What each of its vCPUs asks for.
+    fn demand(&self) -> Demand {
+        match self.config.schedule {
             Schedule::Share { .. } => Demand::Share,
             Schedule::Reservation { budget_ns, period_ns, deadline_ns } => {
                 Demand::Reserved(Reservation { budget: budget_ns, period: period_ns, deadline: deadline_ns })
             }
             Schedule::Exclusive => Demand::Exclusive,
-        };
+        }
+    }
+
+    fn requests(&self) -> impl Iterator<Item = Request> {
+        let demand = self.demand();
         self.vcpus().map(move |vcpu| Request { vcpu, affinity: CpuSet(self.config.affinity), demand })
     }
 }
@@ -74,13 +79,10 @@ pub fn add(
     }
     for vcpu in candidate.vcpus() {
         let cpu = book.cpu_of(vcpu).unwrap_or(CpuId(0));
-        let schedule = match config.schedule {
-            Schedule::Share { .. } => sched::Schedule::Shared(vm),
-            Schedule::Reservation { budget_ns, period_ns, deadline_ns } => {
-                let reservation = Reservation { budget: budget_ns, period: period_ns, deadline: deadline_ns };
-                sched::Schedule::Reserved { reservation, cpu }
-            }
-            Schedule::Exclusive => sched::Schedule::Exclusive(cpu),
+        let schedule = match candidate.demand() {
+            Demand::Share => sched::Schedule::Shared(vm),
+            Demand::Reserved(reservation) => sched::Schedule::Reserved { reservation, cpu },
+            Demand::Exclusive => sched::Schedule::Exclusive(cpu),
         };
         scheduler.add(vcpu, schedule)?;
     }
