@@ -41,7 +41,10 @@ primary:
         adr_l   x1, __bss_end
 1:      cmp     x0, x1
         b.hs    2f
-        stp     xzr, xzr, [x0], #16
+        stp     xzr, xzr, [x0, #16]
+        stp     xzr, xzr, [x0, #32]
+        stp     xzr, xzr, [x0, #48]
+        stp     xzr, xzr, [x0], #64
         b       1b
 2:
         // RELR (generic ELF ABI, "Relative relocation table"): an even entry is the offset of a word to which the base is added, an odd
@@ -167,8 +170,11 @@ invalidate:
         lsl     x2, x3, x2
         sub     x3, x2, #1
         bic     x0, x0, x3
-9:      dc      ivac, x0
+9:
+        .rept   8                               // a page has more lines
+        dc      ivac, x0
         add     x0, x0, x2
+        .endr
         cmp     x0, x1
         b.lo    9b
         dsb     sy

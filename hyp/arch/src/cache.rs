@@ -2,39 +2,87 @@
 
 use core::arch::asm;
 
-fn line(shift: u32) -> usize {
+/// Lines of a round of [`by_line!`].
+const ROUND: usize = 8;
+
+/// Does something to each line of `$line` bytes between two addresses. In rounds: on gigabytes of RAM the loop would cost more than what it does.
+macro_rules! by_line {
+    ($line:expr, $start:expr, $len:expr, $($op:literal),+) => {{
+        let (line, end): (usize, usize) = ($line, $start.saturating_add($len));
+        let mut at: usize = $start & !(line - 1);
+        while at < end {
+            // SAFETY: each caller says why `$op` may be done to these lines.
+            unsafe {
+                if end - at >= ROUND * line {
+                    asm!(
+                        ".rept {round}", $($op,)+ "add {at}, {at}, {line}", ".endr",
+                        round = const ROUND, at = inout(reg) at, line = in(reg) line,
+                        options(nostack, preserves_flags)
+                    );
+                } else {
+                    asm!(
+                        $($op,)+ "add {at}, {at}, {line}",
+                        at = inout(reg) at, line = in(reg) line, options(nostack, preserves_flags)
+                    );
+                }
+            }
+        }
+        // SAFETY: a barrier: the maintenance is complete for every observer (Arm ARM, "Ordering and completion of data
+        // and instruction cache instructions").
+        unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
+    }};
+}
+
+/// Bytes of the smallest data cache line (CTR_EL0.DminLine).
+fn line() -> usize {
     let ctr: u64;
     // SAFETY: reads CTR_EL0, an identification register.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };
-    4 << ((ctr >> shift) & 0xf)
+    4 << ((ctr >> 16) & 0xf)
 }
 
-macro_rules! by_address {
-    ($(#[$doc:meta])* $name:ident, $shift:literal, $op:literal) => {
-        $(#[$doc])*
-        pub fn $name(start: usize, len: usize) {
-            let line = line($shift);
-            let mut at = start & !(line - 1);
-            while at < start.saturating_add(len) {
-                // SAFETY: cleaning (and cleaning with invalidation) writes dirty lines to memory and changes no content.
-                unsafe { asm!($op, in(reg) at, options(nostack, preserves_flags)) };
-                at += line;
+/// Cleans to the Point of Coherency: what a CPU with its caches off, or a device, will read (Arm ARM, "Effects of
+/// instructions that operate by VA to the PoC").
+pub fn clean(start: usize, len: usize) {
+    // Cleaning writes dirty lines to memory and changes no content.
+    by_line!(line(), start, len, "dc cvac, {at}");
+}
+
+/// Cleans and invalidates to the Point of Coherency: also drops the lines, before a caches-off guest writes there.
+pub fn clean_invalidate(start: usize, len: usize) {
+    // As `clean`.
+    by_line!(line(), start, len, "dc civac, {at}");
+}
+
+/// Clears memory, and cleans and invalidates it to the Point of Coherency.
+///
+/// # Safety
+/// The bytes are mapped normal memory without Rust objects.
+pub(crate) unsafe fn zero(start: usize, len: usize) {
+    match zero_block() {
+        // The caller's contract.
+        Some(block) if start.is_multiple_of(block) && len.is_multiple_of(block) => {
+            if block == line() {
+                by_line!(block, start, len, "dc zva, {at}", "dc civac, {at}");
+            } else {
+                by_line!(block, start, len, "dc zva, {at}");
+                clean_invalidate(start, len);
             }
-            // SAFETY: a barrier: the maintenance is complete for every observer (Arm ARM, "Ordering and completion of data
-            // and instruction cache instructions").
-            unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
         }
-    };
+        _ => {
+            // SAFETY: the caller's contract.
+            (start..start + len).for_each(|at| unsafe { (at as *mut u8).write_volatile(0) });
+            clean_invalidate(start, len);
+        }
+    }
 }
 
-by_address! {
-    /// Cleans to the Point of Coherency: what a CPU with its caches off, or a device, will read (Arm ARM, "Effects of
-    /// instructions that operate by VA to the PoC").
-    clean, 16, "dc cvac, {}"
-}
-by_address! {
-    /// Cleans and invalidates to the Point of Coherency: also drops the lines, before a caches-off guest writes there.
-    clean_invalidate, 16, "dc civac, {}"
+/// Bytes that one DC ZVA clears, or `None` where it is prohibited (DCZID_EL0).
+fn zero_block() -> Option<usize> {
+    let dczid: u64;
+    // SAFETY: reads an identification register.
+    unsafe { asm!("mrs {}, dczid_el0", out(reg) dczid, options(nomem, nostack, preserves_flags)) };
+    (dczid & (1 << 4) == 0).then_some(4 << (dczid & 0xf))
 }
 
 /// Forgets all instructions that any CPU may have cached, after guest code was written (Arm ARM, "The instruction cache
@@ -42,12 +90,4 @@ by_address! {
 pub fn invalidate_instructions() {
     // SAFETY: instruction caches hold copies only.
     unsafe { asm!("ic ialluis", "dsb ish", "isb", options(nostack, preserves_flags)) };
-}
-
-/// Bytes that one [`zero_block`] clears, or `None` where DC ZVA is prohibited (DCZID_EL0).
-pub(crate) fn zero_block_size() -> Option<usize> {
-    let dczid: u64;
-    // SAFETY: reads an identification register.
-    unsafe { asm!("mrs {}, dczid_el0", out(reg) dczid, options(nomem, nostack, preserves_flags)) };
-    (dczid & (1 << 4) == 0).then_some(4 << (dczid & 0xf))
 }

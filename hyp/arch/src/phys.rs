@@ -98,25 +98,14 @@ impl Region {
         true
     }
 
-    /// Clears bytes; false (and nothing done) if they are not all in the region.
+    /// Clears bytes, to the Point of Coherency; false (and nothing done) if they are not all in the region.
     pub fn zero(&self, at: u64, len: usize) -> bool {
-        if !self.contains(at, len) {
-            return false;
+        let ok = self.contains(at, len);
+        if ok {
+            // SAFETY: as in `read`.
+            unsafe { cache::zero(at as usize, len) };
         }
-        let (mut to, end) = (at as usize, at as usize + len);
-        let block = cache::zero_block_size().unwrap_or(usize::MAX);
-        while to < end {
-            if to.is_multiple_of(block) && end - to >= block {
-                // SAFETY: as in `read`; clears one naturally aligned block of `block` bytes (Arm ARM, DC ZVA).
-                unsafe { core::arch::asm!("dc zva, {}", in(reg) to, options(nostack, preserves_flags)) };
-                to += block;
-            } else {
-                // SAFETY: as in `read`.
-                unsafe { (to as *mut u8).write_volatile(0) };
-                to += 1;
-            }
-        }
-        true
+        ok
     }
 
     /// Reads an aligned 64-bit word: a translation table descriptor.

@@ -134,19 +134,19 @@ fn give_up(guest: &Guest) {
 /// Brings the VM's RAM into the state in which it starts.
 fn load(machine: &Machine, guest: &Guest) -> Result<Entry, LoadError> {
     let config = &guest.config;
+    // The guest starts with its caches off: it must find in memory what was written here (Arm ARM D7.5.9), and no instruction of
+    // whoever had the memory before.
     let Memory { base, size, .. } = config.memory;
     each_piece(machine, guest, "RAM", base, size, |memory, ipa, len| memory.zero(ipa, len))?;
     copy(machine, guest, "kernel", &config.kernel.image, config.kernel.load)?;
     if let Some(initrd) = &config.initrd {
         copy(machine, guest, "initrd", &initrd.image, initrd.load)?;
     }
-    let tree = device_tree(guest)?;
-    each_piece(machine, guest, "device tree", config.dtb_load, tree.len() as u64, |memory, ipa, _| {
-        memory.write(ipa, &tree[(ipa.0 - config.dtb_load) as usize..])
+    let (tree, at) = (device_tree(guest)?, config.dtb_load);
+    each_piece(machine, guest, "device tree", at, tree.len() as u64, |memory, ipa, _| {
+        memory.write(ipa, &tree[(ipa.0 - at) as usize..])
     })?;
-    // The guest starts with its caches off: it must find in memory what was written here (Arm ARM D7.5.9), and no instruction of
-    // whoever had the memory before.
-    each_piece(machine, guest, "RAM", base, size, |memory, ipa, len| memory.clean_to_poc(ipa, len))?;
+    clean(machine, guest, "device tree", at, tree.len() as u64)?;
     memory::with(machine, guest, |memory| memory.invalidate_icache());
     Ok(Entry { pc: config.kernel.entry, context: config.dtb_load })
 }
@@ -181,6 +181,17 @@ fn each_piece(
     Ok(())
 }
 
+/// Has memory show what was written at `ipa`.
+fn clean(
+    machine: &Machine,
+    guest: &Guest,
+    image: &'static str,
+    ipa: u64,
+    len: u64,
+) -> Result<(), LoadError> {
+    each_piece(machine, guest, image, ipa, len, |memory, ipa, len| memory.clean_to_poc(ipa, len))
+}
+
 /// Copies an image to guest RAM and checks what arrived there against its hash: what runs is what was checked.
 fn copy(
     machine: &Machine,
@@ -203,6 +214,7 @@ fn copy(
         hash.update(&buffer[..len]);
         done += len as u64;
     }
+    clean(machine, guest, name, load, image.size)?;
     let found: [u8; 32] = hash.finalize().into();
     if found == *image.sha256 {
         Ok(())

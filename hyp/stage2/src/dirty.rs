@@ -35,12 +35,14 @@ impl DirtyMap {
 
     /// Marks the pages of the `len` bytes at `pa`. What is not in the map has no owner and is ignored.
     pub fn mark(&self, pa: Pa, len: u64) {
-        let mut at = pa.0;
-        while at < pa.0.saturating_add(len) {
+        let (mut at, end) = (pa.0, pa.0.saturating_add(len));
+        while at < end {
+            let next = (at - at % WORD).saturating_add(WORD);
             if let Some((word, bit)) = self.word(Pa(at)) {
-                word.fetch_or(1 << bit, Ordering::Release);
+                let last = (end.min(next) - 1) % WORD / PAGE;
+                word.fetch_or(u64::MAX >> (WORD_PAGES - 1 - last) & u64::MAX << bit, Ordering::Release);
             }
-            at = (at - at % PAGE).saturating_add(PAGE);
+            at = next;
         }
     }
 

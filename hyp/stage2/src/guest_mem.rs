@@ -4,6 +4,8 @@ use crate::{Backing, DirtyMap, Ipa, Pa, Rights, Stage2};
 
 /// The most bytes that one call moves: what is short enough to run with interrupts masked.
 pub const PIECE: usize = 2048;
+/// The most that one call clears or cleans, which goes by cache lines.
+pub const LINES: usize = 16 * 1024;
 
 /// Access to physical memory that guests own. All ranges come from extents.
 pub trait PhysMem {
@@ -13,7 +15,7 @@ pub trait PhysMem {
     fn write(&mut self, to: Pa, from: &[u8]);
     /// Copies within memory; the two do not overlap.
     fn copy(&mut self, to: Pa, from: Pa, len: usize);
-    /// Fills memory with zeros.
+    /// Fills memory with zeros, and cleans it as [`PhysMem::clean_to_poc`] does.
     fn zero(&mut self, at: Pa, len: usize);
     /// Cleans the data cache to the point of coherency for these bytes (DC CVAC on each line, then DSB SY), so that a
     /// guest whose caches are off sees them.
@@ -45,7 +47,7 @@ pub enum Reason {
 /// A VM's RAM as EL2 sees it, at the guest's own addresses and with the guest's own rights; borrowed pages, too. To be
 /// made under the VM's stage 2 lock for one call or a few.
 ///
-/// Each call does one piece, of up to [`PIECE`] bytes and within one extent, and returns how long it was: more than 0
+/// Each call does one piece, of up to [`PIECE`] bytes ([`LINES`] if it is cleared or cleaned) and within one extent, and returns how long it was: more than 0
 /// unless it was asked for nothing. The caller goes on behind it. A fault means that nothing was done in this call.
 pub struct GuestMem<'a, P> {
     stage2: &'a Stage2,
@@ -64,7 +66,7 @@ impl<'a, P: PhysMem> GuestMem<'a, P> {
     /// # Errors
     /// A fault at `ipa`.
     pub fn read(&mut self, ipa: Ipa, to: &mut [u8]) -> Result<usize, Fault> {
-        let (pa, len) = self.piece(ipa, to.len(), Rights::READ)?;
+        let (pa, len) = self.piece(ipa, to.len().min(PIECE), Rights::READ)?;
         self.phys.read(pa, &mut to[..len]);
         Ok(len)
     }
@@ -74,15 +76,15 @@ impl<'a, P: PhysMem> GuestMem<'a, P> {
     /// # Errors
     /// A fault at `ipa`.
     pub fn write(&mut self, ipa: Ipa, from: &[u8]) -> Result<usize, Fault> {
-        self.modify(ipa, from.len(), |phys, pa, len| phys.write(pa, &from[..len]))
+        self.modify(ipa, from.len().min(PIECE), |phys, pa, len| phys.write(pa, &from[..len]))
     }
 
-    /// Clears a piece of the `len` bytes at `ipa`.
+    /// Clears a piece of the `len` bytes at `ipa`, and cleans it as [`GuestMem::clean_to_poc`] does.
     ///
     /// # Errors
     /// A fault at `ipa`.
     pub fn zero(&mut self, ipa: Ipa, len: usize) -> Result<usize, Fault> {
-        self.modify(ipa, len, |phys, pa, len| phys.zero(pa, len))
+        self.modify(ipa, len.min(LINES), |phys, pa, len| phys.zero(pa, len))
     }
 
     /// Copies a piece of the `len` bytes at `from`, which is no guest's memory, to `ipa`: an image from the bundle.
@@ -90,7 +92,7 @@ impl<'a, P: PhysMem> GuestMem<'a, P> {
     /// # Errors
     /// A fault at `ipa`.
     pub fn copy_from_phys(&mut self, ipa: Ipa, from: Pa, len: usize) -> Result<usize, Fault> {
-        self.modify(ipa, len, |phys, pa, len| phys.copy(pa, from, len))
+        self.modify(ipa, len.min(PIECE), |phys, pa, len| phys.copy(pa, from, len))
     }
 
     /// Cleans a piece of the `len` bytes at `ipa` to the point of coherency: to be done with all that was written or
@@ -100,7 +102,7 @@ impl<'a, P: PhysMem> GuestMem<'a, P> {
     /// # Errors
     /// A fault at `ipa`.
     pub fn clean_to_poc(&mut self, ipa: Ipa, len: usize) -> Result<usize, Fault> {
-        let (pa, len) = self.piece(ipa, len, Rights::empty())?;
+        let (pa, len) = self.piece(ipa, len.min(LINES), Rights::empty())?;
         self.phys.clean_to_poc(pa, len);
         Ok(len)
     }
@@ -132,7 +134,7 @@ impl<'a, P: PhysMem> GuestMem<'a, P> {
         if !extent.rights.contains(needed) {
             return Err(fault(Reason::Forbidden));
         }
-        let rest = usize::try_from(extent.end().0 - ipa.0).unwrap_or(PIECE);
-        Ok((extent.translate(ipa), len.min(rest).min(PIECE)))
+        let rest = usize::try_from(extent.end().0 - ipa.0).unwrap_or(usize::MAX);
+        Ok((extent.translate(ipa), len.min(rest)))
     }
 }

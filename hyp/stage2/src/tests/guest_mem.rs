@@ -124,7 +124,8 @@ proptest! {
                 };
                 match result {
                     Ok(piece) => {
-                        prop_assert!(piece <= PIECE && (piece > 0 || rest == 0));
+                        let most = if matches!(op, Op::Zero | Op::Clean) { LINES } else { PIECE };
+                        prop_assert!(piece <= most && (piece > 0 || rest == 0));
                         done += piece;
                     }
                     Err(fault) => break Some(fault),
