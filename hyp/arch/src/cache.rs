@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 /// Lines of a round of [`by_line!`].
-const ROUND: usize = 8;
+const ROUND: usize = 16;
 
 /// Does something to each line of `$line` bytes between two addresses. In rounds: on gigabytes of RAM the loop would cost more than what it does.
 macro_rules! by_line {
