@@ -1,6 +1,7 @@
 //! What every guest traps on: the EL2 configuration of one CPU.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{cpu, features};
 
@@ -54,16 +55,20 @@ fn if_any(feature: bool, bit: u64) -> u64 {
     if feature { bit } else { 0 }
 }
 
+/// HCR_EL2 with what these CPUs have: the same for all that boot, since guests move between them.
+static HCR_ALL: AtomicU64 = AtomicU64::new(HCR);
+
 /// Sets HCR_EL2 with a vCPU's extra bits ([`vm::state::VcpuState::hcr`]).
 pub fn set_hcr(extra: u64) {
-    let features = if_any(features::pauth(), APK | API)
-        | if_any(features::limited_ordering_regions(), TLOR)
-        | if_any(features::error_records(), TERR);
-    write!("hcr_el2", HCR | features | extra);
+    write!("hcr_el2", HCR_ALL.load(Ordering::Relaxed) | extra);
 }
 
 /// Configures this CPU, once, before its first guest.
 pub fn init() {
+    let features = if_any(features::pauth(), APK | API)
+        | if_any(features::limited_ordering_regions(), TLOR)
+        | if_any(features::error_records(), TERR);
+    HCR_ALL.fetch_or(features, Ordering::Relaxed);
     set_hcr(0);
     write!("cptr_el2", CPTR | if_any(features::activity_monitors(), CPTR_TAM));
     let mut counters = 0;

@@ -365,9 +365,11 @@ impl Cpu {
         guest.take_attention(vcpu);
         let mut vgic = guest.vm.gic.lock();
         let active = vgic.physical_active(vcpu, timer::CNTV_INTID);
-        gic.set_active(self.here.index(), time::VIRTUAL_TIMER_INTID, active);
         let effects = vgic.enter(vcpu, &mut Registers(gic));
         drop(vgic);
+        if active {
+            gic.set_active(self.here.index(), time::VIRTUAL_TIMER_INTID, true);
+        }
         context::load(&state, &guest.registers(), guest.arrives(vcpu, self.here.index()));
         self.here.loaded.set(Some((guest, vcpu)));
         self.loaded = Some(Loaded { guest, vcpu, state });
@@ -382,10 +384,15 @@ impl Cpu {
         let Some(Loaded { guest, vcpu, mut state }) = self.loaded.take() else { return };
         self.here.leaves();
         let gic = &self.machine.gic;
-        let effects = guest.vm.gic.lock().exit(vcpu, &mut Registers(gic));
+        let mut vgic = guest.vm.gic.lock();
+        let effects = vgic.exit(vcpu, &mut Registers(gic));
+        let active = vgic.physical_active(vcpu, timer::CNTV_INTID);
+        drop(vgic);
         self.here.pay(guest, effects);
         context::save(&mut state, self.here.synced.replace(false));
-        gic.set_active(self.here.index(), time::VIRTUAL_TIMER_INTID, false);
+        if active {
+            gic.set_active(self.here.index(), time::VIRTUAL_TIMER_INTID, false);
+        }
         state.interface.vmcr = gic.vmcr();
         gic.save_active_priorities(&mut state.interface.active_priorities);
         gic.set_hcr(0);

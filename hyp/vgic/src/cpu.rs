@@ -80,7 +80,7 @@ impl Vgic {
             return Effects::NONE;
         }
         if let Some(intid) = self.vcpus[vcpu].raised
-            && self.rearm(vcpu, intid, hw)
+            && (self.rearm(vcpu, intid, hw) || self.list_alone(vcpu, intid, hw))
         {
             self.vcpus[vcpu].attention = 0;
             return Effects::NONE;
@@ -191,10 +191,47 @@ impl Vgic {
 
     #[inline(never)]
     fn fire_anew(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> Effects {
+        if self.fire_alone(vcpu, intid, hw) {
+            return Effects::NONE;
+        }
         let mut effects = self.line(vcpu, intid, true);
         effects |= self.enter(vcpu, hw);
         effects.kick = effects.kick.without(vcpu);
         effects
+    }
+
+    /// The case of a vCPU that was loaded a moment ago: nothing else is to be done for it, and a list register is free.
+    #[inline]
+    fn fire_alone(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> bool {
+        let (w, n, bit) = (usize::from(intid) / 32, usize::from(intid) % 32, 1 << (intid % 32));
+        let index = self.index(vcpu, w);
+        let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
+        let free = self.lr_mask & !this.used;
+        let deliverable = word.enabled & word.in_groups(self.groups) & this.home[w] & this.targets[w] & word.mapped;
+        let known = word.pending() | word.busy() | word.owed | word.drop_pending | word.drop_active;
+        if this.attention | this.spilled_pending | this.spilled_active != 0
+            || this.control != Control::default()
+            || free == 0
+            || deliverable & !known & bit == 0
+        {
+            return false;
+        }
+        let lr = Lr {
+            vintid: intid,
+            state: State::PENDING,
+            priority: word.priority[n],
+            group1: word.group1 & bit != 0,
+            hw: Some(word.pintid[n]),
+            ..Lr::EMPTY
+        };
+        let n = free.trailing_zeros() as usize;
+        word.lr_pending |= bit;
+        this.used |= 1 << n;
+        this.latched |= 1 << n;
+        this.mapped = n as u8;
+        this.lrs[n % LIST_REGISTERS_MAX] = lr;
+        hw.write(n, lr);
+        true
     }
 
     /// Whether the listed interrupt `intid` has no state that would be merged when it is folded.
@@ -232,6 +269,22 @@ impl Vgic {
         }
         this.latched |= 1 << n;
         hw.write(n, lr);
+        true
+    }
+
+    /// The usual case of one that is in no list register, while one is free.
+    fn list_alone(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> bool {
+        let w = usize::from(intid) / 32;
+        let (this, word) = (&self.vcpus[vcpu], self.word(vcpu, w));
+        let n = (self.lr_mask & !this.used).trailing_zeros() as usize;
+        if this.spilled_pending | this.spilled_active != 0
+            || this.control != Control::default()
+            || word.ready(self.groups) & this.home[w] & 1 << (intid % 32) == 0
+            || !self.list(vcpu, intid.into(), false)
+        {
+            return false;
+        }
+        hw.write(n, self.vcpus[vcpu].lrs[n]);
         true
     }
 

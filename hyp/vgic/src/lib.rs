@@ -302,14 +302,13 @@ impl Vgic {
 
     /// Whether the physical interrupt behind the mapped `intid` must be active while `vcpu` is loaded: the virtual one
     /// is pending or active because of it. Set its physical state from this at switch-in; at switch-out clear it.
+    #[inline]
     pub fn physical_active(&self, vcpu: usize, intid: u16) -> bool {
         self.locate(intid).is_some_and(|(w, bit)| {
             let word = self.word(vcpu, w);
-            let hardware = bits(self.vcpus[vcpu].used).any(|n| {
-                let lr = &self.vcpus[vcpu].lrs[n];
-                lr.vintid == intid && lr.hw.is_some()
-            });
-            hardware || word.owed & !word.orphans() & bit != 0
+            let mapped = |lr: &Lr| lr.vintid == intid && lr.hw.is_some();
+            word.owed & !word.orphans() & bit != 0
+                || bits(self.vcpus[vcpu].used).any(|n| mapped(&self.vcpus[vcpu].lrs[n]))
         })
     }
 

@@ -70,21 +70,25 @@ impl Word {
     };
 
     /// Pending as far as the distributor knows: the latch, or an asserted level line.
+    #[inline]
     pub fn pending(&self) -> u32 {
         self.latch | self.line & !self.edge
     }
 
     /// In a list register.
+    #[inline]
     pub fn listed(&self) -> u32 {
         self.lr_pending | self.lr_active
     }
 
     /// Bound to the vCPU that has it listed or that acknowledged it.
+    #[inline]
     pub fn busy(&self) -> u32 {
         self.active | self.listed()
     }
 
     /// Could be signalled now: `groups` is the mask of [`Word::in_groups`].
+    #[inline]
     pub fn ready(&self, groups: Groups) -> u32 {
         self.pending() & self.enabled & self.in_groups(groups) & !self.busy()
     }
@@ -95,12 +99,14 @@ impl Word {
     }
 
     /// Members of the enabled groups.
+    #[inline]
     pub fn in_groups(&self, groups: Groups) -> u32 {
         let mask = |on: bool| 0u32.wrapping_sub(on.into());
         self.group1 & mask(groups.group1) | !self.group1 & mask(groups.group0)
     }
 
     /// Mapped interrupts that are over virtually while the physical one is still active.
+    #[inline]
     pub fn orphans(&self) -> u32 {
         self.owed & !(self.pending() | self.busy())
     }
