@@ -84,6 +84,10 @@ impl Cpu {
             self.devices_wait = decision.reserved;
             self.machine.gic.let_devices(!decision.reserved);
         }
+        // What came meanwhile may change the decision, which is cheaper now than when the vCPU is loaded.
+        if self.poll() && self.here.repick.get() {
+            return;
+        }
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
             return self.idle(decision.until);
         };
@@ -100,6 +104,17 @@ impl Cpu {
             }
             Phase::Loading | Phase::Stopping(_) | Phase::Stopped => _ = self.block(None),
         }
+    }
+
+    /// Takes interrupts if there are any.
+    #[inline]
+    fn poll(&self) -> bool {
+        let pending = cpu::interrupt_pending();
+        if pending {
+            self.here.take_interrupts();
+            self.here.deliver_input();
+        }
+        pending
     }
 
     /// Lets go of the vCPU that the scheduler has taken away from this CPU. A CPU that idles keeps the registers of the vCPU that
@@ -166,6 +181,8 @@ impl Cpu {
         self.here.enters(guest, vcpu);
         loop {
             self.here.look.set(false);
+            // The timer of a vCPU that was just loaded is due already if that is what woke it.
+            self.poll();
             self.timers(guest, vcpu, until);
             if self.here.repick.get() || self.step(guest, vcpu) == Then::Pick {
                 break;
@@ -194,9 +211,6 @@ impl Cpu {
     fn step(&mut self, guest: &'static Guest, vcpu: usize) -> Then {
         if let Some(from) = guest.flush(vcpu) {
             guest.set_flush(vcpu, memory::clean_slice(self.machine, guest, from));
-            if cpu::interrupt_pending() {
-                self.here.take_interrupts();
-            }
             return Then::Continue;
         }
         self.here.refresh(guest, vcpu);
