@@ -7,7 +7,7 @@
 use crate::guest::{Guest, Step};
 use crate::meter::Meter;
 use sched::admission::Overhead;
-use sched::{CpuId, CpuSet, Ns, Scheduler, VcpuId, Wake};
+use sched::{CpuId, CpuSet, Leave, Ns, Scheduler, VcpuId, Wake};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -48,8 +48,6 @@ enum Event {
 #[derive(Debug)]
 struct Cpu {
     id: CpuId,
-    /// Whose registers are here.
-    loaded: Option<VcpuId>,
     running: Option<VcpuId>,
     /// A reservation runs: devices of shares have to wait.
     reserved: bool,
@@ -80,7 +78,6 @@ impl Engine {
     pub(crate) fn new(costs: Costs, scheduler: Scheduler, guests: Vec<Guest>, meter: Meter) -> Self {
         let cpu = |n| Cpu {
             id: CpuId(n as u8),
-            loaded: None,
             running: None,
             reserved: false,
             masked: Vec::new(),
@@ -109,7 +106,7 @@ impl Engine {
             self.wake(CpuId(0), v);
         }
         for n in 0..self.cpus.len() {
-            self.pick(n);
+            self.pick(n, Leave::Ready);
         }
         while let Some(Reverse((at, _, event))) = self.events.pop() {
             if at > end {
@@ -179,7 +176,7 @@ impl Engine {
                 self.guests[usize::from(v.0)].interrupted();
                 self.arm_device(v);
                 if self.wake(cpu, v) {
-                    self.pick(c);
+                    self.pick(c, Leave::Ready);
                 } else if let Some(v) = self.cpus[c].running {
                     self.cpus[c].busy_until = self.now + self.costs.exit;
                     self.enter(c, v);
@@ -187,7 +184,7 @@ impl Engine {
             }
             Event::Timer(..) | Event::Kick(_) | Event::Alarm(..) => {
                 self.stop(c);
-                self.pick(c);
+                self.pick(c, Leave::Ready);
             }
         }
     }
@@ -231,37 +228,25 @@ impl Engine {
         self.stop(c);
         match self.guests[usize::from(v.0)].next(self.now) {
             Step::Run(_) => self.enter(c, v),
-            Step::Sleep(until) => self.sleep(c, v, until),
+            Step::Sleep(until) => self.pick(c, Leave::Sleeps(until)),
         }
     }
 
-    /// The guest `v` on CPU `c` waits for an interrupt.
-    fn sleep(&mut self, c: usize, v: VcpuId, until: Option<Ns>) {
-        if self.scheduler.block(self.cpus[c].id, until) {
+    /// CPU `c` asks the scheduler, and does what it says.
+    fn pick(&mut self, c: usize, leave: Leave) {
+        let cpu = self.cpus[c].id;
+        let before = self.cpus[c].running;
+        let decision = self.scheduler.pick(cpu, leave, self.now);
+        self.kick(cpu, decision.repick);
+        if let (Leave::Sleeps(until), Some(v)) = (leave, before)
+            && !self.scheduler.is_runnable(v)
+        {
             self.meter.wants(v, false);
             self.alarms[usize::from(v.0)] += 1;
             if let Some(at) = until {
                 self.at(at, Event::Alarm(v, self.alarms[usize::from(v.0)]));
             }
         }
-        self.pick(c);
-    }
-
-    /// CPU `c` asks the scheduler, and does what it says.
-    fn pick(&mut self, c: usize) {
-        let cpu = self.cpus[c].id;
-        let before = self.cpus[c].running;
-        let decision = loop {
-            let decision = self.scheduler.pick(cpu, self.now);
-            self.kick(cpu, decision.repick);
-            let old = self.cpus[c].loaded.filter(|_| decision.unload || decision.run.is_some());
-            let Some(old) = old.filter(|_| old != decision.run) else { break decision };
-            self.cpus[c].loaded = decision.run;
-            let others = self.scheduler.released(cpu, old);
-            if !self.kick(cpu, others) {
-                break decision;
-            }
-        };
         self.cpus[c].reserved = decision.reserved;
         if !decision.reserved {
             for v in std::mem::take(&mut self.cpus[c].masked) {
@@ -276,7 +261,6 @@ impl Engine {
         self.meter.occupy(cpu, decision.run);
         let Some(v) = decision.run else { return };
         let cost = if before == Some(v) { self.costs.exit } else { self.costs.switch };
-        self.cpus[c].loaded = Some(v);
         self.cpus[c].busy_until = self.now + cost;
         self.enter(c, v);
     }

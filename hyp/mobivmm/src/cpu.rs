@@ -9,7 +9,7 @@ use arch::work::Ran;
 use arch::{context, cpu, time};
 use drivers::gic::Gic;
 use lock::TicketMutexGuard;
-use sched::{CpuId, VcpuId};
+use sched::{CpuId, Leave};
 use vgic::{Control, CpuMask, ListRegisters};
 use vm::{Next, Phase, Power, StageTwo, VcpuState, inject, timer};
 
@@ -48,8 +48,8 @@ struct Cpu {
     machine: &'static Machine,
     here: Here,
     loaded: Option<Loaded>,
-    /// The vCPU that the scheduler counts as this CPU's.
-    held: Option<VcpuId>,
+    /// What becomes of the vCPU that the scheduler has let this CPU run, when it is asked again.
+    leave: Leave,
     /// Devices' interrupts wait: a reservation runs here.
     devices_wait: bool,
 }
@@ -58,7 +58,7 @@ struct Cpu {
 pub fn run(machine: &'static Machine, index: usize) -> ! {
     let here = Here::new(machine, CpuId(index as u8));
     here.disarm();
-    let mut this = Cpu { machine, here, loaded: None, held: None, devices_wait: false };
+    let mut this = Cpu { machine, here, loaded: None, leave: Leave::Ready, devices_wait: false };
     loop {
         this.pass();
     }
@@ -73,13 +73,12 @@ impl Cpu {
             // Its VM is being stopped: whoever does that waits for the registers.
             self.unload();
         }
-        let (decision, waited) = {
-            let mut scheduler = self.machine.scheduler.lock();
-            let decision = scheduler.pick(self.here.cpu, time::now());
-            (decision, decision.run.map_or(0, |vcpu| scheduler.stats(vcpu).waited))
-        };
+        let leave = core::mem::replace(&mut self.leave, Leave::Ready);
+        let decision = self.machine.scheduler.lock().pick(self.here.cpu, leave, time::now());
         self.machine.repick(self.here.cpu, decision.repick);
-        self.release(decision.run, decision.unload);
+        if decision.unload {
+            self.unload();
+        }
         if self.devices_wait != decision.reserved {
             self.devices_wait = decision.reserved;
             self.machine.gic.let_devices(!decision.reserved);
@@ -96,13 +95,17 @@ impl Cpu {
                 self.run_work(guest, control::work, decision.until)
             }
             Phase::Running => {
-                guest.tell_stolen(vcpu, waited);
+                guest.tell_stolen(vcpu, decision.waited);
                 self.run_vcpu(guest, vcpu, decision.until);
             }
             Phase::Loading | Phase::Stopping(_) if vcpu == 0 => {
                 self.run_work(guest, load::work, decision.until)
             }
-            Phase::Loading | Phase::Stopping(_) | Phase::Stopped => _ = self.block(None),
+            Phase::Loading | Phase::Stopping(_) | Phase::Stopped => {
+                // Whoever else is to run what is loaded waits for its registers.
+                self.unload();
+                self.block(None);
+            }
         }
     }
 
@@ -117,24 +120,6 @@ impl Cpu {
         pending
     }
 
-    /// Lets go of the vCPU that the scheduler has taken away from this CPU. A CPU that idles keeps the registers of the vCPU that
-    /// went to sleep, since it is likely to be the next, unless it is to `unload`.
-    fn release(&mut self, next: Option<VcpuId>, unload: bool) {
-        let Some(old) = self.held.filter(|_| self.held != next) else {
-            self.held = next;
-            return;
-        };
-        if next.is_none() && self.loaded.is_some() && !unload {
-            return;
-        }
-        self.unload();
-        self.held = next;
-        let others = self.machine.scheduler.lock().released(self.here.cpu, old);
-        if self.machine.repick(self.here.cpu, others) {
-            self.here.pick_again();
-        }
-    }
-
     fn idle(&mut self, until: Option<u64>) {
         self.here.arm(until);
         if !console::has_input() && !self.here.repick.get() {
@@ -143,10 +128,10 @@ impl Cpu {
         self.here.take_interrupts();
     }
 
-    /// Makes the scheduler's current vCPU of this CPU sleep; true if it does.
-    fn block(&mut self, until: Option<u64>) -> bool {
+    /// What the scheduler has let this CPU run is to sleep.
+    fn block(&mut self, until: Option<u64>) {
         self.here.leaves();
-        self.machine.scheduler.lock().block(self.here.cpu, until)
+        self.leave = Leave::Sleeps(until);
     }
 
     /// Runs the EL2 half of a vCPU: `item`, or first what is under way of another one.
@@ -256,7 +241,7 @@ impl Cpu {
             Next::Resume => Then::Continue,
             Next::Wait => self.wait(guest, vcpu),
             Next::Yield => {
-                self.machine.scheduler.lock().yield_now(self.here.cpu);
+                self.leave = Leave::Yields;
                 Then::Pick
             }
             Next::StageTwo(ref fault) => {

@@ -61,6 +61,8 @@ enum Regime {
 #[repr(align(128))]
 struct Vm {
     share: Share,
+    /// Where it may run: what it shares of its affinity.
+    cpus: CpuSet,
     /// Its vCPUs, and how many of them want to run.
     members: u64,
     awake: u32,
@@ -138,6 +140,7 @@ pub(crate) struct Fair {
 
 const NO_VM: Vm = Vm {
     share: Share { weight: 0, cap: 0, affinity: CpuSet::EMPTY },
+    cpus: CpuSet::EMPTY,
     members: 0,
     awake: 0,
     time: 0,
@@ -292,14 +295,20 @@ impl Fair {
         self.stale = true;
         self.picky = 0;
         self.allowed = [0; MAX_CPUS];
-        for (vm, Vm { share, members, .. }) in self.vms.iter().enumerate() {
-            if !usable.without(share.affinity).is_empty() {
+        for (vm, this) in self.vms.iter_mut().enumerate() {
+            this.cpus = this.share.affinity.and(usable);
+            if this.cpus != usable {
                 self.picky |= bit(vm);
             }
-            for cpu in share.affinity.and(usable).iter() {
-                self.allowed[usize::from(cpu.0)] |= members;
+            for cpu in this.cpus.iter() {
+                self.allowed[cpu.index()] |= this.members;
             }
         }
+    }
+
+    /// Where the vCPU `v` may run.
+    pub(crate) fn cpus(&self, v: usize) -> CpuSet {
+        self.vms[self.vm_of(v)].cpus
     }
 
     /// The VM of the vCPU `v`'s share.

@@ -11,6 +11,13 @@ pub struct VcpuId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuId(pub u8);
 
+impl CpuId {
+    /// Its place in arrays.
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize % MAX_CPUS
+    }
+}
+
 /// A virtual machine, as far as its vCPUs share CPU time with others': below [`MAX_VMS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VmId(pub u8);

@@ -13,10 +13,10 @@
 //! on such a CPU are another one's task in the meantime.
 //!
 //! # Switching
-//! A vCPU is *held* by the CPU that picked it, since its registers are there, until that CPU calls
-//! [`Scheduler::released`]; nobody else gets it before. A CPU whose pick says another vCPU than the one loaded must
-//! save and release the loaded one before it picks again. One that idles may keep a blocked vCPU loaded, unless it is
-//! told to let go ([`Decision::unload`]).
+//! A vCPU is *held* by the CPU that picked it, since its registers are there, until that CPU's pick says another one or
+//! [`Decision::unload`]; nobody else gets it before. Whoever is to run it next has to wait for the moment until that CPU,
+//! which knows by then, has saved its registers: they are the caller's to protect. So a CPU saves what it has loaded before
+//! it loads another one. One that idles may keep a blocked vCPU loaded, unless it is told to let go.
 //!
 //! # Costs
 //! No operation allocates. The work of each is bounded by the numbers of VMs, CPUs and vCPUs of one VM; see
@@ -55,6 +55,17 @@ pub enum Wake {
     Repick(CpuSet),
 }
 
+/// What becomes of the vCPU that ran on a CPU that picks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Leave {
+    /// It would go on.
+    Ready,
+    /// It lets others of its kind go first, if there are any.
+    Yields,
+    /// It sleeps until it is woken, or until then. If a wake-up came in the meantime it goes on.
+    Sleeps(Option<Ns>),
+}
+
 /// What a CPU does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -66,8 +77,16 @@ pub struct Decision {
     pub repick: CpuSet,
     /// The vCPU has a reservation: interrupts for others can wait.
     pub reserved: bool,
-    /// A CPU that idles has to save and release what it has loaded: it may be run elsewhere.
+    /// A CPU that idles has to save what it has loaded: it may be run elsewhere.
     pub unload: bool,
+    /// Time for which the vCPU to run has wanted to and did not (its stolen time).
+    pub waited: Ns,
+}
+
+impl Decision {
+    /// To do nothing until something happens.
+    pub const IDLE: Self =
+        Self { run: None, until: None, repick: CpuSet::EMPTY, reserved: false, unload: false, waited: 0 };
 }
 
 /// What is left of a reservation.
@@ -88,11 +107,11 @@ const NEVER: Ns = Ns::MAX;
 #[cfg_attr(test, derive(Hash))]
 struct Vcpu {
     schedule: Schedule,
-    /// Where it ran last, or is to run next.
-    last: CpuId,
-    /// The CPU that has its registers.
-    held: Option<CpuId>,
-    /// A wake-up came while it was runnable, so its next block does not block.
+    /// Where it runs; with a share, ran last or is to run next.
+    home: CpuId,
+    /// The CPU that has its registers, if one holds it.
+    holder: CpuId,
+    /// A wake-up came while it was runnable, so its next sleep is none.
     woken: bool,
     /// Since when it wants to run and does not.
     waits_since: Ns,
@@ -105,57 +124,44 @@ struct Vcpu {
 #[derive(Clone, Copy)]
 #[cfg_attr(test, derive(Hash))]
 struct Cpu {
-    running: Option<u8>,
-    /// Up to when `running` has been charged.
-    since: Ns,
-    /// What its timer is armed for.
-    until: Ns,
-    /// The timer is armed for the end of a slice, if nothing comes earlier.
-    sliced: bool,
-    /// It runs a reservation or belongs to one vCPU: nothing that a share does can change its decision.
-    reserved: bool,
-    /// What it runs gives way to others.
-    yields: bool,
-    /// It was told to pick again and has not yet.
-    told: bool,
-    /// The vCPUs that it was told to come for.
-    claims: u64,
-    load: place::Load,
-    /// The vCPUs that it holds, and those whose first choice it is: that ran here last.
-    holds: u64,
-    local: u64,
+    /// The vCPU that it holds: runs, or keeps while it idles.
+    held: Option<u8>,
     /// Whose CPU it is exclusively.
     owner: Option<u8>,
     /// The CPU that has the timers of this one's shares meanwhile; the CPUs whose timers it has.
     helper: Option<CpuId>,
     helps: CpuSet,
+    /// Up to when what runs has been charged.
+    since: Ns,
+    /// What its timer is armed for.
+    until: Ns,
+    /// The vCPUs that it was told to come for.
+    claims: u64,
+    /// The vCPUs whose first choice it is: that ran here last.
+    local: u64,
+    load: place::Load,
 }
 
 const NO_VCPU: Vcpu = Vcpu {
     schedule: Schedule::Shared(VmId(0)),
-    last: CpuId(0),
-    held: None,
+    home: CpuId(0),
+    holder: CpuId(0),
     woken: false,
     waits_since: 0,
     job: 0,
     server: Server::new(admission::Reservation { budget: 0, period: 0, deadline: 0 }, 0),
     stats: Stats::NONE,
 };
-const IDLE: Cpu = Cpu {
-    running: None,
-    since: 0,
-    until: 0,
-    sliced: false,
-    reserved: false,
-    yields: false,
-    told: false,
-    claims: 0,
-    load: place::Load::NONE,
-    holds: 0,
-    local: 0,
+const NO_CPU: Cpu = Cpu {
+    held: None,
     owner: None,
     helper: None,
     helps: CpuSet::EMPTY,
+    since: 0,
+    until: 0,
+    claims: 0,
+    local: 0,
+    load: place::Load::NONE,
 };
 
 /// The scheduler of a machine. A vCPU or CPU that it does not know is never runnable, never told, and runs nothing.
@@ -166,9 +172,18 @@ pub struct Scheduler {
     online: CpuSet,
     /// The CPUs that do not belong to one vCPU.
     usable: CpuSet,
-    /// CPUs whose `reserved` is set; and those of them whose shares' timers nobody has.
+    /// Those that run something.
+    busy: CpuSet,
+    /// Those that run a reservation or belong to one vCPU: nothing that a share does can change their decision.
     reserved: CpuSet,
+    /// Reserved ones whose shares' timers nobody has.
     orphans: CpuSet,
+    /// Those whose timer is armed for the end of a slice, if nothing comes earlier.
+    sliced: CpuSet,
+    /// Those whose vCPU gives way to others.
+    yielding: CpuSet,
+    /// Those that were told to pick again and have not yet.
+    told: CpuSet,
     /// Which of `vcpus` exist.
     present: u64,
     /// The vCPUs that want to run, those that do included.
@@ -204,11 +219,15 @@ impl Scheduler {
     pub const fn empty() -> Self {
         Self {
             vcpus: [NO_VCPU; MAX_VCPUS],
-            cpus: [IDLE; MAX_CPUS],
+            cpus: [NO_CPU; MAX_CPUS],
             online: CpuSet::EMPTY,
             usable: CpuSet::EMPTY,
+            busy: CpuSet::EMPTY,
             reserved: CpuSet::EMPTY,
             orphans: CpuSet::EMPTY,
+            sliced: CpuSet::EMPTY,
+            yielding: CpuSet::EMPTY,
+            told: CpuSet::EMPTY,
             present: 0,
             runnable: 0,
             held: 0,
@@ -264,6 +283,7 @@ impl Scheduler {
         }
         self.check(i, schedule)?;
         self.vcpus[i] = NO_VCPU;
+        self.move_to(i, CpuId(0));
         self.present |= bit(i);
         self.assign(i, schedule);
         Ok(())
@@ -280,7 +300,7 @@ impl Scheduler {
         self.check(i, schedule)?;
         let mut told = CpuSet::EMPTY;
         if let Some(cpu) = self.running_on(i) {
-            self.charge(usize::from(cpu.0), now);
+            self.charge(cpu.index(), now);
             told.insert(self.tell(CpuSet::only(cpu)));
         }
         let usable = self.usable;
@@ -293,8 +313,7 @@ impl Scheduler {
             self.enter(i, now);
             told.insert(self.offer(i));
         } else if let Some(at) = wake_at {
-            let home = self.home(i);
-            told.insert(self.arm(i, home, at));
+            told.insert(self.arm(i, self.vcpus[i].home.index(), at));
         }
         Ok(told)
     }
@@ -304,14 +323,17 @@ impl Scheduler {
         self.slot(v).map(|i| self.vcpus[i].schedule)
     }
 
-    /// Takes a vCPU out. Returns the CPUs that have to pick again. One whose registers are still on a CPU stays: the error names that CPU, which has to let go
-    /// of it first ([`Scheduler::stop`] it, have the CPU pick again and call [`Scheduler::released`]).
+    /// Takes a vCPU out. Returns the CPUs that have to pick again. One that runs stays: the error names its CPU, which has to
+    /// pick again first.
     pub fn remove(&mut self, v: VcpuId) -> Result<CpuSet, CpuId> {
         let Some(i) = self.slot(v) else { return Ok(CpuSet::EMPTY) };
-        if let Some(cpu) = self.vcpus[i].held {
+        if let Some(cpu) = self.stop(v) {
             return Err(cpu);
         }
-        self.stop(v);
+        if let Some(cpu) = self.holder(i) {
+            self.cpus[cpu.index()].held = None;
+            self.held &= !bit(i);
+        }
         let usable = self.usable;
         self.withdraw(i, self.now);
         self.present &= !bit(i);
@@ -321,8 +343,8 @@ impl Scheduler {
         Ok(if self.usable == usable { CpuSet::EMPTY } else { self.tell(self.usable) })
     }
 
-    /// Makes `v` runnable: it was started, or an interrupt came for it. If it is runnable already, its next
-    /// [`Scheduler::block`] does not block, so a wake-up between its decision to sleep and its sleep is not lost.
+    /// Makes `v` runnable: it was started, or an interrupt came for it. If it is runnable already, its next sleep
+    /// ([`Leave::Sleeps`]) is none, so a wake-up between its decision to sleep and its sleep is not lost.
     pub fn wake(&mut self, v: VcpuId, now: Ns) -> Wake {
         let Some(i) = self.slot(v) else {
             return Wake::Repick(CpuSet::EMPTY);
@@ -342,28 +364,6 @@ impl Scheduler {
         }
     }
 
-    /// The vCPU that runs on `cpu` wants to sleep until it is woken, or until `wake_at`. False if a wake-up came in
-    /// the meantime: it goes on. After true the CPU has to pick again.
-    pub fn block(&mut self, cpu: CpuId, wake_at: Option<Ns>) -> bool {
-        let Some(i) = self.running(cpu) else { return true };
-        if core::mem::take(&mut self.vcpus[i].woken) {
-            return false;
-        }
-        // A vCPU that was stopped a moment ago must not get a timed wake-up.
-        let was_runnable = self.runnable & bit(i) != 0;
-        self.runnable &= !bit(i);
-        self.ready.remove(i);
-        if let Some(at) = wake_at.filter(|_| was_runnable) {
-            match self.vcpus[i].schedule {
-                Schedule::Shared(_) => self.timers.insert(usize::from(cpu.0), i, at),
-                Schedule::Reserved { cpu, .. } | Schedule::Exclusive(cpu) => {
-                    self.reserved_timers.insert(usize::from(cpu.0), i, at);
-                }
-            }
-        }
-        true
-    }
-
     /// The vCPU that runs on `cpu` has done its job, and its next one is released at `next_release`. A job that is done
     /// after its deadline counts as a miss. Nothing else changes: its budget comes back when it would anyway, and its
     /// deadline is never moved to an earlier time.
@@ -377,6 +377,11 @@ impl Scheduler {
             vcpu.stats.misses += u64::from(now > release.saturating_add(reservation.deadline));
             vcpu.job = next_release;
         }
+    }
+
+    /// Whether `v` wants to run, as far as the scheduler has seen.
+    pub fn is_runnable(&self, v: VcpuId) -> bool {
+        self.slot(v).is_some_and(|i| self.runnable & bit(i) != 0)
     }
 
     /// Keeps `v` from running until it is woken. Returns the CPU that runs it and has to pick again.
@@ -395,38 +400,6 @@ impl Scheduler {
         running
     }
 
-    /// The vCPU that runs on `cpu` lets others of its kind go first, if there are any. The CPU has to pick again.
-    pub fn yield_now(&mut self, cpu: CpuId) {
-        if self.running(cpu).is_some() {
-            self.cpus[usize::from(cpu.0)].yields = true;
-        }
-    }
-
-    /// Says that `cpu` has saved the registers of `v` and forgotten them. Returns the CPUs that have to pick again.
-    pub fn released(&mut self, cpu: CpuId, v: VcpuId) -> CpuSet {
-        let Some(i) = self.slot(v) else {
-            return CpuSet::EMPTY;
-        };
-        if self.vcpus[i].held != Some(cpu) || self.running(cpu) == Some(i) {
-            return CpuSet::EMPTY;
-        }
-        self.vcpus[i].held = None;
-        self.held &= !bit(i);
-        self.cpus[usize::from(cpu.0)].holds &= !bit(i);
-        if self.runnable & bit(i) != 0 {
-            if let Schedule::Reserved { cpu, .. } = self.vcpus[i].schedule
-                && self.ready.key(i).is_none()
-                && self.reserved_timers.key(i).is_none()
-            {
-                // It was re-admitted to another CPU while it was held here.
-                self.ready.insert(usize::from(cpu.0), i, self.vcpus[i].server.deadline());
-            }
-            // No other CPU can take it: this one knew of it when it picked.
-            return if self.affinity(i) == CpuSet::only(cpu) { CpuSet::EMPTY } else { self.offer(i) };
-        }
-        CpuSet::EMPTY
-    }
-
     /// What has been counted for `v`, up to its CPU's last decision.
     pub fn stats(&self, v: VcpuId) -> Stats {
         self.slot(v).map_or(Stats::NONE, |i| self.vcpus[i].stats)
@@ -436,7 +409,7 @@ impl Scheduler {
     pub fn budget(&self, v: VcpuId, now: Ns) -> Option<Budget> {
         let i = self.slot(v)?;
         let Vcpu { schedule: Schedule::Reserved { .. }, server, .. } = &self.vcpus[i] else { return None };
-        let ran = self.running_on(i).map_or(0, |cpu| now.saturating_sub(self.cpus[usize::from(cpu.0)].since));
+        let ran = self.running_on(i).map_or(0, |cpu| now.saturating_sub(self.cpus[cpu.index()].since));
         Some(Budget {
             left: server.left().saturating_sub(ran).min(server.reservation.budget),
             deadline: server.deadline(),
@@ -450,8 +423,8 @@ impl Scheduler {
         if i == running {
             return;
         }
-        self.cpus[usize::from(cpu.0)].since += time;
-        self.fair.shift(usize::from(cpu.0), time);
+        self.cpus[cpu.index()].since += time;
+        self.fair.shift(cpu.index(), time);
         self.vcpus[i].stats.ran += time;
         match self.vcpus[i].schedule {
             // If that was all its budget, its CPU finds out when it picks.
@@ -482,13 +455,13 @@ impl Scheduler {
 
     /// Queues the reservation `i`, which wants to run as of `at`: as ready if it has budget, else until it gets some.
     fn supply(&mut self, i: usize, at: Ns) {
-        let Vcpu { schedule: Schedule::Reserved { cpu, .. }, held, server, .. } = &mut self.vcpus[i] else {
-            return;
-        };
-        let c = usize::from(cpu.0);
+        let Vcpu { home, holder, server, .. } = &mut self.vcpus[i];
+        let c = usize::from(home.0);
         match server.wake(at) {
-            // Else when it is released: it was re-admitted to another CPU.
-            Supply::Until(deadline) if held.is_none_or(|by| by == *cpu) => self.ready.insert(c, i, deadline),
+            // Else when it is let go of: it was re-admitted to another CPU.
+            Supply::Until(deadline) if self.held & bit(i) == 0 || holder == home => {
+                self.ready.insert(c, i, deadline);
+            }
             Supply::Until(_) => self.ready.remove(i),
             Supply::From(at) => {
                 self.ready.remove(i);
@@ -498,16 +471,8 @@ impl Scheduler {
     }
 
     fn fair_sleep(&mut self, i: usize, now: Ns) {
-        if self.fair_vcpus() & bit(i) != 0 {
+        if self.fair.all() & bit(i) != 0 {
             self.fair.sleep(i, now);
-        }
-    }
-
-    /// The CPU whose timer wakes the vCPU `i`.
-    fn home(&self, i: usize) -> usize {
-        match self.vcpus[i].schedule {
-            Schedule::Reserved { cpu, .. } | Schedule::Exclusive(cpu) => usize::from(cpu.0),
-            Schedule::Shared(_) => usize::from(self.vcpus[i].last.0),
         }
     }
 
@@ -547,21 +512,20 @@ impl Scheduler {
         match schedule {
             Schedule::Shared(vm) => {
                 self.fair.add(i, usize::from(vm.0), self.usable);
-                let affinity = self.share(vm).map_or(CpuSet::EMPTY, |share| share.affinity.and(self.usable));
-                if !affinity.contains(self.vcpus[i].last) {
-                    self.vcpus[i].last = affinity.iter().next().unwrap_or(CpuId(0));
+                if !self.fair.cpus(i).contains(self.vcpus[i].home) {
+                    self.move_to(i, self.fair.cpus(i).iter().next().unwrap_or(CpuId(0)));
                 }
             }
             Schedule::Reserved { reservation, cpu } => {
-                self.vcpus[i].last = cpu;
+                self.move_to(i, cpu);
                 match before {
                     Schedule::Reserved { .. } => self.vcpus[i].server.change(reservation),
                     _ => self.vcpus[i].server = Server::new(reservation, self.vm_switch),
                 }
             }
             Schedule::Exclusive(cpu) => {
-                self.vcpus[i].last = cpu;
-                self.cpus[usize::from(cpu.0)].owner = Some(i as u8);
+                self.move_to(i, cpu);
+                self.cpus[cpu.index()].owner = Some(i as u8);
                 self.usable.remove(cpu);
                 self.fair.set_usable(self.usable);
             }
@@ -578,17 +542,12 @@ impl Scheduler {
             Schedule::Shared(_) => self.fair.remove(i, now),
             Schedule::Reserved { .. } => {}
             Schedule::Exclusive(cpu) => {
-                self.cpus[usize::from(cpu.0)].owner = None;
+                self.cpus[cpu.index()].owner = None;
                 self.usable.insert(CpuSet::only(cpu));
                 self.fair.set_usable(self.usable);
             }
         }
         wake_at
-    }
-
-    /// The vCPUs with a share.
-    fn fair_vcpus(&self) -> u64 {
-        self.fair.all()
     }
 
     /// The index of `v`, if there is such a vCPU.
@@ -599,15 +558,16 @@ impl Scheduler {
 
     /// The index of the vCPU that runs on `cpu`.
     fn running(&self, cpu: CpuId) -> Option<usize> {
-        self.cpus.get(usize::from(cpu.0))?.running.map(usize::from)
+        if self.busy.contains(cpu) { self.cpus[cpu.index()].held.map(usize::from) } else { None }
     }
 
     /// The CPU on which the vCPU `i` runs.
     fn running_on(&self, i: usize) -> Option<CpuId> {
-        self.vcpus[i].held.filter(|&cpu| self.running(cpu) == Some(i))
+        self.holder(i).filter(|&cpu| self.busy.contains(cpu))
     }
 
-    fn is_held_elsewhere(&self, i: usize, c: usize) -> bool {
-        self.vcpus[i].held.is_some_and(|cpu| usize::from(cpu.0) != c)
+    /// The CPU that holds the vCPU `i`.
+    fn holder(&self, i: usize) -> Option<CpuId> {
+        (self.held & bit(i) != 0).then(|| self.vcpus[i].holder)
     }
 }

@@ -1,79 +1,87 @@
 //! The decision: what ran is charged, what is due wakes, and somebody is chosen.
 
 use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, VcpuId, bit, bits};
-use crate::{Decision, NEVER, Schedule, Scheduler};
+use crate::{Decision, Leave, NEVER, Schedule, Scheduler};
 
 impl Scheduler {
-    /// Decides what `cpu` does from `now` on: charges the vCPU that ran, wakes those whose time has come, chooses.
+    /// Decides what `cpu` does from `now` on: charges the vCPU that ran, lets it `leave`, wakes those whose time has come,
+    /// chooses.
     #[inline(never)]
-    pub fn pick(&mut self, cpu: CpuId, now: Ns) -> Decision {
-        let c = usize::from(cpu.0);
+    pub fn pick(&mut self, cpu: CpuId, leave: Leave, now: Ns) -> Decision {
         if !self.online.contains(cpu) {
-            return Decision {
-                run: None,
-                until: None,
-                repick: CpuSet::EMPTY,
-                reserved: false,
-                unload: false,
-            };
+            return Decision::IDLE;
         }
+        let c = cpu.index();
         self.now = self.now.max(now);
-        let before = self.charge(c, now);
         // It needs not be told anything while it decides.
-        self.cpus[c].told = true;
-        let yields = core::mem::take(&mut self.cpus[c].yields);
-        let mut left_over = core::mem::take(&mut self.cpus[c].claims);
+        self.told.insert(CpuSet::only(cpu));
+        let mut repick = CpuSet::EMPTY;
+        let before = self.running(cpu);
         if let Some(i) = before {
+            if let Leave::Sleeps(wake_at) = leave {
+                repick = self.sleep(c, i, wake_at);
+            }
+            self.charge(c, now);
             self.await_cap(c, i, bit(i));
+        } else {
+            self.cpus[c].since = now;
         }
+        let yields = leave == Leave::Yields || self.yielding.contains(cpu);
+        self.yielding.remove(cpu);
         let reserved = self.pick_reserved(c, before, now);
-        let owned = self.cpus[c].owner.is_some();
-        if self.cpus[c].reserved != (reserved.is_some() || owned) {
-            self.cpus[c].reserved = !self.cpus[c].reserved;
+        let owner = self.cpus[c].owner.map(usize::from);
+        let mut left_over = core::mem::take(&mut self.cpus[c].claims);
+        if self.reserved.contains(cpu) != (reserved.is_some() || owner.is_some()) {
             self.reserved = CpuSet(self.reserved.0 ^ CpuSet::only(cpu).0);
             self.fair.set_free(self.online.without(self.reserved));
         }
-        let (chosen, mut until) = match reserved {
-            Some((i, until)) => (Some(i), until),
-            None if owned => {
-                let owner = self.cpus[c].owner.map(usize::from);
-                let run = |&i: &usize| self.runnable & bit(i) != 0 && !self.is_held_elsewhere(i, c);
-                (owner.filter(run), NEVER)
+        let (chosen, mut until) = match (reserved, owner) {
+            (Some((i, until)), _) => (Some(i), until),
+            (None, Some(i)) => {
+                let runs = self.runnable & bit(i) != 0 && self.holder(i).is_none_or(|by| by == cpu);
+                (Some(i).filter(|_| runs), NEVER)
             }
-            None => {
-                let (chosen, until, expired) = self.pick_shared(c, yields, now);
+            (None, None) => {
+                let (chosen, until, expired) = self.pick_shared(cpu, yields, now);
                 left_over |= expired;
                 (chosen, until)
             }
         };
-        self.switch(c, before, chosen, now);
-        // Those that counted on this CPU, or woke up here, and were not chosen may have to go elsewhere.
-        let mut repick = CpuSet::EMPTY;
-        for i in bits(left_over & self.runnable & !chosen.map_or(0, bit)) {
-            if self.running_on(i).is_none() {
-                repick.insert(self.offer(i));
+        left_over |= self.switch(cpu, before, chosen, now);
+        let mut unload = false;
+        if chosen.is_none()
+            && let Some(i) = self.cpus[c].held.map(usize::from)
+        {
+            unload = self.has_to_unload(cpu, i);
+            if let Some(told) = self.pack(c, i) {
+                unload = true;
+                repick.insert(told);
+            }
+            if unload {
+                self.cpus[c].held = None;
+                left_over |= self.let_go(cpu, i);
             }
         }
-        let mut unload = false;
-        if chosen.is_none() {
-            unload = self.has_to_unload(c);
-            if !owned {
+        // Those that counted on this CPU, woke up here, or ran here, and were not chosen may have to go elsewhere.
+        if self.online != CpuSet::only(cpu) {
+            for i in bits(left_over & self.runnable & !chosen.map_or(0, bit)) {
+                if self.running_on(i).is_none() {
+                    repick.insert(self.offer(i));
+                }
+            }
+            if chosen.is_none() && owner.is_none() {
                 // Somebody may wait for another CPU that could be free if what runs there came here.
                 for i in bits(self.runnable & self.fair.waiting() & !self.held) {
                     if let Some(cpu) = self.make_room(i) {
                         repick.insert(self.tell(CpuSet::only(cpu)));
                     }
                 }
-                if let Some(told) = self.pack(c) {
-                    unload = true;
-                    repick.insert(told);
-                }
             }
         }
         if reserved.is_none() {
             until = until.min(self.reserved_timers.first_key(c));
         }
-        if self.cpus[c].reserved {
+        if self.reserved.contains(cpu) {
             self.cpus[c].until = until;
             self.fair.stop(c);
             self.fair.rebalance(now);
@@ -82,14 +90,36 @@ impl Scheduler {
             until = until.min(self.next_timer(c));
             self.cpus[c].until = until;
         }
-        self.cpus[c].told = false;
+        self.told.remove(cpu);
         Decision {
             run: chosen.map(|i| VcpuId(i as u16)),
             until: Some(until).filter(|&at| at != NEVER),
             repick,
             reserved: reserved.is_some(),
             unload,
+            waited: chosen.map_or(0, |i| self.vcpus[i].stats.waited),
         }
+    }
+
+    /// The vCPU `i`, which runs on CPU `c`, sleeps until it is woken, or until `wake_at`, unless it has been woken already.
+    /// Returns the CPUs that have to pick again.
+    fn sleep(&mut self, c: usize, i: usize, wake_at: Option<Ns>) -> CpuSet {
+        let this = &mut self.vcpus[i];
+        // One that was stopped a moment ago must not get a timed wake-up.
+        if core::mem::take(&mut this.woken) || self.runnable & bit(i) == 0 {
+            return CpuSet::EMPTY;
+        }
+        self.runnable &= !bit(i);
+        let (home, shared) = (this.home.index(), matches!(this.schedule, Schedule::Shared(_)));
+        if !shared {
+            self.ready.remove(i);
+        }
+        match wake_at {
+            Some(at) if shared => self.timers.insert(c, i, at),
+            Some(at) => return self.arm(i, home, at),
+            None => {}
+        }
+        CpuSet::EMPTY
     }
 
     /// Wakes the reservations of CPU `c` that are due, and finds the one with the earliest deadline. Returns it, and until
@@ -116,26 +146,29 @@ impl Scheduler {
         Some((chosen, until))
     }
 
-    /// Wakes the shares that are due on CPU `c`, and finds out whose turn it is. Returns that one, the end of its slice if
+    /// Wakes the shares that are due on `cpu`, and finds out whose turn it is. Returns that one, the end of its slice if
     /// somebody waits, and those that were woken.
-    fn pick_shared(&mut self, c: usize, yields: bool, now: Ns) -> (Option<usize>, Ns, u64) {
+    fn pick_shared(&mut self, cpu: CpuId, yields: bool, now: Ns) -> (Option<usize>, Ns, u64) {
+        let c = cpu.index();
         self.take_over_timers(c);
         let mut expired = self.expire_timers(c, now);
         for cpu in self.cpus[c].helps.iter() {
-            expired |= self.expire_timers(usize::from(cpu.0), now);
+            expired |= self.expire_timers(cpu.index(), now);
         }
-        let elsewhere = self.held & !self.cpus[c].holds;
+        let elsewhere = self.held & !self.cpus[c].held.map_or(0, |i| bit(i.into()));
         self.fair.rebalance(now);
         let candidates = self.runnable & !elsewhere & self.fair.allowed(c);
         let Some(i) = self.fair.choose(c, candidates, self.cpus[c].local, yields, now) else {
             self.fair.stop(c);
-            self.cpus[c].sliced = false;
             return (None, NEVER, expired);
         };
         let slice_end = self.fair.begin(c, i, self.cpus[c].since, now);
         self.await_cap(c, i, candidates & !bit(i));
         let sliced = candidates != bit(i) || self.fair.has_cap(i);
-        self.cpus[c].sliced = sliced;
+        self.sliced.remove(cpu);
+        if sliced {
+            self.sliced.insert(CpuSet::only(cpu));
+        }
         (Some(i), if sliced { slice_end } else { NEVER }, expired)
     }
 
@@ -170,54 +203,79 @@ impl Scheduler {
         bit(id)
     }
 
-    /// CPU `c` goes from one vCPU, or none, to another.
+    /// `cpu` goes from one vCPU, or none, to another. Returns the vCPU that it lets go of, if somebody else can take that.
     #[inline]
-    fn switch(&mut self, c: usize, before: Option<usize>, chosen: Option<usize>, now: Ns) {
+    fn switch(&mut self, cpu: CpuId, before: Option<usize>, chosen: Option<usize>, now: Ns) -> u64 {
         if before == chosen {
-            return;
+            return 0;
         }
+        let this = &mut self.cpus[cpu.index()];
         if before.is_none() || chosen.is_none() {
-            self.cpus[c].load.update(now, before.is_some());
+            this.load.update(now, before.is_some());
         }
-        self.cpus[c].running = chosen.map(|i| i as u8);
         if let Some(i) = before {
             self.vcpus[i].waits_since = now;
         }
-        if let Some(i) = chosen {
-            let vcpu = &mut self.vcpus[i];
-            vcpu.stats.waited += now.saturating_sub(vcpu.waits_since);
-            vcpu.stats.switches += 1;
-            vcpu.held = Some(CpuId(c as u8));
-            self.held |= bit(i);
-            self.cpus[c].holds |= bit(i);
-            if usize::from(vcpu.last.0) != c || self.cpus[c].local & bit(i) == 0 {
-                vcpu.stats.migrations += u64::from(usize::from(vcpu.last.0) != c);
-                self.move_to(i, CpuId(c as u8));
-            }
-            self.just_woken &= !bit(i);
-            // It may have been waiting for a certain CPU.
-            self.timers.remove(i);
+        let Some(i) = chosen else {
+            self.busy.remove(cpu);
+            return 0;
+        };
+        let old = this.held.replace(i as u8).map(usize::from).filter(|&old| old != i);
+        self.busy.insert(CpuSet::only(cpu));
+        self.held |= bit(i);
+        self.just_woken &= !bit(i);
+        let vcpu = &mut self.vcpus[i];
+        vcpu.holder = cpu;
+        vcpu.stats.waited += now.saturating_sub(vcpu.waits_since);
+        vcpu.stats.switches += 1;
+        if vcpu.home != cpu {
+            vcpu.stats.migrations += 1;
+            self.move_to(i, cpu);
         }
+        // It may have been waiting for a certain CPU.
+        self.timers.remove(i);
+        old.map_or(0, |old| self.let_go(cpu, old))
     }
 
-    /// Charges the vCPU that runs on CPU `c` up to `now`. Returns it. What comes next pays from `since` on: not for the
-    /// switch away from a reservation that sleeps or is out of budget, as admission has it (two switches a job).
-    pub(crate) fn charge(&mut self, c: usize, now: Ns) -> Option<usize> {
-        let since = core::mem::replace(&mut self.cpus[c].since, now);
-        let i = self.cpus[c].running.map(usize::from)?;
-        let ran = now.saturating_sub(since);
-        self.cpus[c].since = since.max(now);
-        self.vcpus[i].stats.ran += ran;
-        match self.vcpus[i].schedule {
+    /// `cpu` no longer holds the vCPU `i`. Returns it if another CPU can take it.
+    fn let_go(&mut self, cpu: CpuId, i: usize) -> u64 {
+        self.held &= !bit(i);
+        if self.runnable & bit(i) == 0 {
+            return 0;
+        }
+        let elsewhere = match self.vcpus[i].schedule {
+            Schedule::Shared(_) => self.fair.cpus(i) != CpuSet::only(cpu),
+            // It was re-admitted to another CPU while it was held here.
+            Schedule::Reserved { .. } if self.vcpus[i].home != cpu => {
+                if self.ready.key(i).is_none() && self.reserved_timers.key(i).is_none() {
+                    self.ready.insert(self.vcpus[i].home.index(), i, self.vcpus[i].server.deadline());
+                }
+                true
+            }
+            _ => self.vcpus[i].home != cpu,
+        };
+        if elsewhere { bit(i) } else { 0 }
+    }
+
+    /// Charges the vCPU that CPU `c` runs up to `now`. What comes next pays from `since` on: not for the switch away from a
+    /// reservation that sleeps or is out of budget, as admission has it (two switches a job).
+    pub(crate) fn charge(&mut self, c: usize, now: Ns) {
+        let this = &mut self.cpus[c];
+        let Some(i) = this.held.map(usize::from) else { return };
+        let ran = now.saturating_sub(this.since);
+        this.since = this.since.max(now);
+        let vcpu = &mut self.vcpus[i];
+        vcpu.stats.ran += ran;
+        match vcpu.schedule {
             Schedule::Reserved { .. } => {
-                let exhausted = self.vcpus[i].server.charge(ran);
+                let exhausted = vcpu.server.charge(ran);
                 if exhausted || self.runnable & bit(i) == 0 {
-                    self.vcpus[i].stats.ran += self.vm_switch;
-                    self.vcpus[i].server.charge(self.vm_switch);
-                    self.cpus[c].since += self.vm_switch;
+                    vcpu.stats.ran += self.vm_switch;
+                    vcpu.server.charge(self.vm_switch);
+                    this.since += self.vm_switch;
                 }
                 if exhausted && self.ready.key(i).is_some() {
-                    self.vcpus[i].stats.throttles += 1;
+                    vcpu.stats.throttles += 1;
                     self.supply(i, now);
                 }
             }
@@ -229,6 +287,5 @@ impl Scheduler {
             }
             Schedule::Exclusive(_) => {}
         }
-        Some(i)
     }
 }

@@ -2,8 +2,8 @@
 //! interrupts by which CPUs tell each other to pick, and the registers that one saves before another loads them.
 //!
 //! Each CPU does what `hyp/mobivmm`'s `Cpu` does, in the steps that another CPU can come between: every time it takes the
-//! lock or sends an interrupt. Registers count as loaded until the lock is taken to say that they
-//! are saved, which is longer than they really are. From a machine at rest with a few vCPUs, all states that some order
+//! lock, sends an interrupt, or saves registers; and it waits with loading some for the CPU that has not saved them yet.
+//! From a machine at rest with a few vCPUs, all states that some order
 //! of a limited number of outside events (devices, guests that sleep, time) leads to are visited, once each.
 
 use super::machine::{MS, SLICE, US};
@@ -16,11 +16,13 @@ use std::hash::{Hash, Hasher};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum At {
     /// About to take the lock and decide.
-    Pick,
+    Pick(Leave),
     /// About to interrupt these CPUs, and then to go on.
     Send(CpuSet, Next),
-    /// About to take the lock and say that it has saved the registers of the vCPU that it ran.
-    Release(VcpuId),
+    /// About to save the registers of the vCPU that it ran.
+    Save,
+    /// About to load those of the one that it runs, as soon as they are nowhere else.
+    Load,
     /// In the guest, or asleep: interrupts come.
     Rest,
 }
@@ -101,7 +103,7 @@ impl State {
             sched.add(VcpuId(v as u16), *schedule).unwrap();
         }
         let cpu = Cpu {
-            at: At::Pick,
+            at: At::Pick(Leave::Ready),
             run: None,
             unload: false,
             until: None,
@@ -115,7 +117,12 @@ impl State {
 
     /// The states that can come next.
     fn successors(&self, mut found: impl FnMut(Self)) {
+        let mut waits = 0;
         for c in 0..self.cpus.len() {
+            if self.cpus[c].at == At::Load && self.is_elsewhere(c) {
+                waits += 1;
+                continue;
+            }
             if self.cpus[c].at != At::Rest {
                 let mut next = self.clone();
                 next.step(c);
@@ -130,7 +137,7 @@ impl State {
                 }
             };
             event(self.cpus[c].interrupted, &|next| {
-                (next.cpus[c].interrupted, next.cpus[c].at) = (false, At::Pick);
+                (next.cpus[c].interrupted, next.cpus[c].at) = (false, At::Pick(Leave::Ready));
             });
             event(self.left.sleeps > 0 && self.cpus[c].run.is_some(), &|next| next.sleep(c));
             for v in 0..self.wants.len() {
@@ -138,6 +145,8 @@ impl State {
                 event(self.left.stops > 0, &|next| next.stop(c, v));
             }
         }
+        let at_work = self.cpus.iter().filter(|cpu| cpu.at != At::Rest).count();
+        assert!(waits == 0 || waits < at_work, "CPUs wait for registers that nobody saves");
         if self.is_settled() {
             self.check();
             if let Some(at) =
@@ -158,25 +167,31 @@ impl State {
     fn step(&mut self, c: usize) {
         let id = CpuId(c as u8);
         match self.cpus[c].at {
-            At::Pick => {
-                let decision = self.sched.pick(id, self.now);
+            At::Pick(leave) => {
+                let before = self.cpus[c].run.filter(|_| leave != Leave::Ready);
+                let decision = self.sched.pick(id, leave, self.now);
+                if let Some(v) = before {
+                    let wants = &mut self.wants[usize::from(v.0)];
+                    *wants &= std::mem::take(&mut self.woken[usize::from(v.0)]);
+                    assert_eq!(self.sched.is_runnable(v), *wants, "lost or invented wake-up");
+                }
                 assert!(!decision.repick.contains(id), "a CPU that has just picked is told to pick");
                 let cpu = &mut self.cpus[c];
                 (cpu.run, cpu.unload, cpu.until) = (decision.run, decision.unload, decision.until);
                 cpu.again = false;
                 self.send(c, decision.repick, Next::Switch);
             }
+            At::Save => {
+                self.cpus[c].loaded = None;
+                self.cpus[c].at = At::Load;
+            }
+            At::Load => self.load(c),
             At::Send(mut cpus, next) => {
                 if let Some(other) = cpus.iter().next() {
                     self.cpus[usize::from(other.0)].interrupted = true;
                     cpus.remove(other);
                 }
                 self.send(c, cpus, next);
-            }
-            At::Release(old) => {
-                self.cpus[c].loaded = None;
-                let told = self.sched.released(id, old);
-                self.send(c, told, Next::Enter);
             }
             At::Rest => {}
         }
@@ -187,27 +202,31 @@ impl State {
         let id = CpuId(c as u8);
         self.cpus[c].again |= cpus.contains(id);
         cpus.remove(id);
-        let cpu = &self.cpus[c];
-        let old = cpu.loaded.filter(|_| cpu.loaded != cpu.run && (cpu.run.is_some() || cpu.unload));
-        self.cpus[c].at = match (next, old) {
+        let cpu = &mut self.cpus[c];
+        let old = cpu.loaded != cpu.run && (cpu.run.is_some() || cpu.unload);
+        cpu.at = match next {
             _ if !cpus.is_empty() => At::Send(cpus, next),
-            (Next::Pick, _) => At::Pick,
-            (Next::Switch, Some(old)) => At::Release(old),
-            (Next::Switch | Next::Enter, _) => {
-                self.load(c);
-                if self.cpus[c].again { At::Pick } else { At::Rest }
-            }
+            Next::Pick => At::Pick(Leave::Ready),
+            Next::Switch if old && cpu.loaded.is_some() => At::Save,
+            Next::Switch => At::Load,
+            Next::Enter if cpu.again => At::Pick(Leave::Ready),
+            Next::Enter => At::Rest,
         };
     }
 
-    /// CPU `c` loads what it runs.
+    /// Whether CPU `c` runs a vCPU whose registers are on another one.
+    fn is_elsewhere(&self, c: usize) -> bool {
+        let run = self.cpus[c].run;
+        run.is_some() && (0..self.cpus.len()).any(|other| other != c && self.cpus[other].loaded == run)
+    }
+
+    /// CPU `c` loads what it runs, and goes there.
     fn load(&mut self, c: usize) {
-        if let Some(v) = self.cpus[c].run {
-            let elsewhere =
-                (0..self.cpus.len()).any(|other| other != c && self.cpus[other].loaded == Some(v));
-            assert!(!elsewhere, "{v:?} is loaded while its registers are elsewhere");
-            self.cpus[c].loaded = Some(v);
+        let cpu = &mut self.cpus[c];
+        if cpu.run.is_some() {
+            cpu.loaded = cpu.run;
         }
+        cpu.at = if cpu.again { At::Pick(Leave::Ready) } else { At::Rest };
     }
 
     /// After an interrupt the guest goes on; a CPU that sleeps picks.
@@ -240,13 +259,8 @@ impl State {
 
     /// What runs on CPU `c` waits for an interrupt.
     fn sleep(&mut self, c: usize) {
-        let Some(v) = self.cpus[c].run.map(|v| usize::from(v.0)) else { return };
         self.left.sleeps -= 1;
-        let blocked = self.sched.block(CpuId(c as u8), None);
-        assert_eq!(blocked, !self.woken[v], "lost or invented wake-up");
-        self.wants[v] &= !blocked;
-        self.woken[v] = false;
-        self.cpus[c].at = At::Pick;
+        self.cpus[c].at = At::Pick(Leave::Sleeps(None));
     }
 
     /// Whether nothing more happens unless something comes from outside.
@@ -256,7 +270,7 @@ impl State {
 
     fn check(&self) {
         for (c, cpu) in self.cpus.iter().enumerate() {
-            assert!(!self.sched.cpus[c].told, "CPU {c} was told and not interrupted");
+            assert!(!self.sched.told.contains(CpuId(c as u8)), "CPU {c} was told and not interrupted");
             let sleeps = cpu.run.is_some_and(|v| !self.wants[usize::from(v.0)]);
             assert!(!sleeps, "a vCPU that sleeps runs on CPU {c}");
         }

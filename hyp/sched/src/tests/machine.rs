@@ -52,6 +52,8 @@ struct Vcpu {
     left: Ns,
     /// It wants to run: by what it did itself.
     wants: bool,
+    /// It was woken while it did.
+    woken: bool,
     /// When it wakes by itself.
     alarm: Ns,
     /// Since when it has been waiting while an allowed CPU slept, and the longest time.
@@ -62,6 +64,8 @@ pub struct Machine {
     pub sched: Scheduler,
     pub now: Ns,
     cpus: Vec<Option<VcpuId>>,
+    /// What becomes of what a CPU runs when it picks.
+    leaves: Vec<Leave>,
     loaded: Vec<Option<VcpuId>>,
     until: Vec<Option<Ns>>,
     reserved: CpuSet,
@@ -89,6 +93,7 @@ impl Machine {
             sched: Scheduler::new(CpuSet::first(cpus), SLICE, 0),
             now: 0,
             cpus: vec![None; cpus],
+            leaves: vec![Leave::Ready; cpus],
             loaded: vec![None; cpus],
             until: vec![None; cpus],
             reserved: CpuSet::EMPTY,
@@ -110,7 +115,15 @@ impl Machine {
     fn start(&mut self, schedule: Schedule, share: Option<(usize, Share)>, guest: Guest) -> VcpuId {
         let v = VcpuId(self.vcpus.len() as u16);
         self.sched.add(v, schedule).unwrap();
-        self.vcpus.push(Vcpu { guest, share, left: 0, wants: false, alarm: NEVER, starved_since: None });
+        self.vcpus.push(Vcpu {
+            guest,
+            share,
+            left: 0,
+            wants: false,
+            woken: false,
+            alarm: NEVER,
+            starved_since: None,
+        });
         self.ran.push(0);
         self.wake(v);
         v
@@ -160,6 +173,7 @@ impl Machine {
             self.must_pick.insert(told);
         }
         let vcpu = &mut self.vcpus[usize::from(v.0)];
+        vcpu.woken = vcpu.wants;
         (vcpu.wants, vcpu.alarm) = (true, NEVER);
     }
 
@@ -234,23 +248,21 @@ impl Machine {
         let Some(v) = self.cpus[cpu] else { return };
         let id = CpuId(cpu as u8);
         let vcpu = &mut self.vcpus[usize::from(v.0)];
-        let (blocked, until) = match (vcpu.guest)(self.now) {
+        let until = match (vcpu.guest)(self.now) {
             Step::Work(time) => {
                 vcpu.left = time;
                 return;
             }
             Step::Sleep(until) if until <= self.now => return,
-            Step::Sleep(until) => (self.sched.block(id, Some(until).filter(|&at| at != NEVER)), until),
+            Step::Sleep(until) => until,
             Step::Done(next) => {
                 self.sched.job_done(id, next, self.now);
-                (self.sched.block(id, Some(next)), next)
+                next
             }
         };
-        if blocked {
+        self.leaves[cpu] = Leave::Sleeps(Some(until).filter(|&at| at != NEVER));
+        if !std::mem::take(&mut vcpu.woken) && until > self.now {
             (vcpu.wants, vcpu.alarm) = (false, until);
-            if until <= self.now {
-                (vcpu.wants, vcpu.alarm) = (true, NEVER);
-            }
         }
         self.must_pick.insert(CpuSet::only(id));
     }
@@ -258,7 +270,8 @@ impl Machine {
     fn pick(&mut self, cpu: CpuId) {
         let c = usize::from(cpu.0);
         self.must_pick.remove(cpu);
-        let decision = self.sched.pick(cpu, self.now);
+        let leave = std::mem::replace(&mut self.leaves[c], Leave::Ready);
+        let decision = self.sched.pick(cpu, leave, self.now);
         assert!(!decision.repick.contains(cpu), "a CPU that has just picked is told to pick");
         self.must_pick.insert(decision.repick);
         if decision.reserved {
@@ -272,10 +285,8 @@ impl Machine {
         self.cpus[c] = decision.run;
         self.until[c] = decision.until;
         let unload = decision.run.is_some() || decision.unload;
-        if let Some(old) = self.loaded[c].filter(|&old| unload && decision.run != Some(old)) {
+        if unload {
             self.loaded[c] = None;
-            let told = self.sched.released(cpu, old);
-            self.must_pick.insert(told);
         }
         if let Some(v) = decision.run {
             self.loaded[c] = Some(v);

@@ -1,5 +1,4 @@
-//! What every caller can rely on, after any operations in any order, with CPUs that take their time to pick and to save a
-//! vCPU's registers.
+//! What every caller can rely on, after any operations in any order, with CPUs that take their time to pick.
 
 use super::machine::{MS, SLICE, US};
 use crate::admission::Reservation;
@@ -21,14 +20,12 @@ struct Machine {
     now: Ns,
     vcpus: Vec<Known>,
     decisions: Vec<Decision>,
-    loaded: Vec<Option<VcpuId>>,
+    /// What each CPU runs, or keeps while it idles.
+    kept: Vec<Option<VcpuId>>,
     must_pick: CpuSet,
     /// The longest that a CPU has ignored its timer.
     late: Ns,
 }
-
-const NOTHING: Decision =
-    Decision { run: None, until: None, repick: CpuSet::EMPTY, reserved: false, unload: false };
 
 impl Machine {
     fn new(cpus: usize) -> Self {
@@ -36,45 +33,34 @@ impl Machine {
             sched: Scheduler::new(CpuSet::first(cpus), SLICE, 0),
             now: 0,
             vcpus: Vec::new(),
-            decisions: vec![NOTHING; cpus],
-            loaded: vec![None; cpus],
+            decisions: vec![Decision::IDLE; cpus],
+            kept: vec![None; cpus],
             must_pick: CpuSet::EMPTY,
             late: 0,
         }
     }
 
     fn cpus(&self) -> impl Iterator<Item = CpuId> + use<> {
-        CpuSet::first(self.loaded.len()).iter()
+        CpuSet::first(self.kept.len()).iter()
     }
 
     fn run(&self, cpu: CpuId) -> Option<VcpuId> {
         self.decisions[usize::from(cpu.0)].run
     }
 
-    /// Whether `cpu` has still to save the vCPU that it ran.
-    fn finish_switch(&mut self, cpu: CpuId) {
-        let c = usize::from(cpu.0);
-        let Decision { run, unload, .. } = self.decisions[c];
-        if (run.is_some() || unload)
-            && self.loaded[c] != run
-            && let Some(old) = core::mem::replace(&mut self.loaded[c], run)
-        {
-            let told = self.sched.released(cpu, old);
-            self.must_pick.insert(told);
-        }
-    }
-
-    fn pick(&mut self, cpu: CpuId) {
-        self.finish_switch(cpu);
+    fn pick(&mut self, cpu: CpuId, leave: Leave) {
         self.must_pick.remove(cpu);
         let c = usize::from(cpu.0);
         if let Some(until) = self.decisions[c].until {
             self.late = self.late.max(self.now.saturating_sub(until));
         }
-        let decision = self.sched.pick(cpu, self.now);
+        let decision = self.sched.pick(cpu, leave, self.now);
         assert!(!decision.repick.contains(cpu), "a CPU that has just picked is told to pick");
         self.must_pick.insert(decision.repick);
         self.decisions[c] = decision;
+        if decision.run.is_some() || decision.unload {
+            self.kept[c] = decision.run;
+        }
         for (i, known) in self.vcpus.iter_mut().enumerate() {
             // Whichever CPU's task it is.
             if known.wake_at.is_some_and(|at| at <= self.now) && self.sched.runnable & ids::bit(i) != 0 {
@@ -84,12 +70,7 @@ impl Machine {
         if let Some(v) = decision.run {
             assert!(may_run(&self.sched, v, cpu), "runs on a forbidden CPU");
             for other in self.cpus().filter(|&other| other != cpu) {
-                assert_ne!(
-                    self.loaded[usize::from(other.0)],
-                    Some(v),
-                    "runs while its registers are elsewhere"
-                );
-                assert_ne!(self.run(other), Some(v), "runs twice");
+                assert_ne!(self.kept[usize::from(other.0)], Some(v), "runs while another CPU holds it");
             }
         }
     }
@@ -113,17 +94,15 @@ impl Machine {
     }
 
     fn block(&mut self, cpu: CpuId, wake_at: Option<Ns>) {
-        self.finish_switch(cpu);
         let Some(v) = self.run(cpu) else { return };
         let known = &mut self.vcpus[usize::from(v.0)];
-        let blocked = self.sched.block(cpu, wake_at);
-        assert_eq!(blocked, !known.woken, "lost or invented wake-up");
-        if blocked {
+        if !std::mem::take(&mut known.woken) {
             known.wake_at = wake_at.filter(|_| known.runnable);
             known.runnable = false;
-            self.must_pick.insert(CpuSet::only(cpu));
         }
-        known.woken = false;
+        self.pick(cpu, Leave::Sleeps(wake_at));
+        let known = &self.vcpus[usize::from(v.0)];
+        assert_eq!(self.sched.is_runnable(v), known.runnable, "lost or invented wake-up");
     }
 
     /// Goes to `now`; a CPU whose timer fires on the way picks then, unless it is `deaf`.
@@ -156,11 +135,8 @@ impl Machine {
     /// Lets everybody do what they have been told, until nobody has anything to do.
     fn settle(&mut self) {
         for _ in 0..1000 {
-            for cpu in self.cpus() {
-                self.finish_switch(cpu);
-            }
             let Some(cpu) = self.must_pick.iter().next() else { return };
-            self.pick(cpu);
+            self.pick(cpu, Leave::Ready);
         }
         panic!("CPUs tell each other to pick without end");
     }
@@ -255,7 +231,6 @@ enum Op {
     Block(u8, Option<Ns>),
     Yield(u8),
     Advance(Ns, bool),
-    FinishSwitch(u8),
     Pick(u8),
     SetShare(u8, u32, u32, u64),
     SetSchedule(usize, Kind),
@@ -298,7 +273,6 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0_u8..8).prop_map(Op::Yield),
         5 => (0..2 * MS).prop_map(|time| Op::Advance(time, false)),
         1 => (0..2 * MS).prop_map(|time| Op::Advance(time, true)),
-        4 => (0_u8..8).prop_map(Op::FinishSwitch),
         6 => (0_u8..8).prop_map(Op::Pick),
         1 => (0_u8..4, 1_u32..1000, prop_oneof![Just(0_u32), 10_u32..200], 1_u64..256)
             .prop_map(|(vm, weight, cap, mask)| Op::SetShare(vm, weight, cap, mask)),
@@ -331,7 +305,7 @@ proptest! {
             m.vcpus.push(Known { runnable: false, woken: false, wake_at: None, runs: Vec::new() });
         }
         for cpu in m.cpus() {
-            m.pick(cpu);
+            m.pick(cpu, Leave::Ready);
         }
         let count = m.vcpus.len();
         let vcpu = |i: usize| VcpuId((i % count) as u16);
@@ -341,16 +315,10 @@ proptest! {
             match op {
                 Op::Wake(i) => m.wake(vcpu(i)),
                 Op::Stop(i) => m.stop(vcpu(i)),
-                // A CPU that has blocked or yielded picks before it does anything else.
-                Op::Block(c, after) if !m.must_pick.contains(cpu(c)) => m.block(cpu(c), after.map(|t| m.now + t)),
-                Op::Yield(c) if !m.must_pick.contains(cpu(c)) => {
-                    m.sched.yield_now(cpu(c));
-                    m.must_pick.insert(CpuSet::only(cpu(c)));
-                }
-                Op::Block(..) | Op::Yield(_) => {}
+                Op::Block(c, after) => m.block(cpu(c), after.map(|t| m.now + t)),
+                Op::Yield(c) => m.pick(cpu(c), Leave::Yields),
                 Op::Advance(by, deaf) => m.advance(m.now + by, deaf),
-                Op::FinishSwitch(c) => m.finish_switch(cpu(c)),
-                Op::Pick(c) => m.pick(cpu(c)),
+                Op::Pick(c) => m.pick(cpu(c), Leave::Ready),
                 Op::SetShare(vm, weight, cap, mask) => {
                     let share = Share { weight, cap, affinity: CpuSet(mask) };
                     if let Ok(told) = m.sched.set_share(VmId(vm), share, m.now) {
@@ -400,7 +368,7 @@ fn what_cannot_run_is_refused() {
     assert_eq!(s.add(VcpuId(64), shared), Err(ScheduleError::OutOfRange));
     assert_eq!(s.add(VcpuId(0), shared), Ok(()));
     assert_eq!(s.add(VcpuId(0), shared), Err(ScheduleError::Exists));
-    assert_eq!(s.pick(CpuId(2), 0).run, None);
+    assert_eq!(s.pick(CpuId(2), Leave::Ready, 0).run, None);
     assert_eq!(s.wake(VcpuId(1), 0), Wake::Repick(CpuSet::EMPTY));
 
     let mut s = Scheduler::new(CpuSet::first(8), SLICE, 0);
@@ -419,12 +387,11 @@ fn a_stopped_vcpu_has_no_timer_and_can_be_removed() {
     let v = VcpuId(0);
     s.add(v, Schedule::Shared(VmId(0))).unwrap();
     s.wake(v, 0);
-    assert_eq!(s.pick(CpuId(0), 0).run, Some(v));
+    assert_eq!(s.pick(CpuId(0), Leave::Ready, 0).run, Some(v));
     assert_eq!(s.remove(v), Err(CpuId(0)));
-    assert_eq!(s.stop(v), Some(CpuId(0)));
-    assert!(s.block(CpuId(0), Some(10)));
-    assert_eq!(s.pick(CpuId(0), 20).run, None);
-    assert_eq!(s.released(CpuId(0), v), CpuSet::EMPTY);
+    assert!(!s.is_runnable(v));
+    let decision = s.pick(CpuId(0), Leave::Sleeps(Some(10)), 20);
+    assert_eq!(decision.run, None);
     assert_eq!(s.remove(v), Ok(CpuSet::EMPTY));
     assert_eq!(s.wake(v, 30), Wake::Repick(CpuSet::EMPTY));
 }

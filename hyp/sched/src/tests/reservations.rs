@@ -170,9 +170,9 @@ fn time_spent_for_another_is_charged_to_that_one() {
     s.add(VcpuId(1), Schedule::Shared(VmId(0))).unwrap();
     s.wake(VcpuId(0), 0);
     s.wake(VcpuId(1), 0);
-    assert!(s.pick(CpuId(0), 0).reserved);
+    assert!(s.pick(CpuId(0), Leave::Ready, 0).reserved);
     s.charge_to(CpuId(0), VcpuId(1), 30 * US);
-    assert_eq!(s.pick(CpuId(0), 50 * US).until, Some(130 * US));
+    assert_eq!(s.pick(CpuId(0), Leave::Ready, 50 * US).until, Some(130 * US));
     assert_eq!((s.stats(VcpuId(0)).ran, s.stats(VcpuId(1)).ran), (20 * US, 30 * US));
     assert_eq!(s.budget(VcpuId(0), 50 * US), Some(Budget { left: 80 * US, deadline: MS, replenished: MS }));
 }
@@ -197,25 +197,24 @@ fn who_stops_pays_for_the_switch_away() {
     // It sleeps after 9 us, the switch to it included, and is woken 10 us later.
     for _ in 0..10 {
         s.wake(urgent, now);
-        assert_eq!(s.pick(cpu, now).run, Some(urgent));
+        assert_eq!(s.pick(cpu, Leave::Ready, now).run, Some(urgent));
         now += 9 * US;
-        s.block(cpu, None);
-        assert_eq!(s.pick(cpu, now).run, Some(other));
+        assert_eq!(s.pick(cpu, Leave::Sleeps(None), now).run, Some(other));
         now += 5 * US;
         ran += 4 * US;
     }
     assert_eq!(s.stats(urgent).ran, 10 * (9 * US + SWITCH));
     // Ten times 10 us of 101 are used; the last one is the switch away.
     s.wake(urgent, now);
-    let decision = s.pick(cpu, now);
+    let decision = s.pick(cpu, Leave::Ready, now);
     assert_eq!((decision.run, decision.until), (Some(urgent), Some(now + US)));
     now += US;
-    let decision = s.pick(cpu, now);
+    let decision = s.pick(cpu, Leave::Ready, now);
     assert_eq!(s.stats(other).ran, ran);
     // The rest of its budget, and the switch to it, which took no time.
     assert_eq!((decision.run, decision.until), (Some(other), Some(now + SWITCH + 101 * US - ran)));
     assert_eq!(s.budget(other, now).map(|budget| budget.left), Some(101 * US - ran));
     // What it used after its first wake-up comes back a period after that.
-    let decision = s.pick(cpu, MS);
+    let decision = s.pick(cpu, Leave::Ready, MS);
     assert_eq!((decision.run, decision.until), (Some(urgent), Some(MS + 10 * US)));
 }

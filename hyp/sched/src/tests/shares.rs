@@ -241,21 +241,15 @@ fn what_could_run_and_did_not_has_waited() {
     }
     s.wake(first, 100);
     s.wake(first, 120); // Woken is woken.
-    assert_eq!(s.pick(cpu, 130).run, Some(first));
+    assert_eq!(s.pick(cpu, Leave::Ready, 130).run, Some(first));
     assert_eq!(s.stats(first).waited, 30);
     s.wake(second, MS);
-    while s.pick(cpu, 3 * MS).run != Some(second) {
-        s.released(cpu, first);
-    }
-    s.released(cpu, first);
+    while s.pick(cpu, Leave::Ready, 3 * MS).run != Some(second) {}
     assert_eq!(s.stats(second).waited, 2 * MS);
     // It sleeps for a time, which the CPU notices late.
-    s.block(cpu, Some(5 * MS));
-    assert_eq!(s.pick(cpu, 4 * MS).run, Some(first));
-    s.released(cpu, second);
+    assert_eq!(s.pick(cpu, Leave::Sleeps(Some(5 * MS)), 4 * MS).run, Some(first));
     assert_eq!(s.stats(first).waited, 30 + MS, "pre-empted");
-    s.block(cpu, None);
-    assert_eq!(s.pick(cpu, 5 * MS + 7).run, Some(second));
+    assert_eq!(s.pick(cpu, Leave::Sleeps(None), 5 * MS + 7).run, Some(second));
     assert_eq!(s.stats(second).waited, 2 * MS + 7, "late after a timed sleep");
     assert_eq!(s.stats(first).waited, 30 + MS, "sleep is not stolen");
 }
