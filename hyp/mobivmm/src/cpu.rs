@@ -9,7 +9,7 @@ use arch::work::Ran;
 use arch::{context, cpu, time};
 use drivers::gic::Gic;
 use lock::TicketMutexGuard;
-use sched::{CpuId, Leave};
+use sched::{Decision, CpuId, Leave};
 use vgic::{Control, CpuMask, ListRegisters};
 use vm::{Next, Phase, Power, StageTwo, VcpuState, inject, timer};
 
@@ -67,8 +67,8 @@ pub fn run(machine: &'static Machine, index: usize) -> ! {
 impl Cpu {
     /// One decision of the scheduler, and what follows from it.
     fn pass(&mut self) {
+        self.poll();
         self.here.repick.set(false);
-        self.here.deliver_input();
         if self.loaded.as_ref().is_some_and(|loaded| loaded.guest.vm.phase() != Phase::Running) {
             // Its VM is being stopped: whoever does that waits for the registers.
             self.unload();
@@ -84,7 +84,8 @@ impl Cpu {
             self.machine.gic.let_devices(!decision.reserved);
         }
         // What came meanwhile may change the decision, which is cheaper now than when the vCPU is loaded.
-        if self.poll() && self.here.repick.get() {
+        self.poll();
+        if self.here.repick.get() {
             return;
         }
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
@@ -94,10 +95,7 @@ impl Cpu {
             Phase::Running if guest.change.is_for(vcpu) => {
                 self.run_work(guest, control::work, decision.until)
             }
-            Phase::Running => {
-                guest.tell_stolen(vcpu, decision.waited);
-                self.run_vcpu(guest, vcpu, decision.until);
-            }
+            Phase::Running => self.run_vcpu(guest, vcpu, &decision),
             Phase::Loading | Phase::Stopping(_) if vcpu == 0 => {
                 self.run_work(guest, load::work, decision.until)
             }
@@ -109,15 +107,13 @@ impl Cpu {
         }
     }
 
-    /// Takes interrupts if there are any.
+    /// Takes interrupts if there are any, and input: between two steps of what is to be done at EL2, none of which is long.
     #[inline]
-    fn poll(&self) -> bool {
-        let pending = cpu::interrupt_pending();
-        if pending {
+    fn poll(&self) {
+        if cpu::interrupt_pending() {
             self.here.take_interrupts();
-            self.here.deliver_input();
         }
-        pending
+        self.here.deliver_input();
     }
 
     fn idle(&mut self, until: Option<u64>) {
@@ -157,8 +153,8 @@ impl Cpu {
         }
     }
 
-    fn run_vcpu(&mut self, guest: &'static Guest, vcpu: usize, until: Option<u64>) {
-        if !self.load(guest, vcpu) {
+    fn run_vcpu(&mut self, guest: &'static Guest, vcpu: usize, decision: &Decision) {
+        if !self.load(guest, vcpu, decision.waited) {
             // Off: it was woken by something that came too late for it.
             self.block(None);
             return;
@@ -168,11 +164,10 @@ impl Cpu {
             self.here.look.set(false);
             // The timer of a vCPU that was just loaded is due already if that is what woke it.
             self.poll();
-            self.timers(guest, vcpu, until);
+            self.timers(guest, vcpu, decision.until);
             if self.here.repick.get() || self.step(guest, vcpu) == Then::Pick {
                 break;
             }
-            self.here.deliver_input();
         }
         // What came for it is looked at when it runs again.
         self.here.leaves();
@@ -344,8 +339,8 @@ impl Cpu {
         self.unload();
     }
 
-    /// Makes `vcpu` the loaded one. False if it is off; then none is.
-    fn load(&mut self, guest: &'static Guest, vcpu: usize) -> bool {
+    /// Makes `vcpu`, which has waited for a CPU for `waited` ns in all, the loaded one. False if it is off; then none is.
+    fn load(&mut self, guest: &'static Guest, vcpu: usize, waited: u64) -> bool {
         // One that goes off is unloaded at once.
         if self.loaded.as_ref().is_some_and(|loaded| loaded.guest.index == guest.index && loaded.vcpu == vcpu)
         {
@@ -356,6 +351,7 @@ impl Cpu {
         if !guest.vm.prepare(vcpu, &mut state, &self.here) {
             return false;
         }
+        guest.tell_stolen(vcpu, waited);
         let gic = &self.machine.gic;
         gic.set_vmcr(state.interface.vmcr);
         gic.load_active_priorities(&state.interface.active_priorities);

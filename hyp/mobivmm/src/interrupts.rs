@@ -1,7 +1,7 @@
 //! Physical interrupts, taken where they arrive.
 
 use arch::enter::Verdict;
-use arch::time;
+use arch::{cpu, time};
 use drivers::gic::Acknowledged;
 use vm::{Phase, timer};
 
@@ -15,6 +15,9 @@ impl Here {
     pub fn take_interrupts(&self) {
         while let Some(interrupt) = self.machine.gic.acknowledge() {
             self.interrupt(interrupt);
+            if !cpu::interrupt_pending() {
+                break;
+            }
         }
     }
 

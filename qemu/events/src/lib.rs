@@ -49,6 +49,8 @@ pub enum Kind {
     },
     /// EL2 executes WFI or WFE.
     Wait,
+    /// EL2 reads ISR_EL1: it looks at what interrupts are pending.
+    Look,
     /// EL2 has read the physical counter in the instruction before. Recorded only if it went on otherwise than `total` did since the
     /// last time: the machine was idle.
     Clock {
@@ -121,6 +123,7 @@ impl Event {
             Kind::Mark { id, guest: state } => (5, guest(id, state)),
             Kind::Watch { index, guest: state } => (6, guest(index, state)),
             Kind::Steps { pc, count } => (7, (count, [pc, 0, 0])),
+            Kind::Look => (8, (0, [0; 3])),
         };
         let mut bytes = [0; SIZE];
         bytes[0] = kind;
@@ -151,6 +154,7 @@ impl Event {
             5 => Kind::Mark { id: low, guest },
             6 => Kind::Watch { index: low, guest },
             7 => Kind::Steps { pc: a, count: detail },
+            8 => Kind::Look,
             _ => return None,
         };
         Some(Self { cpu: bytes[1], total, el2, own, kind })
@@ -170,6 +174,7 @@ mod tests {
             Kind::Mask { masked: true },
             Kind::Mask { masked: false },
             Kind::Wait,
+            Kind::Look,
             Kind::Clock { ticks: 1 << 60 },
             Kind::Mark { id: 0xffff, guest },
             Kind::Watch { index: 9, guest },

@@ -9,6 +9,8 @@ pub enum Special {
     Wait,
     /// MSR DAIFSet or DAIFClr with the IRQ bit.
     Mask(bool),
+    /// MRS ISR_EL1: a look at what is pending.
+    Look,
     /// MSR DAIF from this general register.
     SetDaif(u8),
     /// MRS CNTPCT_EL0 to this general register.
@@ -25,6 +27,7 @@ pub fn special(word: u32) -> Option<Special> {
         0xd503_207f | 0xd503_205f => Some(Special::Wait),
         _ if word & 0xffff_f0ff == 0xd503_40df && word & 0x200 != 0 => Some(Special::Mask(true)),
         _ if word & 0xffff_f0ff == 0xd503_40ff && word & 0x200 != 0 => Some(Special::Mask(false)),
+        _ if word & !0x1f == 0xd538_c100 => Some(Special::Look),
         _ if word & !0x1f == 0xd51b_4220 => Some(Special::SetDaif(register)),
         _ if word & !0x1f == 0xd53b_e020 => Some(Special::Counter(register)),
         _ if word & 0xffe0_001f == 0xd280_001f => Some(Special::Mark((word >> 5) as u16)),

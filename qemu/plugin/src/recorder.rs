@@ -62,6 +62,7 @@ pub enum Site {
     Clock(u8),
     Mark(u16),
     Watch(u16),
+    Look,
     /// A run of instructions at EL2.
     Run {
         pc: u64,
@@ -86,8 +87,9 @@ impl Site {
             Self::Clock(register) => (5, register.into()),
             Self::Mark(id) => (6, id.into()),
             Self::Watch(index) => (7, index.into()),
+            Self::Look => (8, 0),
             // A block has at most 512 instructions.
-            Self::Run { pc, count } => (8, pc & ((1 << PC_BITS) - 1) | u64::from(count) << PC_BITS),
+            Self::Run { pc, count } => (9, pc & ((1 << PC_BITS) - 1) | u64::from(count) << PC_BITS),
         };
         kind << KIND | value
     }
@@ -104,6 +106,7 @@ impl Site {
             5 => Self::Clock(value as u8),
             6 => Self::Mark(value as u16),
             7 => Self::Watch(value as u16),
+            8 => Self::Look,
             _ => {
                 // Addresses are sign-extended.
                 let unused = u64::BITS - PC_BITS;
@@ -277,6 +280,7 @@ impl Recorder {
             Some(Special::Wait) => sites.push(Site::Wait),
             Some(Special::Mask(masked)) => sites.push(Site::Mask(masked)),
             Some(Special::SetDaif(register)) => sites.push(Site::SetDaif(register)),
+            Some(Special::Look) => sites.push(Site::Look),
             Some(Special::Counter(_) | Special::Mark(_)) | None => {}
         }
         sites
@@ -301,6 +305,7 @@ impl Recorder {
             Site::Mask(masked) => Kind::Mask { masked },
             Site::SetDaif(register) => Kind::Mask { masked: self.general(register) & 0x80 != 0 },
             Site::Wait => Kind::Wait,
+            Site::Look => Kind::Look,
             Site::Clock(register) => Kind::Clock { ticks: self.general(register) },
             Site::Mark(id) => Kind::Mark { id, guest: self.guest() },
             Site::Watch(index) => Kind::Watch { index, guest: self.guest() },

@@ -149,8 +149,8 @@ pub fn to_guest(spsr: u64) -> bool {
     spsr & 0xf < 8
 }
 
-/// Sections of EL2 in which interrupts are masked, in instructions: from an exception, or from masking, to the return, to unmasking or to
-/// waiting. Before its first return to a guest a CPU boots.
+/// Sections of EL2 in which interrupts are masked and not looked for, in instructions: from an exception, or from masking, or from a look
+/// at ISR_EL1, to the next look, to the return, to unmasking or to waiting. Before its first return to a guest a CPU boots.
 pub fn masked(taken: &Taken, _: &mut Code) -> Result<Figure> {
     let mut figure = Figure::default();
     let (mut since, mut booted) = ([None; 256], [false; 256]);
@@ -169,7 +169,8 @@ pub fn masked(taken: &Taken, _: &mut Code) -> Result<Figure> {
                 to_guest(spsr) || spsr & 0x80 == 0
             }
             Kind::Mask { masked: false } => true,
-            Kind::Wait => {
+            Kind::Look if since.is_none() => continue,
+            Kind::Wait | Kind::Look => {
                 figure.extend(since.replace(own + 1).filter(|_| *booted).map(|since| own + 1 - since));
                 continue;
             }
