@@ -34,6 +34,15 @@ enum Then {
     Pick,
 }
 
+/// Whether a vCPU was loaded.
+enum Load {
+    Done,
+    /// It is off.
+    Off,
+    /// An interrupt is pending, which comes first: ask the scheduler again.
+    Interrupted,
+}
+
 /// Why a guest was left, if it was not for what [`Here`] wants.
 enum Left {
     /// For that.
@@ -154,10 +163,11 @@ impl Cpu {
     }
 
     fn run_vcpu(&mut self, guest: &'static Guest, vcpu: usize, decision: &Decision) {
-        if !self.load(guest, vcpu, decision.waited) {
-            // Off: it was woken by something that came too late for it.
-            self.block(None);
-            return;
+        match self.load(guest, vcpu, decision.waited) {
+            Load::Done => {}
+            // It was woken by something that came too late for it.
+            Load::Off => return self.block(None),
+            Load::Interrupted => return,
         }
         self.here.enters(guest, vcpu);
         loop {
@@ -339,17 +349,23 @@ impl Cpu {
         self.unload();
     }
 
-    /// Makes `vcpu`, which has waited for a CPU for `waited` ns in all, the loaded one. False if it is off; then none is.
-    fn load(&mut self, guest: &'static Guest, vcpu: usize, waited: u64) -> bool {
+    /// Makes `vcpu`, which has waited for a CPU for `waited` ns in all, the loaded one. If that is not done, none is.
+    fn load(&mut self, guest: &'static Guest, vcpu: usize, waited: u64) -> Load {
         // One that goes off is unloaded at once.
         if self.loaded.as_ref().is_some_and(|loaded| loaded.guest.index == guest.index && loaded.vcpu == vcpu)
         {
-            return true;
+            return Load::Done;
         }
         self.unload();
+        if cpu::interrupt_pending() {
+            return Load::Interrupted;
+        }
         let mut state = guest.vm.vcpus[vcpu].state.lock();
         if !guest.vm.prepare(vcpu, &mut state, &self.here) {
-            return false;
+            return Load::Off;
+        }
+        if cpu::interrupt_pending() {
+            return Load::Interrupted;
         }
         guest.tell_stolen(vcpu, waited);
         let gic = &self.machine.gic;
@@ -369,7 +385,7 @@ impl Cpu {
         self.here.loaded.set(Some((guest, vcpu)));
         self.loaded = Some(Loaded { guest, vcpu, state });
         self.here.pay(guest, effects);
-        true
+        Load::Done
     }
 
     /// Takes the loaded vCPU's registers off this CPU. What answering its last exit has left to be put back is in them: no mark of it
