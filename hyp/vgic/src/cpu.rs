@@ -92,7 +92,7 @@ impl Vgic {
     fn update(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         let old = self.vcpus[vcpu].control;
         let eois = if old.active_spilled { hw.eoi_count() } else { 0 };
-        let mut effects = self.end_spilled(vcpu, eois);
+        let mut effects = if eois != 0 { self.end_spilled(vcpu, eois) } else { Effects::NONE };
 
         // Take back what the guest has finished and what has changed. What it finished may concern other words.
         let used = self.vcpus[vcpu].used;
@@ -384,20 +384,20 @@ impl Vgic {
     /// Lists up to `most` pending interrupts in order of priority, and tells whether one found no list register.
     fn list_pending(&mut self, vcpu: usize, most: usize, crowded: bool) -> bool {
         let mut words = self.vcpus[vcpu].spilled_pending;
-        // By word: the level of its most urgent one.
-        let mut levels = [0u8; 32];
+        // By word: the level of its most urgent one, and which that is.
+        let mut urgent = [(0u8, 0u8); 32];
         let mut look = words;
         let mut spilled = false;
         for left in (0..=most).rev() {
             for w in bits(look) {
-                match self.next_pending(vcpu, w) {
-                    Some((level, _)) => levels[w] = level as u8,
+                let ready = self.candidates(vcpu, w, Kind::Pending);
+                match self.word(vcpu, w).most_urgent(ready) {
+                    Some((level, bit)) => urgent[w] = (level as u8, bit as u8),
                     None => words &= !(1 << w),
                 }
             }
-            let Some(w) = bits(words).min_by_key(|&w| levels[w]).filter(|_| left > 0) else { break };
-            let Some((_, bit)) = self.next_pending(vcpu, w) else { break };
-            if !self.list(vcpu, w * 32 + bit, crowded) {
+            let Some(w) = bits(words).min_by_key(|&w| urgent[w].0).filter(|_| left > 0) else { break };
+            if !self.list(vcpu, w * 32 + usize::from(urgent[w].1), crowded) {
                 spilled = true;
                 break;
             }
@@ -405,11 +405,6 @@ impl Vgic {
         }
         self.vcpus[vcpu].spilled_pending = words;
         spilled
-    }
-
-    /// The most urgent pending interrupt of a word.
-    fn next_pending(&self, vcpu: usize, w: usize) -> Option<(usize, usize)> {
-        self.word(vcpu, w).most_urgent(self.candidates(vcpu, w, Kind::Pending))
     }
 
     /// Lists active interrupts, and tells whether one found no list register. Their order does not matter: those that are not
@@ -430,6 +425,7 @@ impl Vgic {
         false
     }
 
+    #[inline]
     fn candidates(&self, vcpu: usize, w: usize, kind: Kind) -> u32 {
         let word = self.word(vcpu, w);
         let set = match kind {

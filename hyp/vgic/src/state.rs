@@ -1,6 +1,7 @@
 //! The state of interrupts, 32 to a [`Word`], so that a register of the distributor is one operation.
 
 /// Numbers of the set bits of `mask`, lowest first.
+#[inline]
 pub(crate) fn bits(mask: impl Into<u64>) -> impl Iterator<Item = usize> {
     let mut left = mask.into();
     core::iter::from_fn(move || {
@@ -94,6 +95,7 @@ impl Word {
     }
 
     /// Active, and in want of a list register.
+    #[inline]
     pub fn unlisted_active(&self) -> u32 {
         self.active & !self.listed()
     }
@@ -124,6 +126,7 @@ impl Word {
     }
 
     /// The most urgent of `candidates`: its level and its bit.
+    #[inline]
     pub fn most_urgent(&self, candidates: u32) -> Option<(usize, usize)> {
         if candidates == 0 {
             return None;
