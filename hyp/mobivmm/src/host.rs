@@ -4,7 +4,7 @@ use core::cell::Cell;
 
 use abi::smccc::{Error, Left, Reservation};
 use arch::enter::Verdict;
-use arch::{context, features, time};
+use arch::{context, cpu, features, time};
 use drivers::gic::Gic;
 use sched::{CpuId, Schedule};
 use vgic::{Control, Effects, ListRegisters, Lr, State, Vgic};
@@ -88,10 +88,15 @@ impl Here {
         self.armed.set(None);
     }
 
-    /// Brings the list registers of the loaded vCPU up to date, if it was marked.
+    /// Brings the list registers of the loaded vCPU up to date, if it was marked. If an interrupt is pending that is first; the guest
+    /// gets no further than its entry then.
     #[inline]
     pub fn refresh(&self, guest: &Guest, vcpu: usize) {
         if guest.take_attention(vcpu) {
+            if cpu::interrupt_pending() {
+                guest.attend(vcpu);
+                return self.look.set(true);
+            }
             let effects = guest.vm.gic.lock().enter(vcpu, &mut Registers(&self.machine.gic));
             self.pay(guest, effects);
         }
