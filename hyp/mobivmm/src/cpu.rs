@@ -84,6 +84,8 @@ impl Cpu {
         }
         let leave = core::mem::replace(&mut self.leave, Leave::Ready);
         let decision = self.machine.scheduler.lock().pick(self.here.cpu, leave, time::now());
+        // At once, so that a reservation whose time comes during what follows is not late by that.
+        self.here.arm(decision.until);
         self.machine.repick(self.here.cpu, decision.repick);
         if decision.unload {
             self.unload();
@@ -98,15 +100,15 @@ impl Cpu {
             return;
         }
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
-            return self.idle(decision.until);
+            return self.idle();
         };
         match guest.vm.phase() {
             Phase::Running if guest.change.is_for(vcpu) => {
-                self.run_work(guest, control::work, decision.until)
+                self.run_work(guest, control::work)
             }
             Phase::Running => self.run_vcpu(guest, vcpu, &decision),
             Phase::Loading | Phase::Stopping(_) if vcpu == 0 => {
-                self.run_work(guest, load::work, decision.until)
+                self.run_work(guest, load::work)
             }
             Phase::Loading | Phase::Stopping(_) | Phase::Stopped => {
                 // Whoever else is to run what is loaded waits for its registers.
@@ -125,8 +127,7 @@ impl Cpu {
         self.here.deliver_input();
     }
 
-    fn idle(&mut self, until: Option<u64>) {
-        self.here.arm(until);
+    fn idle(&mut self) {
         if !console::has_input() && !self.here.repick.get() {
             cpu::wait_for_interrupt();
         }
@@ -141,7 +142,7 @@ impl Cpu {
 
     /// Runs the EL2 half of a vCPU: `item`, or first what is under way of another one.
     #[inline(never)]
-    fn run_work(&mut self, guest: &'static Guest, item: extern "C" fn(usize), until: Option<u64>) {
+    fn run_work(&mut self, guest: &'static Guest, item: extern "C" fn(usize)) {
         self.unload();
         let Some(mut work) = guest.work.try_lock() else {
             // Another CPU runs one, until it is done or interrupted.
@@ -151,7 +152,6 @@ impl Cpu {
         if !work.is_active() {
             work.start(item, guest.index);
         }
-        self.here.arm(until);
         while !self.here.repick.get() {
             let ran = work.run();
             self.here.take_interrupts();
