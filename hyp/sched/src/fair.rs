@@ -23,7 +23,7 @@
 mod regime;
 
 use crate::fill::ONE_CPU;
-use crate::ids::{CpuSet, MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns, bit, bits};
+use crate::ids::{CpuSet, MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns, Table, bit, bits};
 use crate::schedule::{MAX_AFFINITIES, MAX_WEIGHT, ScheduleError, Share};
 
 /// The first slice of a VM that starts to want to run is so many times shorter.
@@ -58,23 +58,24 @@ enum Regime {
 /// A VM. Virtual times are in ns · 2³² / [`Vm::rate`], wrapping. Aligned so that the search for the next VM goes by shifts.
 #[derive(Clone, Copy)]
 #[cfg_attr(test, derive(Hash))]
-#[repr(align(128))]
+#[repr(C, align(128))]
 struct Vm {
+    /// While it is counted (see [`Fair::counted`]): its virtual time. Else: how far that is ahead of the clock.
+    time: u64,
+    /// The length of the next slice as virtual time.
+    span: i64,
     share: Share,
     /// Where it may run: what it shares of its affinity.
     cpus: CpuSet,
     /// Its vCPUs, and how many of them want to run.
     members: u64,
     awake: u32,
-    /// While it is counted (see [`Fair::counted`]): its virtual time. Else: how far that is ahead of the clock.
-    time: u64,
     /// The effective weight.
     rate: u32,
     /// 2⁴⁰ / rate.
     inverse: u64,
-    /// The length of the next slice, ns, and as virtual time.
+    /// The length of the next slice, ns.
     request: u32,
-    span: i64,
     /// When it stopped wanting to run, and the clock then.
     left: Ns,
     left_clock: u64,
@@ -91,7 +92,7 @@ struct Vm {
 #[derive(Clone, Copy)]
 #[cfg_attr(test, derive(Hash))]
 struct Turn {
-    vcpu: Option<u8>,
+    vcpu: u8,
     /// Up to when it has been counted, but for `granted` more.
     since: Ns,
     granted: u32,
@@ -101,23 +102,27 @@ struct Turn {
     deadline: u64,
 }
 
+/// By vCPU: CPU time.
+type Had = Table<u64, MAX_VCPUS>;
+
 /// The VMs with a share, and their vCPUs.
 #[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct Fair {
-    vms: [Vm; MAX_VMS],
+    vms: Table<Vm, MAX_VMS>,
     /// By vCPU: its VM, and CPU time that it has had, or more (see [`Fair::wake`]).
-    vm_of: [u8; MAX_VCPUS],
-    had: [u64; MAX_VCPUS],
-    turns: [Turn; MAX_CPUS],
+    vm_of: Table<u8, MAX_VCPUS>,
+    had: Had,
+    /// By CPU; and the CPUs that have one.
+    turns: Table<Turn, MAX_CPUS>,
+    taken: u64,
     /// By CPU: the vCPUs that may run there.
-    allowed: [u64; MAX_CPUS],
+    allowed: Table<u64, MAX_CPUS>,
     /// All vCPUs with a share, and those of them that are known to want to run.
     vcpus: u64,
     awake: u64,
     awake_count: u32,
-    /// The CPUs that are free for shares, and how many.
+    /// The CPUs that are free for shares.
     free: CpuSet,
-    free_count: u32,
     /// The VMs that want to run; those whose virtual time counts for the clock; those that may not run everywhere.
     active: u64,
     counted: u64,
@@ -155,7 +160,7 @@ const NO_VM: Vm = Vm {
     cap_time: 0,
     cap_inverse: 0,
 };
-const NO_TURN: Turn = Turn { vcpu: None, since: 0, granted: 0, rest: 0, deadline: 0 };
+const NO_TURN: Turn = Turn { vcpu: 0, since: 0, granted: 0, rest: 0, deadline: 0 };
 
 impl Vm {
     fn set_rate(&mut self, rate: u32) {
@@ -172,7 +177,7 @@ impl Vm {
     }
 
     /// A new round for its vCPUs `awake`, of which there are some.
-    fn begin_round(&mut self, awake: u64, had: &[u64; MAX_VCPUS], slice: u32) {
+    fn begin_round(&mut self, awake: u64, had: &Had, slice: u32) {
         self.round = least(awake, had) + u64::from(slice);
         for v in bits(awake) {
             self.turn(v, had[v]);
@@ -201,7 +206,7 @@ impl Vm {
 }
 
 /// The least of what the vCPUs `set` have had.
-fn least(set: u64, had: &[u64; MAX_VCPUS]) -> u64 {
+fn least(set: u64, had: &Had) -> u64 {
     bits(set).map(|v| had[v]).min().unwrap_or(0)
 }
 
@@ -209,16 +214,16 @@ impl Fair {
     /// Nobody has a share. All bytes are 0.
     pub(crate) const fn new() -> Self {
         Self {
-            vms: [NO_VM; MAX_VMS],
-            vm_of: [0; MAX_VCPUS],
-            had: [0; MAX_VCPUS],
-            turns: [NO_TURN; MAX_CPUS],
-            allowed: [0; MAX_CPUS],
+            vms: Table([NO_VM; MAX_VMS]),
+            vm_of: Table([0; MAX_VCPUS]),
+            had: Table([0; MAX_VCPUS]),
+            turns: Table([NO_TURN; MAX_CPUS]),
+            taken: 0,
+            allowed: Table([0; MAX_CPUS]),
             vcpus: 0,
             awake: 0,
             awake_count: 0,
             free: CpuSet::EMPTY,
-            free_count: 0,
             active: 0,
             counted: 0,
             picky: 0,
@@ -280,7 +285,7 @@ impl Fair {
         this.cap_inverse = if share.cap == 0 { 0 } else { (100 << 16) / u64::from(share.cap) };
         this.cap_time = now;
         let members = this.members;
-        self.has_caps = self.vms.iter().any(|vm| vm.cap_inverse != 0);
+        self.has_caps = self.vms.0.iter().any(|vm| vm.cap_inverse != 0);
         self.capped &= !members;
         if active != 0 && self.counted & bit(vm) != 0 {
             self.change_rate(vm, share.weight << 8);
@@ -294,8 +299,8 @@ impl Fair {
     pub(crate) fn set_usable(&mut self, usable: CpuSet) {
         self.stale = true;
         self.picky = 0;
-        self.allowed = [0; MAX_CPUS];
-        for (vm, this) in self.vms.iter_mut().enumerate() {
+        self.allowed = Table([0; MAX_CPUS]);
+        for (vm, this) in self.vms.0.iter_mut().enumerate() {
             this.cpus = this.share.affinity.and(usable);
             if this.cpus != usable {
                 self.picky |= bit(vm);
@@ -318,7 +323,7 @@ impl Fair {
 
     /// The share of a VM, if it has one.
     pub(crate) fn share(&self, vm: usize) -> Option<Share> {
-        self.vms.get(vm).map(|vm| vm.share).filter(|share| share.weight != 0)
+        Some(self.vms[vm].share).filter(|share| vm < MAX_VMS && share.weight != 0)
     }
 
     /// Adds the vCPU `v`, which sleeps, to a VM with a share.
@@ -333,14 +338,15 @@ impl Fair {
     /// Takes out the vCPU `v`.
     pub(crate) fn remove(&mut self, v: usize, now: Ns) {
         for cpu in 0..MAX_CPUS {
-            if self.turns[cpu].vcpu == Some(v as u8) {
+            if self.turn(cpu) == Some(v) {
                 self.count(cpu, now);
-                self.turns[cpu].vcpu = None;
+                self.stop(cpu);
             }
             self.allowed[cpu] &= !bit(v);
         }
         self.sleep(v, now);
-        self.vms[self.vm_of(v)].members &= !bit(v);
+        let vm = self.vm_of(v);
+        self.vms[vm].members &= !bit(v);
         self.vcpus &= !bit(v);
         self.capped &= !bit(v);
     }
@@ -363,7 +369,6 @@ impl Fair {
     /// Shares have the CPUs `free`: no reservation runs there.
     pub(crate) const fn set_free(&mut self, free: CpuSet) {
         self.free = free;
-        self.free_count = free.len() as u32;
         self.stale = true;
     }
 
@@ -424,9 +429,10 @@ impl Fair {
     }
 
     /// Counts what has run on `cpu` up to `now`.
+    #[inline(never)]
     pub(crate) fn count(&mut self, cpu: usize, now: Ns) {
+        let Some(v) = self.turn(cpu) else { return };
         let turn = &mut self.turns[cpu];
-        let Some(v) = turn.vcpu.map(usize::from) else { return };
         let time = now.saturating_sub(turn.since).min(MAX_TIME) as u32;
         turn.since = turn.since.max(now);
         turn.rest = turn.granted.saturating_sub(time);
@@ -435,6 +441,7 @@ impl Fair {
     }
 
     /// `v` has had `time`, of which `granted` is counted already.
+    #[inline]
     fn bill(&mut self, v: usize, time: u32, granted: u32, now: Ns) {
         let vm = self.vm_of(v);
         self.had[v] += u64::from(time);
@@ -462,11 +469,17 @@ impl Fair {
 
     /// Nothing with a share runs on `cpu`.
     pub(crate) fn stop(&mut self, cpu: usize) {
-        self.turns[cpu].vcpu = None;
+        self.taken &= !bit(cpu);
+    }
+
+    /// Whose turn it is on `cpu`.
+    fn turn(&self, cpu: usize) -> Option<usize> {
+        (self.taken & bit(cpu) != 0).then(|| self.turns[cpu].vcpu.into())
     }
 
     /// Chooses among the vCPUs `candidates` for `cpu`, which has just counted; among equals of a VM one of `local`. With
     /// `yields` the one that ran there comes last.
+    #[inline(never)]
     pub(crate) fn choose(
         &mut self,
         cpu: usize,
@@ -477,16 +490,16 @@ impl Fair {
     ) -> Option<usize> {
         if self.regime == Regime::Filled {
             // Some CPUs may have nobody to share with, and so have not been heard of for long.
-            for cpu in 0..MAX_CPUS {
+            for cpu in bits(self.taken) {
                 if now.saturating_sub(self.turns[cpu].since) > self.turns[cpu].granted.into() {
                     self.count(cpu, now);
                 }
             }
         }
         self.correct();
-        let turn = &mut self.turns[cpu];
         let mut candidates = candidates;
-        let mut kept = turn.vcpu.map(usize::from).filter(|&v| candidates & bit(v) != 0);
+        let mut kept = self.turn(cpu).filter(|&v| candidates & bit(v) != 0);
+        let turn = &mut self.turns[cpu];
         if yields || turn.rest < self.slice / (4 * SHORTER) {
             turn.rest = 0;
             if let Some(v) = kept.take()
@@ -503,15 +516,21 @@ impl Fair {
         }
         let kept_vm = best;
         for vm in bits(self.counted & !bit(best)) {
-            let this = &self.vms[vm % MAX_VMS];
+            let this = &self.vms[vm];
             let ahead = this.time.wrapping_sub(self.clock) as i64;
-            // Who is not eligible comes only if nobody is, and the least ahead first.
-            let key = ahead + if ahead <= 0 { this.span } else { 1 << 62 };
+            let mut key = ahead + this.span;
+            if ahead > 0 {
+                // Not eligible: comes only if nobody is, and the least ahead first.
+                key = ahead + (1 << 62);
+            }
             if key < best_key && this.members & candidates != 0 {
                 (best, best_key) = (vm, key);
             }
         }
-        let vm = self.vms.get(best)?;
+        if best == MAX_VMS {
+            return None;
+        }
+        let vm = &self.vms[best];
         let mut set = vm.members & candidates;
         if let Some(kept) = kept.filter(|_| kept_vm == best)
             && (set & vm.behind == 0 || !self.is_far_ahead(kept))
@@ -544,6 +563,7 @@ impl Fair {
     }
 
     /// `v`, which was chosen, runs on `cpu` and pays for it as of `since`. Returns until when, if somebody else waits.
+    #[inline(never)]
     pub(crate) fn begin(&mut self, cpu: usize, v: usize, since: Ns, now: Ns) -> Ns {
         let vm = self.vm_of(v);
         let this = &mut self.vms[vm];
@@ -554,7 +574,8 @@ impl Fair {
         if self.regime != Regime::Slack && ahead < least {
             self.advance_virtual(vm, least - ahead);
         }
-        self.turns[cpu].vcpu = Some(v as u8);
+        self.taken |= bit(cpu);
+        self.turns[cpu].vcpu = v as u8;
         self.turns[cpu].since = since;
         self.grant(cpu, vm, granted, now);
         if rest == 0 {
@@ -579,6 +600,11 @@ impl Fair {
         }
     }
 
+    /// Whether some VM has a cap.
+    pub(crate) fn has_caps(&self) -> bool {
+        self.has_caps
+    }
+
     /// Whether the VM of `v` has a cap.
     pub(crate) fn has_cap(&self, v: usize) -> bool {
         self.vms[self.vm_of(v)].cap_inverse != 0
@@ -594,7 +620,7 @@ impl Fair {
     pub(crate) fn precedes(&self, v: usize, cpu: usize) -> Option<i64> {
         let vm = self.vm_of(v);
         let this = &self.vms[vm];
-        let sibling = self.turns[cpu].vcpu.map(usize::from).filter(|&other| self.vm_of(other) == vm);
+        let sibling = self.turn(cpu).filter(|&other| self.vm_of(other) == vm);
         if let Some(other) = sibling {
             return (this.behind & bit(v) != 0 && self.is_far_ahead(other)).then_some(1);
         }
@@ -676,10 +702,9 @@ impl Fair {
     /// Finds out whether `vm` is at its cap.
     pub(crate) fn check_cap(&mut self, vm: usize, now: Ns) {
         let this = &self.vms[vm];
-        if this.cap_inverse != 0 && this.cap_time > now + CAP_TOLERANCE {
-            self.capped |= this.members;
-        } else {
-            self.capped &= !this.members;
+        if this.cap_inverse != 0 {
+            let over = this.cap_time > now + CAP_TOLERANCE;
+            self.capped = if over { self.capped | this.members } else { self.capped & !this.members };
         }
     }
 

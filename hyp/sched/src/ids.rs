@@ -1,4 +1,6 @@
-//! Names for vCPUs and CPUs, and sets of them.
+//! Names for vCPUs and CPUs, sets of them, and tables by them.
+
+use core::ops::{Index, IndexMut};
 
 /// Nanoseconds since boot, or a span of them.
 pub type Ns = u64;
@@ -28,6 +30,27 @@ pub const MAX_VCPUS: usize = 64;
 pub const MAX_VMS: usize = 16;
 /// How many CPUs the machine can have.
 pub const MAX_CPUS: usize = 8;
+
+/// An array of `N` entries, a power of two, whose indices wrap, so that none needs to be checked.
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
+pub(crate) struct Table<T, const N: usize>(pub(crate) [T; N]);
+
+impl<T, const N: usize> Index<usize> for Table<T, N> {
+    type Output = T;
+
+    #[inline(always)]
+    fn index(&self, n: usize) -> &T {
+        &self.0[n % N]
+    }
+}
+
+impl<T, const N: usize> IndexMut<usize> for Table<T, N> {
+    #[inline(always)]
+    fn index_mut(&mut self, n: usize) -> &mut T {
+        &mut self.0[n % N]
+    }
+}
 
 /// A set of physical CPUs: bit n is CPU n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -67,6 +90,11 @@ impl CpuSet {
     /// The CPUs that are not in `other`.
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// The CPUs that are in one of the sets.
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// How many CPUs are in the set.

@@ -42,7 +42,7 @@ pub use schedule::{MAX_AFFINITIES, MAX_WEIGHT, Schedule, ScheduleError, Share};
 pub use stats::Stats;
 
 use fair::Fair;
-use ids::{bit, bits};
+use ids::{Table, bit, bits};
 use queue::Queues;
 use server::{Server, Supply};
 
@@ -167,8 +167,8 @@ const NO_CPU: Cpu = Cpu {
 /// The scheduler of a machine. A vCPU or CPU that it does not know is never runnable, never told, and runs nothing.
 #[cfg_attr(test, derive(Clone, Hash))]
 pub struct Scheduler {
-    vcpus: [Vcpu; MAX_VCPUS],
-    cpus: [Cpu; MAX_CPUS],
+    vcpus: Table<Vcpu, MAX_VCPUS>,
+    cpus: Table<Cpu, MAX_CPUS>,
     online: CpuSet,
     /// The CPUs that do not belong to one vCPU.
     usable: CpuSet,
@@ -218,8 +218,8 @@ impl Scheduler {
     /// in an image.
     pub const fn empty() -> Self {
         Self {
-            vcpus: [NO_VCPU; MAX_VCPUS],
-            cpus: [NO_CPU; MAX_CPUS],
+            vcpus: Table([NO_VCPU; MAX_VCPUS]),
+            cpus: Table([NO_CPU; MAX_CPUS]),
             online: CpuSet::EMPTY,
             usable: CpuSet::EMPTY,
             busy: CpuSet::EMPTY,
@@ -249,7 +249,7 @@ impl Scheduler {
         self.fair.start(self.online, slice);
         let mut c = 0;
         while c < MAX_CPUS {
-            self.cpus[c].until = NEVER;
+            self.cpus.0[c].until = NEVER;
             c += 1;
         }
     }
@@ -337,7 +337,7 @@ impl Scheduler {
         let usable = self.usable;
         self.withdraw(i, self.now);
         self.present &= !bit(i);
-        for cpu in &mut self.cpus {
+        for cpu in &mut self.cpus.0 {
             cpu.local &= !bit(i);
         }
         Ok(if self.usable == usable { CpuSet::EMPTY } else { self.tell(self.usable) })
@@ -503,7 +503,7 @@ impl Scheduler {
     }
 
     fn owns(&self, i: usize, cpu: CpuId) -> bool {
-        self.cpus.get(usize::from(cpu.0)).is_some_and(|cpu| cpu.owner == Some(i as u8))
+        self.online.contains(cpu) && self.cpus[cpu.index()].owner == Some(i as u8)
     }
 
     /// Gives the vCPU `i`, which is in no queue, a schedule.

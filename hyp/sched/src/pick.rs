@@ -1,7 +1,7 @@
 //! The decision: what ran is charged, what is due wakes, and somebody is chosen.
 
 use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, VcpuId, bit, bits};
-use crate::{Decision, Leave, NEVER, Schedule, Scheduler};
+use crate::{Cpu, Decision, Leave, NEVER, Schedule, Scheduler};
 
 impl Scheduler {
     /// Decides what `cpu` does from `now` on: charges the vCPU that ran, lets it `leave`, wakes those whose time has come,
@@ -11,29 +11,33 @@ impl Scheduler {
         if !self.online.contains(cpu) {
             return Decision::IDLE;
         }
-        let c = cpu.index();
+        let (c, me) = (cpu.index(), CpuSet(bit(cpu.index())));
         self.now = self.now.max(now);
         // It needs not be told anything while it decides.
-        self.told.insert(CpuSet::only(cpu));
+        self.told.insert(me);
         let mut repick = CpuSet::EMPTY;
-        let before = self.running(cpu);
+        let before = self.cpus[c].held.filter(|_| !self.busy.and(me).is_empty()).map(usize::from);
         if let Some(i) = before {
             if let Leave::Sleeps(wake_at) = leave {
                 repick = self.sleep(c, i, wake_at);
             }
             self.charge(c, now);
-            self.await_cap(c, i, bit(i));
+            if self.fair.has_caps() {
+                self.await_cap(c, i, bit(i));
+            }
         } else {
             self.cpus[c].since = now;
         }
-        let yields = leave == Leave::Yields || self.yielding.contains(cpu);
-        self.yielding.remove(cpu);
+        let mut left_over = core::mem::take(&mut self.cpus[c].claims);
         let reserved = self.pick_reserved(c, before, now);
         let owner = self.cpus[c].owner.map(usize::from);
-        let mut left_over = core::mem::take(&mut self.cpus[c].claims);
-        if self.reserved.contains(cpu) != (reserved.is_some() || owner.is_some()) {
-            self.reserved = CpuSet(self.reserved.0 ^ CpuSet::only(cpu).0);
+        let is_reserved = reserved.is_some() || owner.is_some();
+        if self.reserved.and(me).is_empty() == is_reserved {
+            self.reserved = CpuSet(self.reserved.0 ^ me.0);
             self.fair.set_free(self.online.without(self.reserved));
+            if !is_reserved {
+                self.take_over_timers(cpu);
+            }
         }
         let (chosen, mut until) = match (reserved, owner) {
             (Some((i, until)), _) => (Some(i), until),
@@ -42,55 +46,39 @@ impl Scheduler {
                 (Some(i).filter(|_| runs), NEVER)
             }
             (None, None) => {
+                let yields = leave == Leave::Yields || !self.yielding.and(me).is_empty();
                 let (chosen, until, expired) = self.pick_shared(cpu, yields, now);
                 left_over |= expired;
                 (chosen, until)
             }
         };
-        left_over |= self.switch(cpu, before, chosen, now);
+        self.yielding = self.yielding.without(me);
+        if before != chosen {
+            left_over |= self.switch(cpu, before, chosen, now);
+        }
         let mut unload = false;
-        if chosen.is_none()
-            && let Some(i) = self.cpus[c].held.map(usize::from)
-        {
-            unload = self.has_to_unload(cpu, i);
-            if let Some(told) = self.pack(c, i) {
-                unload = true;
-                repick.insert(told);
-            }
-            if unload {
-                self.cpus[c].held = None;
-                left_over |= self.let_go(cpu, i);
-            }
+        if chosen.is_none() {
+            let others;
+            (unload, left_over, others) = self.idle(cpu, left_over);
+            repick.insert(others);
         }
-        // Those that counted on this CPU, woke up here, or ran here, and were not chosen may have to go elsewhere.
-        if self.online != CpuSet::only(cpu) {
-            for i in bits(left_over & self.runnable & !chosen.map_or(0, bit)) {
-                if self.running_on(i).is_none() {
-                    repick.insert(self.offer(i));
-                }
-            }
-            if chosen.is_none() && owner.is_none() {
-                // Somebody may wait for another CPU that could be free if what runs there came here.
-                for i in bits(self.runnable & self.fair.waiting() & !self.held) {
-                    if let Some(cpu) = self.make_room(i) {
-                        repick.insert(self.tell(CpuSet::only(cpu)));
-                    }
-                }
-            }
+        left_over &= self.runnable & !chosen.map_or(0, bit);
+        if left_over != 0 && self.online != me {
+            repick.insert(self.offer_all(left_over));
         }
-        if reserved.is_none() {
-            until = until.min(self.reserved_timers.first_key(c));
-        }
-        if self.reserved.contains(cpu) {
+        if is_reserved {
+            if reserved.is_none() {
+                until = until.min(self.reserved_timers.first_key(c));
+            }
             self.cpus[c].until = until;
             self.fair.stop(c);
             self.fair.rebalance(now);
             repick.insert(self.hand_over_timers(c));
         } else {
-            until = until.min(self.next_timer(c));
+            until = until.min(self.reserved_timers.first_key(c)).min(self.next_timer(c));
             self.cpus[c].until = until;
         }
-        self.told.remove(cpu);
+        self.told = self.told.without(me);
         Decision {
             run: chosen.map(|i| VcpuId(i as u16)),
             until: Some(until).filter(|&at| at != NEVER),
@@ -99,6 +87,47 @@ impl Scheduler {
             unload,
             waited: chosen.map_or(0, |i| self.vcpus[i].stats.waited),
         }
+    }
+
+    /// `cpu` idles, and `left_over` may have to go elsewhere. Returns whether it has to unload what it holds, that too if it
+    /// can go elsewhere, and the CPUs that have to pick again.
+    #[inline(never)]
+    fn idle(&mut self, cpu: CpuId, mut left_over: u64) -> (bool, u64, CpuSet) {
+        let c = cpu.index();
+        let (mut unload, mut repick) = (false, CpuSet::EMPTY);
+        if let Some(i) = self.cpus[c].held.map(usize::from) {
+            unload = self.has_to_unload(cpu, i);
+            if let Some(told) = self.pack(c, i) {
+                unload = true;
+                repick = told;
+            }
+            if unload {
+                self.cpus[c].held = None;
+                left_over |= self.let_go(cpu, i);
+            }
+        }
+        if !self.reserved.contains(cpu) {
+            // Somebody may wait for another CPU that could be free if what runs there came here.
+            for i in bits(self.runnable & self.fair.waiting() & !self.held) {
+                if let Some(cpu) = self.make_room(i) {
+                    repick.insert(self.tell(CpuSet::only(cpu)));
+                }
+            }
+        }
+        (unload, left_over, repick)
+    }
+
+    /// Those of `vcpus`, which counted on a CPU, woke up or ran there, and were not chosen, may have to go elsewhere. Returns
+    /// the CPUs that have to pick again.
+    #[inline(never)]
+    fn offer_all(&mut self, vcpus: u64) -> CpuSet {
+        let mut repick = CpuSet::EMPTY;
+        for i in bits(vcpus) {
+            if self.running_on(i).is_none() {
+                repick.insert(self.offer(i));
+            }
+        }
+        repick
     }
 
     /// The vCPU `i`, which runs on CPU `c`, sleeps until it is woken, or until `wake_at`, unless it has been woken already.
@@ -124,7 +153,16 @@ impl Scheduler {
 
     /// Wakes the reservations of CPU `c` that are due, and finds the one with the earliest deadline. Returns it, and until
     /// when that is sure.
+    #[inline]
     fn pick_reserved(&mut self, c: usize, before: Option<usize>, now: Ns) -> Option<(usize, Ns)> {
+        if self.ready.is_empty(c) && self.reserved_timers.first_key(c) > now {
+            return None;
+        }
+        self.earliest(c, before, now)
+    }
+
+    #[inline(never)]
+    fn earliest(&mut self, c: usize, before: Option<usize>, now: Ns) -> Option<(usize, Ns)> {
         while let Some((i, at)) = self.reserved_timers.pop_until(c, now) {
             if self.runnable & bit(i) == 0 {
                 self.rouse(i, at);
@@ -148,27 +186,28 @@ impl Scheduler {
 
     /// Wakes the shares that are due on `cpu`, and finds out whose turn it is. Returns that one, the end of its slice if
     /// somebody waits, and those that were woken.
+    #[inline(never)]
     fn pick_shared(&mut self, cpu: CpuId, yields: bool, now: Ns) -> (Option<usize>, Ns, u64) {
-        let c = cpu.index();
-        self.take_over_timers(c);
+        let (c, me) = (cpu.index(), CpuSet(bit(cpu.index())));
         let mut expired = self.expire_timers(c, now);
         for cpu in self.cpus[c].helps.iter() {
             expired |= self.expire_timers(cpu.index(), now);
         }
-        let elsewhere = self.held & !self.cpus[c].held.map_or(0, |i| bit(i.into()));
+        let own = self.cpus[c].held.map_or(0, |i| bit(i.into()));
         self.fair.rebalance(now);
-        let candidates = self.runnable & !elsewhere & self.fair.allowed(c);
-        let Some(i) = self.fair.choose(c, candidates, self.cpus[c].local, yields, now) else {
+        let candidates = self.runnable & (own | !self.held) & self.fair.allowed(c);
+        let Cpu { local, since, .. } = self.cpus[c];
+        let next = self.fair.choose(c, candidates, local, yields, now);
+        let Some((i, slice_end)) = next.map(|i| (i, self.fair.begin(c, i, since, now))) else {
             self.fair.stop(c);
             return (None, NEVER, expired);
         };
-        let slice_end = self.fair.begin(c, i, self.cpus[c].since, now);
-        self.await_cap(c, i, candidates & !bit(i));
-        let sliced = candidates != bit(i) || self.fair.has_cap(i);
-        self.sliced.remove(cpu);
-        if sliced {
-            self.sliced.insert(CpuSet::only(cpu));
+        let mut sliced = candidates != bit(i);
+        if self.fair.has_caps() {
+            self.await_cap(c, i, candidates & !bit(i));
+            sliced |= self.fair.has_cap(i);
         }
+        self.sliced = if sliced { self.sliced.or(me) } else { self.sliced.without(me) };
         (Some(i), if sliced { slice_end } else { NEVER }, expired)
     }
 
@@ -183,6 +222,7 @@ impl Scheduler {
     }
 
     /// The timers of CPU `c`'s shares fire that are due. Returns the vCPUs that may run now.
+    #[inline]
     fn expire_timers(&mut self, c: usize, now: Ns) -> u64 {
         let mut expired = 0;
         while let Some((id, at)) = self.timers.pop_until(c, now) {
@@ -206,9 +246,7 @@ impl Scheduler {
     /// `cpu` goes from one vCPU, or none, to another. Returns the vCPU that it lets go of, if somebody else can take that.
     #[inline]
     fn switch(&mut self, cpu: CpuId, before: Option<usize>, chosen: Option<usize>, now: Ns) -> u64 {
-        if before == chosen {
-            return 0;
-        }
+        let me = CpuSet(bit(cpu.index()));
         let this = &mut self.cpus[cpu.index()];
         if before.is_none() || chosen.is_none() {
             this.load.update(now, before.is_some());
@@ -217,11 +255,11 @@ impl Scheduler {
             self.vcpus[i].waits_since = now;
         }
         let Some(i) = chosen else {
-            self.busy.remove(cpu);
+            self.busy = self.busy.without(me);
             return 0;
         };
         let old = this.held.replace(i as u8).map(usize::from).filter(|&old| old != i);
-        self.busy.insert(CpuSet::only(cpu));
+        self.busy.insert(me);
         self.held |= bit(i);
         self.just_woken &= !bit(i);
         let vcpu = &mut self.vcpus[i];
@@ -259,6 +297,7 @@ impl Scheduler {
 
     /// Charges the vCPU that CPU `c` runs up to `now`. What comes next pays from `since` on: not for the switch away from a
     /// reservation that sleeps or is out of budget, as admission has it (two switches a job).
+    #[inline]
     pub(crate) fn charge(&mut self, c: usize, now: Ns) {
         let this = &mut self.cpus[c];
         let Some(i) = this.held.map(usize::from) else { return };
@@ -282,7 +321,7 @@ impl Scheduler {
             Schedule::Shared(_) => {
                 self.fair.count(c, now);
                 if self.runnable & bit(i) == 0 {
-                    self.fair_sleep(i, now);
+                    self.fair.sleep(i, now);
                 }
             }
             Schedule::Exclusive(_) => {}

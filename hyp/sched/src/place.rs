@@ -254,16 +254,16 @@ impl Scheduler {
         self.orphans = self.orphans.without(cpus);
     }
 
-    /// CPU `c` has its own timers again, and those that nobody has.
-    pub(crate) fn take_over_timers(&mut self, c: usize) {
-        let me = CpuId(c as u8);
+    /// CPU `me` has its own timers again, and those that nobody has.
+    #[inline]
+    pub(crate) fn take_over_timers(&mut self, me: CpuId) {
+        let c = me.index();
         if let Some(helper) = self.cpus[c].helper.take() {
             self.cpus[helper.index()].helps.remove(me);
         }
-        self.orphans.remove(me);
-        let orphans = self.orphans;
-        if !orphans.is_empty() {
-            self.assign_helper(me, orphans);
+        if !self.orphans.is_empty() {
+            self.orphans.remove(me);
+            self.assign_helper(me, self.orphans);
         }
     }
 }

@@ -1,32 +1,32 @@
 //! Priority queues of small numbers: one a CPU, each number in one of them at most.
 
-use crate::ids::{MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns};
+use crate::ids::{MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns, Table};
 
-/// How many numbers there are: vCPUs, and then VMs.
-const N: usize = MAX_VCPUS + MAX_VMS;
+/// How many numbers there can be: vCPUs, and then VMs.
+const N: usize = (MAX_VCPUS + MAX_VMS).next_power_of_two();
 
 /// One binary heap for each CPU, smallest key first. Every operation is O(log [`N`]) at most.
 #[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct Queues {
-    heaps: [[u8; N]; MAX_CPUS],
-    lens: [u8; MAX_CPUS],
+    heaps: Table<Table<u8, N>, MAX_CPUS>,
+    lens: Table<u8, MAX_CPUS>,
     /// By CPU: the complement of the first key, or 0.
-    firsts: [Ns; MAX_CPUS],
+    firsts: Table<Ns, MAX_CPUS>,
     /// By number: the key, the queue's CPU plus one (0: not in any), and the place in the heap.
-    keys: [Ns; N],
-    cpus: [u8; N],
-    places: [u8; N],
+    keys: Table<Ns, N>,
+    cpus: Table<u8, N>,
+    places: Table<u8, N>,
 }
 
 impl Queues {
     pub(crate) const fn new() -> Self {
         Self {
-            heaps: [[0; N]; MAX_CPUS],
-            lens: [0; MAX_CPUS],
-            firsts: [0; MAX_CPUS],
-            keys: [0; N],
-            cpus: [0; N],
-            places: [0; N],
+            heaps: Table([Table([0; N]); MAX_CPUS]),
+            lens: Table([0; MAX_CPUS]),
+            firsts: Table([0; MAX_CPUS]),
+            keys: Table([0; N]),
+            cpus: Table([0; N]),
+            places: Table([0; N]),
         }
     }
 
@@ -46,6 +46,12 @@ impl Queues {
         !self.firsts[cpu]
     }
 
+    /// Whether nobody is in a CPU's queue.
+    #[inline]
+    pub(crate) fn is_empty(&self, cpu: usize) -> bool {
+        self.firsts[cpu] == 0
+    }
+
     /// The first of a CPU's queue, and its key.
     #[inline]
     pub(crate) fn first(&self, cpu: usize) -> Option<(usize, Ns)> {
@@ -63,11 +69,12 @@ impl Queues {
 
     /// The members of a CPU's queue, in no order, with their keys.
     pub(crate) fn members(&self, cpu: usize) -> impl Iterator<Item = (usize, Ns)> {
-        let heap = &self.heaps[cpu][..usize::from(self.lens[cpu])];
-        heap.iter().map(|&id| (usize::from(id), self.keys[usize::from(id)]))
+        let heap = self.heaps[cpu].0.iter().take(self.lens[cpu].into());
+        heap.map(|&id| (usize::from(id), self.keys[usize::from(id)]))
     }
 
     /// Puts `id` into a CPU's queue, out of any other. A key that is the largest number would never come.
+    #[inline(never)]
     pub(crate) fn insert(&mut self, cpu: usize, id: usize, key: Ns) {
         self.remove(id);
         self.keys[id] = key.min(Ns::MAX - 1);

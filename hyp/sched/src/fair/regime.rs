@@ -2,7 +2,7 @@
 
 use super::{Fair, MIN_RATE, Regime, Turn};
 use crate::fill::{Claim, ONE_CPU, fill};
-use crate::ids::{MAX_CPUS, Ns, bit, bits};
+use crate::ids::{MAX_CPUS, Ns, Table, bit, bits};
 
 impl Fair {
     /// Finds the regime, if it can have changed.
@@ -36,13 +36,15 @@ impl Fair {
         if self.active & self.picky != 0 {
             return Regime::Filled;
         }
-        if self.awake_count <= self.free_count {
-            return Regime::Slack;
-        }
-        if self.free_count == 1 && !self.has_caps {
+        // On one CPU all can use their parts; and who is alone there loses nothing by being counted.
+        if !self.has_caps && self.free.0 & (self.free.0 - 1) == 0 {
             return Regime::Plain;
         }
-        let cpus = u64::from(self.free_count) * u64::from(ONE_CPU);
+        let free = self.free.len() as u32;
+        if self.awake_count <= free {
+            return Regime::Slack;
+        }
+        let cpus = u64::from(free) * u64::from(ONE_CPU);
         let can_use = |vm: usize| {
             let this = &self.vms[vm];
             u64::from(this.share.weight) * cpus <= u64::from(this.limit()) * u64::from(self.weights)
@@ -52,7 +54,7 @@ impl Fair {
 
     fn fill(&mut self) {
         let free = self.free;
-        let claims = self.vms.map(|vm| {
+        let claims = self.vms.0.map(|vm| {
             let cpus = vm.share.affinity.and(free);
             Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
         });
@@ -82,13 +84,13 @@ impl Fair {
     }
 
     /// Counts what has run on all CPUs, and no more. Returns what was left of the slices that were counted in advance.
-    pub(super) fn settle(&mut self, now: Ns) -> [u32; MAX_CPUS] {
-        let mut grants = [0; MAX_CPUS];
-        for (cpu, grant) in grants.iter_mut().enumerate() {
-            let Turn { vcpu, granted, rest, .. } = self.turns[cpu];
-            if vcpu.is_some() && (granted != 0 || rest == 0) {
+    pub(super) fn settle(&mut self, now: Ns) -> Table<u32, MAX_CPUS> {
+        let mut grants = Table([0; MAX_CPUS]);
+        for cpu in bits(self.taken) {
+            let Turn { granted, rest, .. } = self.turns[cpu];
+            if granted != 0 || rest == 0 {
                 self.count(cpu, now);
-                *grant = core::mem::take(&mut self.turns[cpu].rest);
+                grants[cpu] = core::mem::take(&mut self.turns[cpu].rest);
             }
         }
         self.correct();
@@ -96,10 +98,10 @@ impl Fair {
     }
 
     /// Counts the rest of slices in advance again.
-    pub(super) fn regrant(&mut self, grants: [u32; MAX_CPUS], now: Ns) {
-        for (cpu, grant) in grants.into_iter().enumerate() {
-            if let Some(v) = self.turns[cpu].vcpu.filter(|_| grant != 0) {
-                self.grant(cpu, self.vm_of(v.into()), grant, now);
+    pub(super) fn regrant(&mut self, grants: Table<u32, MAX_CPUS>, now: Ns) {
+        for cpu in bits(self.taken) {
+            if grants[cpu] != 0 {
+                self.grant(cpu, self.vm_of(self.turns[cpu].vcpu.into()), grants[cpu], now);
             }
         }
     }
