@@ -60,10 +60,6 @@ pub struct Guest {
     flushes: Box<[AtomicU64]>,
     /// By physical CPU: which vCPU of this VM ran there last, for its TLB.
     last: [AtomicU16; MAX_CPUS],
-    /// By vCPU: the physical CPU where it ran last.
-    places: Box<[AtomicU16]>,
-    /// How often a vCPU was loaded on another CPU than before.
-    moves: AtomicU64,
 }
 
 const NOWHERE: u16 = u16::MAX;
@@ -95,8 +91,6 @@ impl Guest {
             deadlines: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
             flushes: (0..vcpus).map(|_| AtomicU64::new(u64::MAX)).collect(),
             last: [const { AtomicU16::new(NOWHERE) }; MAX_CPUS],
-            places: (0..vcpus).map(|_| AtomicU16::new(NOWHERE)).collect(),
-            moves: AtomicU64::new(0),
         }
     }
 
@@ -127,16 +121,19 @@ impl Guest {
     }
 
     /// The vCPU runs on `cpu` from now on.
+    #[inline]
     pub fn enters(&self, vcpu: usize, cpu: usize) {
         self.running[vcpu].0.fetch_or(RUNS | cpu as u32, Ordering::AcqRel);
     }
 
     /// The vCPU no longer runs. Returns whether it is marked.
+    #[inline]
     pub fn leaves(&self, vcpu: usize) -> bool {
         self.running[vcpu].0.fetch_and(ATTENTION, Ordering::AcqRel) & ATTENTION != 0
     }
 
     /// When the vCPU's emulated timer is due, on the physical counter.
+    #[inline]
     pub fn deadline(&self, vcpu: usize) -> Option<u64> {
         let at = self.deadlines.get(vcpu)?.load(Ordering::Acquire);
         (at != u64::MAX).then_some(at)
@@ -150,6 +147,7 @@ impl Guest {
     }
 
     /// Where the vCPU's set/way maintenance goes on, if one is under way.
+    #[inline]
     pub fn flush(&self, vcpu: usize) -> Option<u64> {
         let from = self.flushes.get(vcpu)?.load(Ordering::Relaxed);
         (from != u64::MAX).then_some(from)
@@ -163,6 +161,7 @@ impl Guest {
     }
 
     /// Tells the guest what was stolen from its vCPU, which has waited for a CPU for `waited` ns in all.
+    #[inline]
     pub fn tell_stolen(&self, vcpu: usize, waited: u64) {
         let stolen = waited.saturating_sub(self.waited[vcpu].load(Ordering::Relaxed));
         self.pages.stolen.write_word(self.pages.stolen.range().start + stolen::offset(vcpu), stolen);
@@ -179,18 +178,9 @@ impl Guest {
     }
 
     /// Notes that the vCPU is loaded on a CPU; true if that CPU's TLB may have entries of another vCPU of this VM.
+    #[inline]
     pub fn arrives(&self, vcpu: usize, cpu: usize) -> bool {
-        let before = self.places[vcpu].swap(cpu as u16, Ordering::Relaxed);
-        if before != cpu as u16 && before != NOWHERE {
-            self.moves.fetch_add(1, Ordering::Relaxed);
-        }
-        let last = self.last[cpu].swap(vcpu as u16, Ordering::Relaxed);
-        last != vcpu as u16
-    }
-
-    /// How often a vCPU was loaded on another CPU than before.
-    pub fn moves(&self) -> u64 {
-        self.moves.load(Ordering::Relaxed)
+        self.last[cpu].swap(vcpu as u16, Ordering::Relaxed) != vcpu as u16
     }
 
     /// The VM's part of the register switch.

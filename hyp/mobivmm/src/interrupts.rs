@@ -40,14 +40,14 @@ impl Here {
         let gic = &self.machine.gic;
         let intid = interrupt.intid();
         match intid {
-            time::VIRTUAL_TIMER_INTID => return self.virtual_timer(interrupt),
-            NOTICE => self.notice(),
-            KICK => self.pick_again(),
             time::HYP_TIMER_INTID => {
                 // A level: it must go before the interrupt is ended, or it comes again.
                 self.disarm();
                 self.pick_again();
             }
+            time::VIRTUAL_TIMER_INTID => return self.virtual_timer(interrupt),
+            NOTICE => self.notice(),
+            KICK => self.pick_again(),
             _ if intid == self.machine.maintenance_intid => self.maintenance(),
             _ if Some(intid) == self.machine.uart_intid => self.serve_console(),
             _ => log!("unexpected interrupt {intid}"),

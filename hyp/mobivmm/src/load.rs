@@ -99,7 +99,9 @@ pub extern "C" fn work(index: usize) {
                 if let Err(error) = memory::reclaim(machine, guest) {
                     log!("{guest}: its memory stays in use: {error:?}");
                 }
-                log!("{guest}: stopped; {} vCPU moves between CPUs", guest.moves());
+                let moves = |vcpu| machine.scheduler.lock().stats(guest.id(vcpu)).migrations;
+                let moves: u64 = (0..guest.vm.vcpus.len()).map(|vcpu| cpu::masked(|| moves(vcpu))).sum();
+                log!("{guest}: stopped; {moves} vCPU moves between CPUs");
                 cpu::masked(|| {
                     control::release(machine, guest);
                     if guest.vm.settle(Power::Off) {

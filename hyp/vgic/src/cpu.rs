@@ -208,7 +208,7 @@ impl Vgic {
         let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
         let free = self.lr_mask & !this.used;
         let deliverable = word.enabled & word.in_groups(self.groups) & this.home[w] & this.targets[w] & word.mapped;
-        let known = word.pending() | word.busy() | word.owed | word.drop_pending | word.drop_active;
+        let known = word.latch | word.busy() | word.owed;
         if this.attention | this.spilled_pending | this.spilled_active != 0
             || this.control != Control::default()
             || free == 0
