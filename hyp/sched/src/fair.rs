@@ -107,16 +107,10 @@ type Had = Table<u64, MAX_VCPUS>;
 
 /// The VMs with a share, and their vCPUs.
 #[cfg_attr(test, derive(Clone, Hash))]
+#[repr(C)]
 pub(crate) struct Fair {
-    vms: Table<Vm, MAX_VMS>,
-    /// By vCPU: its VM, and CPU time that it has had, or more (see [`Fair::wake`]).
-    vm_of: Table<u8, MAX_VCPUS>,
-    had: Had,
-    /// By CPU; and the CPUs that have one.
-    turns: Table<Turn, MAX_CPUS>,
+    /// The CPUs that have a turn.
     taken: u64,
-    /// By CPU: the vCPUs that may run there.
-    allowed: Table<u64, MAX_CPUS>,
     /// All vCPUs with a share, and those of them that are known to want to run.
     vcpus: u64,
     awake: u64,
@@ -141,6 +135,13 @@ pub(crate) struct Fair {
     /// What [`Fair::rebalance`] looks at has changed.
     stale: bool,
     slice: u32,
+    /// By vCPU: its VM, and CPU time that it has had, or more (see [`Fair::wake`]).
+    vm_of: Table<u8, MAX_VCPUS>,
+    had: Had,
+    turns: Table<Turn, MAX_CPUS>,
+    /// By CPU: the vCPUs that may run there.
+    allowed: Table<u64, MAX_CPUS>,
+    vms: Table<Vm, MAX_VMS>,
 }
 
 const NO_VM: Vm = Vm {

@@ -63,7 +63,8 @@ impl Scheduler {
             repick.insert(others);
         }
         left_over &= self.runnable & !chosen.map_or(0, bit);
-        if left_over != 0 && self.online != me {
+        let alone = self.online == me;
+        if left_over != 0 && !alone {
             repick.insert(self.offer_all(left_over));
         }
         if is_reserved {
@@ -73,7 +74,9 @@ impl Scheduler {
             self.cpus[c].until = until;
             self.fair.stop(c);
             self.fair.rebalance(now);
-            repick.insert(self.hand_over_timers(c));
+            if !alone {
+                repick.insert(self.hand_over_timers(c));
+            }
         } else {
             until = until.min(self.reserved_timers.first_key(c)).min(self.next_timer(c));
             self.cpus[c].until = until;
@@ -278,7 +281,7 @@ impl Scheduler {
     /// `cpu` no longer holds the vCPU `i`. Returns it if another CPU can take it.
     fn let_go(&mut self, cpu: CpuId, i: usize) -> u64 {
         self.held &= !bit(i);
-        if self.runnable & bit(i) == 0 {
+        if self.runnable & bit(i) == 0 || self.online == CpuSet(bit(cpu.index())) {
             return 0;
         }
         let elsewhere = match self.vcpus[i].schedule {
