@@ -7,7 +7,7 @@
 use crate::guest::{Guest, Step};
 use crate::meter::Meter;
 use sched::admission::Overhead;
-use sched::{CpuId, CpuSet, Leave, Ns, Scheduler, VcpuId, Wake};
+use sched::{CpuId, CpuSet, Leave, Ns, Scheduler, VcpuId};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -200,10 +200,8 @@ impl Engine {
     fn wake(&mut self, me: CpuId, v: VcpuId) -> bool {
         self.alarms[usize::from(v.0)] += 1;
         self.meter.wants(v, true);
-        match self.scheduler.wake(v, self.now) {
-            Wake::Running(cpu) => self.kick(me, CpuSet::only(cpu)),
-            Wake::Repick(cpus) => self.kick(me, cpus),
-        }
+        let wake = self.scheduler.wake(v, self.now);
+        self.kick(me, wake.running.or(wake.repick))
     }
 
     /// `me` tells `cpus` to pick again. True if it is one of them.

@@ -176,7 +176,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         machine.end(1);
     }
     for guest in &machine.guests {
-        machine.wake(CpuId(0), guest.id(0));
+        machine.wake(CpuId(0), 1 << guest.id(0).0);
     }
     Ok(machine)
 }

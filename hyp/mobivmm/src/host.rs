@@ -132,7 +132,12 @@ impl Here {
 
     /// Takes the wake-up's consequence for this CPU.
     pub fn wake(&self, guest: &Guest, vcpu: usize) {
-        if self.machine.wake(self.cpu, guest.id(vcpu)) {
+        self.wake_all(1 << guest.id(vcpu).0);
+    }
+
+    /// The same for several vCPUs: bit n is number n of all.
+    fn wake_all(&self, vcpus: u64) {
+        if vcpus != 0 && self.machine.wake(self.cpu, vcpus) {
             self.pick_again();
         }
     }
@@ -182,14 +187,16 @@ impl Host for Here {
 
     fn interrupts(&self, vm: &Vm, effects: Effects) {
         let Some(guest) = self.guest(vm) else { return };
+        let mut asleep = 0;
         for vcpu in effects.kick.iter() {
             match guest.attend(vcpu) {
                 // Before it goes on, it is refreshed.
                 Some(cpu) if cpu == self.index() => {}
                 Some(cpu) => self.machine.gic.send_sgi(NOTICE, cpu),
-                None => self.wake(guest, vcpu),
+                None => asleep |= 1 << guest.id(vcpu).0,
             }
         }
+        self.wake_all(asleep);
         if effects.deactivate {
             let loaded =
                 self.loaded.get().filter(|(other, _)| other.index == guest.index).map(|(_, vcpu)| vcpu);

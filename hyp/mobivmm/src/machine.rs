@@ -9,7 +9,7 @@ use drivers::devices::Power;
 use drivers::gic::Gic;
 use drivers::semihosting;
 use lock::TicketMutex;
-use sched::{CpuId, CpuSet, Scheduler, VcpuId, Wake};
+use sched::{CpuId, CpuSet, Scheduler, VcpuId};
 use spin::Once;
 use stage2::{DirtyMap, Owners};
 
@@ -97,17 +97,13 @@ impl Machine {
         mine
     }
 
-    /// Makes a vCPU runnable, or the CPU that runs it look again. Returns true if this CPU has to pick again.
-    pub fn wake(&self, me: CpuId, vcpu: VcpuId) -> bool {
-        let wake = self.scheduler.lock().wake(vcpu, time::now());
-        match wake {
-            Wake::Running(cpu) if cpu == me => false,
-            Wake::Running(cpu) => {
-                self.gic.send_sgi(NOTICE, usize::from(cpu.0));
-                false
-            }
-            Wake::Repick(cpus) => self.repick(me, cpus),
+    /// Makes vCPUs runnable (bit n is number n of all), or the CPUs that run them look again. Returns true if this CPU has to pick again.
+    pub fn wake(&self, me: CpuId, vcpus: u64) -> bool {
+        let wake = self.scheduler.lock().wake_all(vcpus, time::now());
+        for cpu in wake.running.without(CpuSet::only(me)).iter() {
+            self.gic.send_sgi(NOTICE, usize::from(cpu.0));
         }
+        self.repick(me, wake.repick)
     }
 
     /// A VM has stopped for good. With the last one the machine ends.

@@ -107,16 +107,10 @@ type Had = Table<u64, MAX_VCPUS>;
 
 /// The VMs with a share, and their vCPUs.
 #[cfg_attr(test, derive(Clone, Hash))]
+#[repr(C)]
 pub(crate) struct Fair {
-    vms: Table<Vm, MAX_VMS>,
-    /// By vCPU: its VM, and CPU time that it has had, or more (see [`Fair::wake`]).
-    vm_of: Table<u8, MAX_VCPUS>,
-    had: Had,
-    /// By CPU; and the CPUs that have one.
-    turns: Table<Turn, MAX_CPUS>,
+    /// The CPUs that have a turn.
     taken: u64,
-    /// By CPU: the vCPUs that may run there.
-    allowed: Table<u64, MAX_CPUS>,
     /// All vCPUs with a share, and those of them that are known to want to run.
     vcpus: u64,
     awake: u64,
@@ -141,6 +135,13 @@ pub(crate) struct Fair {
     /// What [`Fair::rebalance`] looks at has changed.
     stale: bool,
     slice: u32,
+    /// By vCPU: its VM, and CPU time that it has had, or more (see [`Fair::wake`]).
+    vm_of: Table<u8, MAX_VCPUS>,
+    had: Had,
+    turns: Table<Turn, MAX_CPUS>,
+    /// By CPU: the vCPUs that may run there.
+    allowed: Table<u64, MAX_CPUS>,
+    vms: Table<Vm, MAX_VMS>,
 }
 
 const NO_VM: Vm = Vm {
@@ -372,25 +373,26 @@ impl Fair {
         self.stale = true;
     }
 
-    /// `v` starts to want to run.
-    pub(crate) fn wake(&mut self, v: usize, now: Ns) {
-        if self.is_awake(v) {
-            return;
-        }
-        self.awake |= bit(v);
-        self.awake_count += 1;
-        self.stale = true;
-        let vm = self.vm_of(v);
+    /// The vCPUs `set` of `vm` start to want to run.
+    pub(crate) fn wake(&mut self, vm: usize, set: u64, now: Ns) {
         let this = &mut self.vms[vm];
-        this.awake += 1;
-        let siblings = self.awake & this.members & !bit(v);
+        let siblings = self.awake & this.members;
         if siblings & this.behind == 0 && siblings != 0 {
             this.begin_round(siblings, &self.had, self.slice);
         }
         // Who slept has not had less than anybody had when the round began.
-        self.had[v] = self.had[v].max(this.round.saturating_sub(self.slice.into()));
-        this.turn(v, self.had[v]);
-        if this.awake == 1 {
+        let least = this.round.saturating_sub(self.slice.into());
+        let sleeps = this.awake == 0;
+        for v in bits(set & !siblings) {
+            let had = self.had[v].max(least);
+            self.had[v] = had;
+            this.turn(v, had);
+            this.awake += 1;
+            self.awake_count += 1;
+        }
+        self.awake |= set;
+        self.stale = true;
+        if sleeps {
             this.set_rate(this.share.weight << 8);
             this.set_request(self.slice / SHORTER);
             let ahead = (this.time.wrapping_sub(self.clock.wrapping_sub(this.left_clock)) as i64).max(0);
@@ -401,6 +403,13 @@ impl Fair {
             self.thaw(vm);
         }
         self.check_cap(vm, now);
+    }
+
+    /// Whether what is said of one of two vCPUs that wait holds of the other: they are one VM's, and as far in its round.
+    pub(crate) fn are_alike(&self, v: usize, other: usize) -> bool {
+        let vm = self.vm_of(v);
+        let behind = self.vms[vm].behind;
+        vm == self.vm_of(other) && behind >> v & 1 == behind >> other & 1
     }
 
     /// `v` stops wanting to run. What it has run is counted.
@@ -429,7 +438,7 @@ impl Fair {
     }
 
     /// Counts what has run on `cpu` up to `now`.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn count(&mut self, cpu: usize, now: Ns) {
         let Some(v) = self.turn(cpu) else { return };
         let turn = &mut self.turns[cpu];
@@ -479,7 +488,7 @@ impl Fair {
 
     /// Chooses among the vCPUs `candidates` for `cpu`, which has just counted; among equals of a VM one of `local`. With
     /// `yields` the one that ran there comes last.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn choose(
         &mut self,
         cpu: usize,
@@ -563,7 +572,7 @@ impl Fair {
     }
 
     /// `v`, which was chosen, runs on `cpu` and pays for it as of `since`. Returns until when, if somebody else waits.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn begin(&mut self, cpu: usize, v: usize, since: Ns, now: Ns) -> Ns {
         let vm = self.vm_of(v);
         let this = &mut self.vms[vm];

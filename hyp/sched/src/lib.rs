@@ -46,13 +46,13 @@ use ids::{Table, bit, bits};
 use queue::Queues;
 use server::{Server, Supply};
 
-/// What a wake-up asks the caller to do.
+/// What wake-ups ask the caller to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
-    /// The vCPU runs on this CPU: interrupt that if the guest has to notice something at once.
-    Running(CpuId),
-    /// The vCPU waits for a CPU; these have to pick again.
-    Repick(CpuSet),
+pub struct Wake {
+    /// CPUs that run one of the vCPUs: interrupt those if the guest has to notice something at once.
+    pub running: CpuSet,
+    /// CPUs that have to pick again.
+    pub repick: CpuSet,
 }
 
 /// What becomes of the vCPU that ran on a CPU that picks again.
@@ -165,10 +165,11 @@ const NO_CPU: Cpu = Cpu {
 };
 
 /// The scheduler of a machine. A vCPU or CPU that it does not know is never runnable, never told, and runs nothing.
+///
+/// What every decision looks at comes first, so that offsets are small.
 #[cfg_attr(test, derive(Clone, Hash))]
+#[repr(C)]
 pub struct Scheduler {
-    vcpus: Table<Vcpu, MAX_VCPUS>,
-    cpus: Table<Cpu, MAX_CPUS>,
     online: CpuSet,
     /// The CPUs that do not belong to one vCPU.
     usable: CpuSet,
@@ -192,6 +193,11 @@ pub struct Scheduler {
     held: u64,
     /// The vCPUs that have not run since they were woken, nor waited a little for a CPU.
     just_woken: u64,
+    /// The latest time that has been seen.
+    now: Ns,
+    /// What a switch costs: a reservation pays for the one away from it when it stops.
+    vm_switch: Ns,
+    cpus: Table<Cpu, MAX_CPUS>,
     fair: Fair,
     /// Reservations that can run, by deadline.
     ready: Queues,
@@ -199,10 +205,7 @@ pub struct Scheduler {
     reserved_timers: Queues,
     /// Shares: when they wake, or may run again; and when a VM at its cap may run again, as number [`MAX_VCPUS`] + VM.
     timers: Queues,
-    /// The latest time that has been seen.
-    now: Ns,
-    /// What a switch costs: a reservation pays for the one away from it when it stops.
-    vm_switch: Ns,
+    vcpus: Table<Vcpu, MAX_VCPUS>,
 }
 
 impl Scheduler {
@@ -346,22 +349,33 @@ impl Scheduler {
     /// Makes `v` runnable: it was started, or an interrupt came for it. If it is runnable already, its next sleep
     /// ([`Leave::Sleeps`]) is none, so a wake-up between its decision to sleep and its sleep is not lost.
     pub fn wake(&mut self, v: VcpuId, now: Ns) -> Wake {
-        let Some(i) = self.slot(v) else {
-            return Wake::Repick(CpuSet::EMPTY);
-        };
+        self.wake_all(self.slot(v).map_or(0, bit), now)
+    }
+
+    /// The same for several vCPUs: bit n is number n.
+    pub fn wake_all(&mut self, vcpus: u64, now: Ns) -> Wake {
+        let vcpus = vcpus & self.present;
         self.now = self.now.max(now);
-        let was_runnable = self.runnable & bit(i) != 0;
-        if was_runnable {
+        for i in bits(vcpus & self.runnable) {
             self.vcpus[i].woken = true;
-        } else {
-            self.rouse(i, now);
+        }
+        let woken = vcpus & !self.runnable;
+        if woken != 0 {
+            self.rouse(woken, now);
             self.fair.rebalance(now);
         }
-        match self.running_on(i) {
-            Some(cpu) => Wake::Running(cpu),
-            None if was_runnable => Wake::Repick(CpuSet::EMPTY),
-            None => Wake::Repick(self.offer(i)),
+        let mut wake = Wake { running: CpuSet::EMPTY, repick: CpuSet::EMPTY };
+        let mut running = 0;
+        for i in bits(vcpus & self.held) {
+            if let Some(cpu) = self.running_on(i) {
+                running |= bit(i);
+                wake.running.insert(CpuSet::only(cpu));
+            }
         }
+        if woken & !running != 0 {
+            wake.repick = self.offer_all(woken & !running);
+        }
+        wake
     }
 
     /// The vCPU that runs on `cpu` has done its job, and its next one is released at `next_release`. A job that is done
@@ -434,21 +448,35 @@ impl Scheduler {
         }
     }
 
-    /// The vCPU `i`, which slept, wants to run as of `at`.
-    fn rouse(&mut self, i: usize, at: Ns) {
-        self.timers.remove(i);
-        self.reserved_timers.remove(i);
-        self.runnable |= bit(i);
-        self.just_woken |= bit(i);
-        self.vcpus[i].waits_since = at;
-        self.enter(i, at);
+    /// The vCPUs `vcpus`, which slept, want to run as of `at`.
+    #[inline(never)]
+    fn rouse(&mut self, vcpus: u64, at: Ns) {
+        self.runnable |= vcpus;
+        self.just_woken |= vcpus;
+        let shares = vcpus & self.fair.all();
+        for i in bits(vcpus & !shares) {
+            self.reserved_timers.remove(i);
+            self.vcpus[i].waits_since = at;
+            self.enter(i, at);
+        }
+        for i in bits(shares) {
+            self.timers.remove(i);
+            self.vcpus[i].waits_since = at;
+        }
+        let mut left = shares;
+        while left != 0 {
+            let vm = self.fair.vm_of(left.trailing_zeros() as usize);
+            let group = left & self.fair.members(vm);
+            self.fair.wake(vm, group, at);
+            left &= !group;
+        }
     }
 
     /// The vCPU `i` wants to run as of `at`: lets it compete.
     fn enter(&mut self, i: usize, at: Ns) {
         match self.vcpus[i].schedule {
             Schedule::Reserved { .. } => self.supply(i, at),
-            Schedule::Shared(_) => self.fair.wake(i, at),
+            Schedule::Shared(vm) => self.fair.wake(usize::from(vm.0), bit(i), at),
             Schedule::Exclusive(_) => {}
         }
     }

@@ -62,8 +62,12 @@ impl Scheduler {
             (unload, left_over, others) = self.idle(cpu, left_over);
             repick.insert(others);
         }
+        // Those that counted on this CPU, woke up here, or ran here, and were not chosen may have to go elsewhere.
         left_over &= self.runnable & !chosen.map_or(0, bit);
-        if left_over != 0 && self.online != me {
+        let alone = self.online == me;
+        if left_over != 0 && !alone {
+            let elsewhere = bits(left_over & self.held).filter(|&i| self.running_on(i).is_some());
+            left_over &= !elsewhere.fold(0, |set, i| set | bit(i));
             repick.insert(self.offer_all(left_over));
         }
         if is_reserved {
@@ -73,7 +77,9 @@ impl Scheduler {
             self.cpus[c].until = until;
             self.fair.stop(c);
             self.fair.rebalance(now);
-            repick.insert(self.hand_over_timers(c));
+            if !alone {
+                repick.insert(self.hand_over_timers(c));
+            }
         } else {
             until = until.min(self.reserved_timers.first_key(c)).min(self.next_timer(c));
             self.cpus[c].until = until;
@@ -117,19 +123,6 @@ impl Scheduler {
         (unload, left_over, repick)
     }
 
-    /// Those of `vcpus`, which counted on a CPU, woke up or ran there, and were not chosen, may have to go elsewhere. Returns
-    /// the CPUs that have to pick again.
-    #[inline(never)]
-    fn offer_all(&mut self, vcpus: u64) -> CpuSet {
-        let mut repick = CpuSet::EMPTY;
-        for i in bits(vcpus) {
-            if self.running_on(i).is_none() {
-                repick.insert(self.offer(i));
-            }
-        }
-        repick
-    }
-
     /// The vCPU `i`, which runs on CPU `c`, sleeps until it is woken, or until `wake_at`, unless it has been woken already.
     /// Returns the CPUs that have to pick again.
     fn sleep(&mut self, c: usize, i: usize, wake_at: Option<Ns>) -> CpuSet {
@@ -161,11 +154,11 @@ impl Scheduler {
         self.earliest(c, before, now)
     }
 
-    #[inline(never)]
+    #[inline]
     fn earliest(&mut self, c: usize, before: Option<usize>, now: Ns) -> Option<(usize, Ns)> {
         while let Some((i, at)) = self.reserved_timers.pop_until(c, now) {
             if self.runnable & bit(i) == 0 {
-                self.rouse(i, at);
+                self.rouse(bit(i), at);
             } else {
                 self.supply(i, at);
             }
@@ -186,7 +179,7 @@ impl Scheduler {
 
     /// Wakes the shares that are due on `cpu`, and finds out whose turn it is. Returns that one, the end of its slice if
     /// somebody waits, and those that were woken.
-    #[inline(never)]
+    #[inline]
     fn pick_shared(&mut self, cpu: CpuId, yields: bool, now: Ns) -> (Option<usize>, Ns, u64) {
         let (c, me) = (cpu.index(), CpuSet(bit(cpu.index())));
         let mut expired = self.expire_timers(c, now);
@@ -238,7 +231,7 @@ impl Scheduler {
             return self.fair.members(vm);
         }
         if self.runnable & bit(id) == 0 {
-            self.rouse(id, at);
+            self.rouse(bit(id), at);
         }
         bit(id)
     }
@@ -278,7 +271,7 @@ impl Scheduler {
     /// `cpu` no longer holds the vCPU `i`. Returns it if another CPU can take it.
     fn let_go(&mut self, cpu: CpuId, i: usize) -> u64 {
         self.held &= !bit(i);
-        if self.runnable & bit(i) == 0 {
+        if self.runnable & bit(i) == 0 || self.online == CpuSet(bit(cpu.index())) {
             return 0;
         }
         let elsewhere = match self.vcpus[i].schedule {

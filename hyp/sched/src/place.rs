@@ -1,6 +1,6 @@
 //! Where a vCPU that wants to run goes, and which CPU's timer wakes it: what one CPU's doings mean to the others.
 
-use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, bit};
+use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, bit, bits};
 use crate::{NEVER, Schedule, Scheduler};
 
 /// The time over which a CPU's load is averaged, ns (a power of two).
@@ -74,6 +74,24 @@ impl Scheduler {
         self.just_woken &= !bit(i);
         let at = self.vcpus[i].waits_since + PATIENCE;
         (at > self.now).then(|| self.arm(i, home.index(), at))
+    }
+
+    /// Tells CPUs to pick again because each of `vcpus` waits: see [`Scheduler::offer`].
+    #[inline(never)]
+    pub(crate) fn offer_all(&mut self, vcpus: u64) -> CpuSet {
+        let (mut told, mut refused) = (CpuSet::EMPTY, None);
+        let none_sleeps = self.usable.without(self.busy).without(self.reserved).is_empty();
+        let shares = if none_sleeps { self.fair.all() & !self.held } else { 0 };
+        for i in bits(vcpus) {
+            // If none sleeps and none is for one of a VM's vCPUs, none is for the next one.
+            if refused.is_some_and(|other| shares & bit(i) != 0 && self.fair.are_alike(i, other)) {
+                continue;
+            }
+            let cpus = self.offer(i);
+            refused = Some(i).filter(|_| cpus.is_empty() && shares & bit(i) != 0);
+            told.insert(cpus);
+        }
+        told
     }
 
     /// Tells CPUs to pick again because the vCPU `i` waits: the best one to run it; or, if it has to take turns, those

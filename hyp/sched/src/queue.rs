@@ -74,9 +74,14 @@ impl Queues {
     }
 
     /// Puts `id` into a CPU's queue, out of any other. A key that is the largest number would never come.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn insert(&mut self, cpu: usize, id: usize, key: Ns) {
         self.remove(id);
+        self.push(cpu, id, key);
+    }
+
+    #[inline(never)]
+    fn push(&mut self, cpu: usize, id: usize, key: Ns) {
         self.keys[id] = key.min(Ns::MAX - 1);
         self.cpus[id] = cpu as u8 + 1;
         self.lens[cpu] += 1;
@@ -107,6 +112,7 @@ impl Queues {
     }
 
     /// Finds the place for `id` from `place` towards the root.
+    #[inline(always)]
     fn up(&mut self, cpu: usize, mut place: usize, id: usize) {
         while place > 0 {
             let parent = self.heaps[cpu][(place - 1) / 2];
@@ -120,6 +126,7 @@ impl Queues {
     }
 
     /// Moves the gap at `place` to a leaf of a heap of `len`. Returns where that is.
+    #[inline(always)]
     fn down(&mut self, cpu: usize, mut place: usize, len: usize) -> usize {
         loop {
             let mut child = 2 * place + 1;

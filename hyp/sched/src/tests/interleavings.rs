@@ -239,14 +239,11 @@ impl State {
         self.left.wakes -= 1;
         self.woken[v] = self.wants[v];
         self.wants[v] = true;
-        let told = match self.sched.wake(VcpuId(v as u16), self.now) {
-            Wake::Running(cpu) => {
-                assert_eq!(self.cpus[usize::from(cpu.0)].run, Some(VcpuId(v as u16)));
-                CpuSet::EMPTY
-            }
-            Wake::Repick(told) => told,
-        };
-        self.send(c, told, self.after_interrupt(c));
+        let wake = self.sched.wake(VcpuId(v as u16), self.now);
+        for cpu in wake.running.iter() {
+            assert_eq!(self.cpus[usize::from(cpu.0)].run, Some(VcpuId(v as u16)));
+        }
+        self.send(c, wake.repick, self.after_interrupt(c));
     }
 
     /// CPU `c` stops `v`.

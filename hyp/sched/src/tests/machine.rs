@@ -169,9 +169,7 @@ impl Machine {
 
     /// An interrupt for `v`.
     pub fn wake(&mut self, v: VcpuId) {
-        if let Wake::Repick(told) = self.sched.wake(v, self.now) {
-            self.must_pick.insert(told);
-        }
+        self.must_pick.insert(self.sched.wake(v, self.now).repick);
         let vcpu = &mut self.vcpus[usize::from(v.0)];
         vcpu.woken = vcpu.wants;
         (vcpu.wants, vcpu.alarm) = (true, NEVER);

@@ -76,9 +76,10 @@ impl Machine {
     }
 
     fn wake(&mut self, v: VcpuId) {
-        match self.sched.wake(v, self.now) {
-            Wake::Running(cpu) => assert_eq!(self.run(cpu), Some(v)),
-            Wake::Repick(told) => self.must_pick.insert(told),
+        let wake = self.sched.wake(v, self.now);
+        self.must_pick.insert(wake.repick);
+        for cpu in wake.running.iter() {
+            assert_eq!(self.run(cpu), Some(v));
         }
         let known = &mut self.vcpus[usize::from(v.0)];
         known.woken = known.runnable;
@@ -369,7 +370,7 @@ fn what_cannot_run_is_refused() {
     assert_eq!(s.add(VcpuId(0), shared), Ok(()));
     assert_eq!(s.add(VcpuId(0), shared), Err(ScheduleError::Exists));
     assert_eq!(s.pick(CpuId(2), Leave::Ready, 0).run, None);
-    assert_eq!(s.wake(VcpuId(1), 0), Wake::Repick(CpuSet::EMPTY));
+    assert_eq!(s.wake(VcpuId(1), 0).repick, CpuSet::EMPTY);
 
     let mut s = Scheduler::new(CpuSet::first(8), SLICE, 0);
     for vm in 0..4 {
@@ -393,5 +394,5 @@ fn a_stopped_vcpu_has_no_timer_and_can_be_removed() {
     let decision = s.pick(CpuId(0), Leave::Sleeps(Some(10)), 20);
     assert_eq!(decision.run, None);
     assert_eq!(s.remove(v), Ok(CpuSet::EMPTY));
-    assert_eq!(s.wake(v, 30), Wake::Repick(CpuSet::EMPTY));
+    assert_eq!(s.wake(v, 30).repick, CpuSet::EMPTY);
 }
