@@ -9,11 +9,13 @@ mod occupancy;
 mod overrun;
 mod scene;
 mod shares;
+mod timing;
 
 use crate::Test;
 
 pub fn tests() -> Vec<Test> {
     [
+        timing::tests(),
         deadlines::tests(),
         admission::tests(),
         idle::tests(),

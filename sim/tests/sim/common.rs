@@ -8,8 +8,11 @@ use std::path::Path;
 
 pub const MS: Ns = 1_000_000;
 pub const S: Ns = 1_000_000_000;
-/// QEMU's `virt` (boards/virt).
-pub const VIRT: Overhead = Overhead { irq_off_max: 1_000, vm_switch: 800 };
+/// QEMU's `virt`.
+pub const VIRT: Overhead = {
+    let timing = board_virt::BOARD.timing;
+    Overhead { irq_off_max: timing.irq_off_max_ns as Ns, vm_switch: timing.vm_switch_ns as Ns }
+};
 
 /// A machine of VMs: name, vCPUs, and further lines.
 pub fn machine(vms: &[(&str, u32, &str)]) -> Machine {

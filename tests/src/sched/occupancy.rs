@@ -35,12 +35,10 @@ impl Occupancy {
     /// Takes an event; returns the span that it ends.
     pub fn observe(&mut self, event: &Event) -> Option<Span> {
         self.clock.observe(event);
-        let next = match event.kind {
-            // To EL1 or EL0 (SPSR_EL2.M).
-            Kind::Return { vmid, spsr, .. } if spsr & 0xf < 8 => Some(vmid),
-            Kind::Wait => None,
-            _ => return None,
-        };
+        let next = event.kind.entered();
+        if next.is_none() && event.kind != Kind::Wait {
+            return None;
+        }
         let before = self.cpus.get(&event.cpu).copied();
         if before.map(|(vmid, _)| vmid) == next {
             return None;
