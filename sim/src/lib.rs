@@ -42,8 +42,10 @@ const SLICE: Ns = 1_000_000;
 pub struct Options {
     /// The CPUs.
     pub online: CpuSet,
-    /// What EL2's paths cost on the board.
+    /// What EL2's paths cost on the board at most: what admission and the scheduler count with.
     pub overhead: Overhead,
+    /// What they take here.
+    pub costs: Costs,
     /// What the guests' random numbers follow from.
     pub seed: u64,
     /// How long, in nanoseconds.
@@ -75,7 +77,7 @@ pub fn simulate(machine: &Machine, options: &Options) -> Result<Outcome, machine
     let guests = workloads.map(|(workload, n)| Guest::new(workload, seed(options.seed, n))).collect();
     let claims = machine.vcpus().map(|(vm, _)| (CpuSet(vm.affinity), claim(machine, vm))).collect();
     let meter = Meter::new(options.online, plan.book().exclusive(), claims, options.charted);
-    let mut engine = Engine::new(Costs::of(options.overhead), scheduler, guests, meter);
+    let mut engine = Engine::new(options.costs, scheduler, guests, meter);
     engine.run(options.duration);
     Ok(outcome(machine, &plan, options, engine))
 }

@@ -1,7 +1,7 @@
 //! Machines for the tests, as text.
 
 use machines::Machine;
-use mobivmm_sim::{Options, Outcome, Report, VcpuReport, simulate};
+use mobivmm_sim::{Costs, Options, Outcome, Report, VcpuReport, simulate};
 use sched::admission::Overhead;
 use sched::{CpuSet, Ns};
 use std::path::Path;
@@ -33,7 +33,14 @@ pub fn file(name: &str) -> String {
 }
 
 pub fn options(cpus: usize, seed: u64, duration: Ns) -> Options {
-    Options { online: CpuSet::first(cpus), overhead: VIRT, seed, duration, charted: 0 }
+    Options {
+        online: CpuSet::first(cpus),
+        overhead: VIRT,
+        costs: Costs::of(VIRT),
+        seed,
+        duration,
+        charted: 0,
+    }
 }
 
 pub fn run(machine: &Machine, cpus: usize, seed: u64, duration: Ns) -> Outcome {

@@ -342,12 +342,25 @@ fn run_load(platform: &Platform, role: &str) -> ! {
 /// Executes `work` instructions, rounded down to tens, and a few more: under `-icount shift=0` on one CPU it takes so many ns. On
 /// several it lets the others have their turns.
 fn run_for(work: u64) {
-    for _ in 0..work / TURN {
-        run_steps::<{ STEP as usize - 2 }>(TURN / STEP);
-        boot::relax();
-    }
+    run_turns(work / TURN);
     run_steps::<{ STEP as usize - 2 }>(work % TURN / STEP);
     run_steps::<8>(work % STEP / 10);
+}
+
+/// Executes `n` times [`TURN`] instructions, of which one is a YIELD.
+fn run_turns(n: u64) {
+    if n > 0 {
+        // SAFETY: counts down.
+        unsafe {
+            asm!(
+                "0: mov {i}, #{steps}",
+                "1: .rept {step} - 2", "nop", ".endr", "subs {i}, {i}, #1", "b.ne 1b",
+                ".rept {step} - 4", "nop", ".endr", "yield", "subs {n}, {n}, #1", "b.ne 0b",
+                steps = const TURN / STEP - 1, step = const STEP,
+                i = out(reg) _, n = inout(reg) n => _, options(nomem, nostack),
+            )
+        };
+    }
 }
 
 /// Executes `n` times `NOPS` instructions and two more. Long blocks cost the emulator the least.

@@ -82,7 +82,7 @@ fn linux(lab: &Lab<'_>, name: &str) -> Result<()> {
         script.extend([until(name, "~ #")?, send(name, BUSY), until(name, "^busy")?]);
     }
     script.extend([until("control", "^jobs begin$")?, until("control", "^done")?]);
-    let seen = Scene::new(lab, name, 4, &vms)?.timeout(3_600).run(script)?;
+    let seen = Scene::new(lab, name, 4, &vms)?.timeout(3 * 3_600).run(script)?;
     let had = shares(&seen.spans()?, vms.len(), &(UP..UP + n * period));
     let (busy, reserved) = had.split_at(NAMES.len());
     let left = 4.0 - reserved.iter().sum::<f64>();
