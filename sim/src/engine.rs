@@ -20,13 +20,16 @@ pub struct Costs {
     pub exit: Ns,
     /// From one CPU's kick until the other sees it.
     pub kick: Ns,
+    /// The interrupt of a guest's own timer, from the guest and back to it.
+    pub timer: Ns,
 }
 
 impl Costs {
     /// The worst that the board's data allows: whoever is kicked has just masked its interrupts. A switch is as long
     /// again as the exit and the decision alone.
     pub const fn of(overhead: Overhead) -> Self {
-        Self { switch: overhead.vm_switch, exit: overhead.vm_switch / 2, kick: overhead.irq_off_max }
+        let exit = overhead.vm_switch / 2;
+        Self { switch: overhead.vm_switch, exit, kick: overhead.irq_off_max, timer: exit }
     }
 }
 
@@ -69,6 +72,8 @@ pub(crate) struct Engine {
     guests: Vec<Guest>,
     /// Makes older alarms of a vCPU void.
     alarms: Vec<u64>,
+    /// The vCPUs whose timer has fired while they slept, and interrupts them when they are on a CPU: bit n = vCPU n.
+    due: u64,
     events: BinaryHeap<Reverse<(Ns, u64, Event)>>,
     next_event: u64,
     pub(crate) meter: Meter,
@@ -91,6 +96,7 @@ impl Engine {
             scheduler,
             cpus: (0..meter.cpus.len()).map(cpu).collect(),
             alarms: vec![0; guests.len()],
+            due: 0,
             guests,
             events: BinaryHeap::new(),
             next_event: 0,
@@ -139,6 +145,7 @@ impl Engine {
         let cpu = match event {
             Event::Alarm(v, armed) => {
                 if self.alarms[usize::from(v.0)] == armed {
+                    self.due |= 1 << v.0;
                     self.meter.wants(v, true);
                 }
                 return;
@@ -225,7 +232,11 @@ impl Engine {
         let Some(v) = self.cpus[c].running else { return };
         self.stop(c);
         match self.guests[usize::from(v.0)].next(self.now) {
-            Step::Run(_) => self.enter(c, v),
+            Step::Run(_) => {
+                // With another job: its timer has interrupted it.
+                self.cpus[c].busy_until = self.now + self.costs.timer;
+                self.enter(c, v);
+            }
             Step::Sleep(until) => self.pick(c, Leave::Sleeps(until)),
         }
     }
@@ -258,7 +269,11 @@ impl Engine {
         self.cpus[c].running = decision.run;
         self.meter.occupy(cpu, decision.run);
         let Some(v) = decision.run else { return };
-        let cost = if before == Some(v) { self.costs.exit } else { self.costs.switch };
+        let mut cost = if before == Some(v) { self.costs.exit } else { self.costs.switch };
+        if self.due >> v.0 & 1 != 0 {
+            self.due &= !(1 << v.0);
+            cost += self.costs.timer;
+        }
         self.cpus[c].busy_until = self.now + cost;
         self.enter(c, v);
     }

@@ -63,7 +63,8 @@ impl Guest {
             Workload::Busy => Program::Busy,
             Workload::Tasks(ref tasks) => {
                 let start = |task: &Task| {
-                    let phase = rng.random_range(0..task.period_ns);
+                    // By then what it used when it was started has come back.
+                    let phase = rng.random_range(task.period_ns..2 * task.period_ns);
                     let next_release = task.offset_ns.unwrap_or(phase);
                     Running { task: task.clone(), next_release, pending: [].into() }
                 };

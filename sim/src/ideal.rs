@@ -10,20 +10,20 @@ use std::rc::Rc;
 
 /// A vCPU with a share.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Claim {
+pub struct Claim {
     /// The index of its VM.
-    pub(crate) vm: usize,
+    pub vm: usize,
     /// The weight of the whole VM.
-    pub(crate) weight: u32,
+    pub weight: u32,
     /// The VM's cap in CPUs, if it has one.
-    pub(crate) cap: Option<f64>,
+    pub cap: Option<f64>,
     /// Where it may run.
-    pub(crate) affinity: CpuSet,
+    pub affinity: CpuSet,
 }
 
 /// Follows the ideal through time.
 #[derive(Debug)]
-pub(crate) struct Ideal {
+pub struct Ideal {
     /// None for vCPUs without a share.
     claims: Vec<Option<Claim>>,
     /// The rates for a set of vCPUs that want to run and a set of CPUs.
@@ -31,18 +31,19 @@ pub(crate) struct Ideal {
     now: Ns,
     rates: Rc<[f64]>,
     /// What each vCPU would have had by now, in nanoseconds.
-    pub(crate) service: Vec<f64>,
+    pub service: Vec<f64>,
 }
 
 impl Ideal {
-    pub(crate) fn new(claims: Vec<Option<Claim>>) -> Self {
+    /// From time 0 on, at which nobody wants to run. A vCPU without a share has no claim.
+    pub fn new(claims: Vec<Option<Claim>>) -> Self {
         let count = claims.len();
         let none = vec![0.0; count];
         Self { claims, known: HashMap::new(), now: 0, rates: none.clone().into(), service: none }
     }
 
     /// Goes on to `now`; from then on the vCPUs `runnable` (bit n = vCPU n) want to run, and shares have the CPUs `free`.
-    pub(crate) fn advance(&mut self, now: Ns, runnable: u64, free: CpuSet) {
+    pub fn advance(&mut self, now: Ns, runnable: u64, free: CpuSet) {
         let elapsed = (now - self.now) as f64;
         for (service, rate) in self.service.iter_mut().zip(self.rates.iter()) {
             *service += rate * elapsed;

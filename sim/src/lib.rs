@@ -14,7 +14,7 @@
 mod chart;
 mod engine;
 mod guest;
-mod ideal;
+pub mod ideal;
 mod meter;
 mod report;
 pub mod sets;
@@ -42,8 +42,10 @@ const SLICE: Ns = 1_000_000;
 pub struct Options {
     /// The CPUs.
     pub online: CpuSet,
-    /// What EL2's paths cost on the board.
+    /// What EL2's paths cost on the board at most: what admission and the scheduler count with.
     pub overhead: Overhead,
+    /// What they take here.
+    pub costs: Costs,
     /// What the guests' random numbers follow from.
     pub seed: u64,
     /// How long, in nanoseconds.
@@ -73,9 +75,14 @@ pub fn simulate(machine: &Machine, options: &Options) -> Result<Outcome, machine
     let scheduler = scheduler(machine, &plan, options.online, options.overhead.vm_switch);
     let workloads = machine.vcpus().map(|(vm, _)| &vm.workload).zip(0..);
     let guests = workloads.map(|(workload, n)| Guest::new(workload, seed(options.seed, n))).collect();
-    let claims = machine.vcpus().map(|(vm, _)| (CpuSet(vm.affinity), claim(machine, vm))).collect();
-    let meter = Meter::new(options.online, plan.book().exclusive(), claims, options.charted);
-    let mut engine = Engine::new(Costs::of(options.overhead), scheduler, guests, meter);
+    let affinities = machine.vcpus().map(|(vm, _)| CpuSet(vm.affinity));
+    let meter = Meter::new(
+        options.online,
+        plan.book().exclusive(),
+        affinities.zip(claims(machine)).collect(),
+        options.charted,
+    );
+    let mut engine = Engine::new(options.costs, scheduler, guests, meter);
     engine.run(options.duration);
     Ok(outcome(machine, &plan, options, engine))
 }
@@ -112,11 +119,15 @@ fn seed(seed: u64, vcpu: u64) -> u64 {
     seed ^ (vcpu + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn claim(machine: &Machine, vm: &Vm) -> Option<Claim> {
-    let Schedule::Share { weight, cap_percent } = vm.schedule else { return None };
-    let index = machine.vms.iter().position(|other| other.name == vm.name)?;
-    let cap = (cap_percent > 0).then(|| f64::from(cap_percent) / 100.0);
-    Some(Claim { vm: index, weight, cap, affinity: CpuSet(vm.affinity) })
+/// What each vCPU of `machine` claims of what the reservations leave.
+pub fn claims(machine: &Machine) -> Vec<Option<Claim>> {
+    let claim = |(index, vm): (usize, &Vm)| {
+        let Schedule::Share { weight, cap_percent } = vm.schedule else { return None };
+        let cap = (cap_percent > 0).then(|| f64::from(cap_percent) / 100.0);
+        Some(Claim { vm: index, weight, cap, affinity: CpuSet(vm.affinity) })
+    };
+    let vms = machine.vms.iter().enumerate();
+    vms.flat_map(|vm| std::iter::repeat_n(claim(vm), vm.1.vcpus as usize)).collect()
 }
 
 fn outcome(machine: &Machine, plan: &Plan, options: &Options, engine: Engine) -> Outcome {

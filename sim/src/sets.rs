@@ -5,8 +5,8 @@ use rand_xorshift::XorShiftRng;
 use sched::Ns;
 use std::fmt::Write as _;
 
-/// A job does a little less than its budget: EL2's work at its begin and end may be the VM's own.
-const MARGIN: Ns = 3_000;
+/// A job does a little less than its budget: EL2's work at its begin and end, and at an exit in between, may be the VM's own.
+const MARGIN: Ns = 10_000;
 const US: Ns = 1_000;
 
 /// Reservations with periods of 0.5 to 50 ms that take 40 to 95 % of one to four `cpus` in sum, half of them with a deadline

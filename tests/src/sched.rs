@@ -9,11 +9,15 @@ mod occupancy;
 mod overrun;
 mod scene;
 mod shares;
+mod timing;
+mod waiting;
 
 use crate::Test;
 
 pub fn tests() -> Vec<Test> {
     [
+        timing::tests(),
+        waiting::tests(),
         deadlines::tests(),
         admission::tests(),
         idle::tests(),

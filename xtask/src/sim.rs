@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use machines::{Machine, Workload};
-use sim::Options;
+use sim::{Costs, Options};
 
 use crate::board::BoardArgs;
 
@@ -47,11 +47,13 @@ pub fn run(options: &SimOptions) -> Result<bool> {
     for (name, kind) in &options.workload {
         assign(&mut machine, name, kind)?;
     }
+    let overhead = options.board.overhead();
     let outcome = sim::simulate(
         &machine,
         &Options {
             online: options.board.online()?,
-            overhead: options.board.overhead(),
+            overhead,
+            costs: Costs::of(overhead),
             seed: options.seed,
             duration: options.duration,
             charted: if options.svg.is_some() { options.svg_for } else { 0 },

@@ -22,6 +22,7 @@ pub static BOARD: Board = Board {
     max_cpus: 4,
     // Firmware's stub with its spin table.
     firmware: Some(0..0x1000),
-    // Not measured yet. One access in ten of the longest paths (1,000 and 800 instructions) to memory, at 200 ns each.
-    timing: Timing { irq_off_max_ns: 20_000, vm_switch_ns: 16_000 },
+    // Estimates: neither has been measured on the board. Of the longest paths' instructions (6,000 and 4,500, see `board_virt`) one in
+    // forty waits for memory, for 200 ns.
+    timing: Timing { irq_off_max_ns: 30_000, vm_switch_ns: 22_500 },
 };

@@ -16,6 +16,7 @@ pub static BOARD: Board = Board {
     power: PowerMethod::Psci,
     max_cpus: drivers::MAX_CPUS,
     firmware: None,
-    // Under `-icount shift=0` an instruction takes a nanosecond: the promises irq_off_max, and vm_switch with pick_next.
-    timing: Timing { irq_off_max_ns: 1_000, vm_switch_ns: 800 },
+    // Under `-icount shift=0` an instruction takes a nanosecond. `cargo xtask test --e2e sched_timing` measures both, with 64 vCPUs, and
+    // fails if they are more.
+    timing: Timing { irq_off_max_ns: 6_000, vm_switch_ns: 4_500 },
 };

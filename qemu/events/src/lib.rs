@@ -80,6 +80,16 @@ pub enum Kind {
     },
 }
 
+impl Kind {
+    /// The VMID of the guest that EL2 enters by it: a return to EL1 or EL0 (SPSR_EL2.M).
+    pub const fn entered(&self) -> Option<u16> {
+        match *self {
+            Self::Return { vmid, spsr, .. } if spsr & 0xf < 8 => Some(vmid),
+            _ => None,
+        }
+    }
+}
+
 /// The state of a vCPU at a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guest {

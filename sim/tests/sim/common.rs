@@ -1,15 +1,18 @@
 //! Machines for the tests, as text.
 
 use machines::Machine;
-use mobivmm_sim::{Options, Outcome, Report, VcpuReport, simulate};
+use mobivmm_sim::{Costs, Options, Outcome, Report, VcpuReport, simulate};
 use sched::admission::Overhead;
 use sched::{CpuSet, Ns};
 use std::path::Path;
 
 pub const MS: Ns = 1_000_000;
 pub const S: Ns = 1_000_000_000;
-/// QEMU's `virt` (boards/virt).
-pub const VIRT: Overhead = Overhead { irq_off_max: 1_000, vm_switch: 800 };
+/// QEMU's `virt`.
+pub const VIRT: Overhead = {
+    let timing = board_virt::BOARD.timing;
+    Overhead { irq_off_max: timing.irq_off_max_ns as Ns, vm_switch: timing.vm_switch_ns as Ns }
+};
 
 /// A machine of VMs: name, vCPUs, and further lines.
 pub fn machine(vms: &[(&str, u32, &str)]) -> Machine {
@@ -30,7 +33,14 @@ pub fn file(name: &str) -> String {
 }
 
 pub fn options(cpus: usize, seed: u64, duration: Ns) -> Options {
-    Options { online: CpuSet::first(cpus), overhead: VIRT, seed, duration, charted: 0 }
+    Options {
+        online: CpuSet::first(cpus),
+        overhead: VIRT,
+        costs: Costs::of(VIRT),
+        seed,
+        duration,
+        charted: 0,
+    }
 }
 
 pub fn run(machine: &Machine, cpus: usize, seed: u64, duration: Ns) -> Outcome {

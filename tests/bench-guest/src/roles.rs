@@ -16,7 +16,9 @@
 //! | `jobs` | a job of `work=` ns every `period=` ns, marked as such, from the time `at=` on; it prints how many missed their deadlines, the periods' ends |
 //! | `list` | the same with the releases that the initial RAM disk lists, each with a deadline `deadline=` ns later; nothing is printed before the time `quiet=` |
 //!
-//! and the loads, which never end; they begin at the time `from=`, if it is given:
+//! Work gives up the CPU's turn every `turn=` ns, 10,000 by default, where the emulator has several CPUs take turns.
+//!
+//! And the loads, which never end; they begin at the time `from=`, if it is given:
 //!
 //! | load | |
 //! |---|---|
@@ -43,7 +45,7 @@ const STORM_PERIOD: u64 = 5_000;
 /// Instructions of a piece of work.
 const WORK: u64 = 1_000;
 /// Instructions after which another CPU may have its turn, where they have turns.
-const TURN: u64 = 10_000;
+static TURN: AtomicU64 = AtomicU64::new(10_000);
 /// Instructions of the least piece that is as cheap for the emulator as a long one.
 const STEP: u64 = 100;
 
@@ -65,6 +67,9 @@ pub fn primary(platform: &Platform) -> ! {
     let role = platform.bootargs.split_ascii_whitespace().next().unwrap_or("");
     let n = platform.argument("n").unwrap_or(1000);
     let ahead = platform.argument("ahead").unwrap_or(20_000);
+    if let Some(turn) = platform.argument("turn") {
+        TURN.store(turn, Ordering::Relaxed);
+    }
     boot::set_masked(false);
     match role {
         "hypercall" => repeat(n, |_| psci::call(platform.smc, psci::VERSION, [0; 3]) as u64),
@@ -283,15 +288,16 @@ fn run_load(platform: &Platform, role: &str) -> ! {
     }
     match role {
         "burn" => {
+            let turn = TURN.load(Ordering::Relaxed);
             if let (Some(until), 0) = (platform.argument("until"), own) {
                 while timer::now() < nanos(until) {
-                    run_for(TURN);
+                    run_for(turn);
                 }
                 mark::<DONE>(0);
                 println!("done: {}", platform.bootargs);
             }
             loop {
-                run_for(TURN);
+                run_for(turn);
             }
         }
         "dodge" => {
@@ -342,12 +348,26 @@ fn run_load(platform: &Platform, role: &str) -> ! {
 /// Executes `work` instructions, rounded down to tens, and a few more: under `-icount shift=0` on one CPU it takes so many ns. On
 /// several it lets the others have their turns.
 fn run_for(work: u64) {
-    for _ in 0..work / TURN {
-        run_steps::<{ STEP as usize - 2 }>(TURN / STEP);
-        boot::relax();
-    }
-    run_steps::<{ STEP as usize - 2 }>(work % TURN / STEP);
+    let turn = TURN.load(Ordering::Relaxed);
+    run_turns(work / turn, turn / STEP);
+    run_steps::<{ STEP as usize - 2 }>(work % turn / STEP);
     run_steps::<8>(work % STEP / 10);
+}
+
+/// Executes `n` times `steps` times [`STEP`] instructions, of which one is a YIELD. There are two steps at least.
+fn run_turns(n: u64, steps: u64) {
+    if n > 0 {
+        // SAFETY: counts down.
+        unsafe {
+            asm!(
+                "0: sub {i}, {steps}, #1",
+                "1: .rept {step} - 2", "nop", ".endr", "subs {i}, {i}, #1", "b.ne 1b",
+                ".rept {step} - 4", "nop", ".endr", "yield", "subs {n}, {n}, #1", "b.ne 0b",
+                step = const STEP, steps = in(reg) steps,
+                i = out(reg) _, n = inout(reg) n => _, options(nomem, nostack),
+            )
+        };
+    }
 }
 
 /// Executes `n` times `NOPS` instructions and two more. Long blocks cost the emulator the least.

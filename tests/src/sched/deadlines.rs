@@ -32,7 +32,7 @@ pub fn tests() -> Vec<Test> {
 fn beside_linux(lab: &Lab<'_>, name: &str, jobs: u64) -> Result<()> {
     let linux = Vm::linux("linux").vcpus(2);
     let task = Vm::new("task", &task(jobs, LINUX_UP, WORK)).schedule(RESERVATION);
-    let seen = Scene::new(lab, name, 1, &[task, linux])?.timeout(1_200).run(script(true)?)?;
+    let seen = Scene::new(lab, name, 1, &[task, linux])?.timeout(3 * 3_600).run(script(true)?)?;
     ensure!(began_after_linux(&seen), "Linux was not up in {LINUX_UP} ns");
     let misses = misses(&seen, jobs)?;
     ensure!(misses == 0, "{misses} deadlines were missed");

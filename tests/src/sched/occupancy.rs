@@ -1,9 +1,12 @@
 //! Who had which CPU, from a recording.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
+use machines::Machine;
 use qemu::{Clock, Event, Kind};
+use sched::CpuSet;
+use sim::ideal::Ideal;
 
 /// A CPU was a VM's: from its entry until another VM is entered there, or the CPU sleeps. EL2's work in between counts, as it does
 /// in the scheduler's books.
@@ -35,12 +38,10 @@ impl Occupancy {
     /// Takes an event; returns the span that it ends.
     pub fn observe(&mut self, event: &Event) -> Option<Span> {
         self.clock.observe(event);
-        let next = match event.kind {
-            // To EL1 or EL0 (SPSR_EL2.M).
-            Kind::Return { vmid, spsr, .. } if spsr & 0xf < 8 => Some(vmid),
-            Kind::Wait => None,
-            _ => return None,
-        };
+        let next = event.kind.entered();
+        if next.is_none() && event.kind != Kind::Wait {
+            return None;
+        }
         let before = self.cpus.get(&event.cpu).copied();
         if before.map(|(vmid, _)| vmid) == next {
             return None;
@@ -64,21 +65,42 @@ pub fn shares(spans: &[Span], vms: usize, window: &Range<u64>) -> Vec<f64> {
     had.iter().map(|had| *had as f64 / (window.end - window.start) as f64).collect()
 }
 
-/// The farthest that a VM was behind or ahead of `share` of one CPU, counted from the beginning of `window`, ns. It is farthest where
-/// it begins to run or ends.
-pub fn lag(spans: &[Span], vm: usize, share: f64, window: &Range<u64>) -> f64 {
-    let (mut had, mut lag) = (0.0, 0.0f64);
-    let mut ends: Vec<(u64, f64)> = spans
-        .iter()
-        .filter(|span| span.vm == vm)
-        .map(|span| (span.time.start.max(window.start), span.time.end.min(window.end)))
-        .filter(|(start, end)| start < end)
-        .flat_map(|(start, end)| [(start, 0.0), (end, (end - start) as f64)])
-        .collect();
-    ends.sort_by_key(|end| end.0);
-    for (at, ran) in ends {
-        had += ran;
-        lag = lag.max((had - share * (at - window.start) as f64).abs());
+/// The farthest that each VM with a share was behind or ahead of the fluid ideal from the beginning of `window` on, ns, if all its vCPUs
+/// always want to run: at every instant the CPUs that run no reservation are divided in proportion to the weights. It is farthest where
+/// somebody begins to run or ends.
+pub fn lags(spans: &[Span], machine: &Machine, window: &Range<u64>) -> Vec<f64> {
+    let claims = sim::claims(machine);
+    let wants = claims.iter().zip(0..).fold(0, |set, (claim, n)| set | u64::from(claim.is_some()) << n);
+    let cpus: BTreeSet<u8> = spans.iter().map(|span| span.cpu).collect();
+    let mut changes: Vec<(u64, usize, Option<usize>)> = Vec::new();
+    for Span { cpu, vm, time } in spans.iter().filter(|span| span.within(window) > 0) {
+        let cpu = cpus.range(..cpu).count();
+        // Who comes follows who goes.
+        changes.push((time.end.min(window.end), cpu, None));
+        changes.push((time.start.max(window.start), cpu, Some(*vm)));
     }
-    lag
+    changes.sort_by_key(|(at, ..)| *at);
+
+    let (mut ideal, mut occupants) = (Ideal::new(claims.clone()), vec![None; cpus.len()]);
+    let (mut had, mut lags, mut now) =
+        (vec![0; machine.vms.len()], vec![0.0f64; machine.vms.len()], window.start);
+    for (at, cpu, occupant) in changes {
+        for vm in occupants.iter().copied().flatten() {
+            had[vm] += at - now;
+        }
+        now = at;
+        occupants[cpu] = occupant;
+        let shared =
+            |vm: &Option<usize>| vm.is_none_or(|vm| claims.iter().flatten().any(|claim| claim.vm == vm));
+        let free = occupants.iter().zip(0..).fold(0, |set, (vm, n)| set | u64::from(shared(vm)) << n);
+        ideal.advance(now - window.start, wants, CpuSet(free));
+        let mut due = vec![0.0; machine.vms.len()];
+        for (claim, service) in claims.iter().zip(&ideal.service) {
+            claim.iter().for_each(|claim| due[claim.vm] += service);
+        }
+        for (vm, lag) in lags.iter_mut().enumerate() {
+            *lag = lag.max((due[vm] - had[vm] as f64).abs());
+        }
+    }
+    lags
 }

@@ -5,14 +5,14 @@ use std::ops::Range;
 use anyhow::{Result, ensure};
 
 use super::occupancy::{Span, shares};
-use super::scene::{MS, Scene, US, Vm};
+use super::scene::{MS, Scene, US, VIRT, Vm};
 use crate::Test;
 use crate::lab::{Lab, until};
 
 const BUDGET: u64 = 250 * US;
 const PERIOD: u64 = MS;
-/// What EL2 takes for a switch to the VM and for one away from it, with the decision: the board's data (`boards/virt`).
-const SWITCHES: u64 = 2 * 800;
+/// What EL2 takes for a switch to the VM and for one away from it, with the decision.
+const SWITCHES: u64 = 2 * VIRT.vm_switch;
 const WINDOW: Range<u64> = 100 * MS..2_100 * MS;
 
 pub fn tests() -> Vec<Test> {

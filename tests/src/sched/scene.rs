@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use machines::Machine;
-use qemu::{Events, Job, Jobs, Recording, Step};
+use qemu::{Events, Gic, Job, Jobs, Recording, Step};
+use sched::Ns;
 use sched::admission::Overhead;
 
 use super::occupancy::{Occupancy, Span};
@@ -14,8 +15,11 @@ use crate::lab::{Lab, Report, Setup};
 const CPU: &str = "cortex-a72,cntfrq=1000000000";
 /// A schedule as all others.
 pub const SHARE: &str = "{ weight = 256 }";
-/// What EL2's paths cost on QEMU's `virt`, as admission has it (`boards/virt`).
-pub const VIRT: Overhead = Overhead { irq_off_max: 1_000, vm_switch: 800 };
+/// What EL2's paths cost on QEMU's `virt`, as admission has it.
+pub const VIRT: Overhead = {
+    let timing = board_virt::BOARD.timing;
+    Overhead { irq_off_max: timing.irq_off_max_ns as Ns, vm_switch: timing.vm_switch_ns as Ns }
+};
 pub const US: u64 = 1_000;
 pub const MS: u64 = 1_000 * US;
 
@@ -91,6 +95,11 @@ impl Scene {
         let file = lab.files.join(name).with_added_extension("events");
         let setup = lab.setup_of(name, machine)?.cpus(CPU, cpus).icount(true);
         Ok(Self { setup, recording: Recording::new(lab.plugin.clone(), file) })
+    }
+
+    /// Another version of the interrupt controller.
+    pub fn gic(self, version: Gic) -> Self {
+        Self { setup: self.setup.gic(version), ..self }
     }
 
     /// Another limit on the host's clock, in seconds.

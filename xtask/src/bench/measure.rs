@@ -1,7 +1,7 @@
 //! From a recording to figures.
 
 use anyhow::{Context, Result};
-use qemu::{Clock, Code, Event, Events, Kind};
+use qemu::{Clock, Code, Events, Kind, Sections};
 
 use super::figure::Figure;
 use super::scenario::Taken;
@@ -149,36 +149,11 @@ pub fn to_guest(spsr: u64) -> bool {
     spsr & 0xf < 8
 }
 
-/// Sections of EL2 in which interrupts are masked and not looked for, in instructions: from an exception, or from masking, or from a look
-/// at ISR_EL1, to the next look, to the return, to unmasking or to waiting. Before its first return to a guest a CPU boots.
+/// Sections of EL2 in which interrupts are masked and not looked for, in instructions.
 pub fn masked(taken: &Taken, _: &mut Code) -> Result<Figure> {
-    let mut figure = Figure::default();
-    let (mut since, mut booted) = ([None; 256], [false; 256]);
+    let (mut figure, mut sections) = (Figure::default(), Sections::default());
     for event in taken.events()? {
-        let Event { own, kind, cpu, .. } = event?;
-        let (since, booted) = (&mut since[usize::from(cpu)], &mut booted[usize::from(cpu)]);
-        let end = match kind {
-            // Where they are masked already nothing begins or ends.
-            Kind::Entry { .. } | Kind::Mask { masked: true } => {
-                since.get_or_insert(own);
-                continue;
-            }
-            Kind::Return { spsr, .. } => {
-                *booted |= to_guest(spsr);
-                // A return to EL2 may leave them masked.
-                to_guest(spsr) || spsr & 0x80 == 0
-            }
-            Kind::Mask { masked: false } => true,
-            Kind::Look if since.is_none() => continue,
-            Kind::Wait | Kind::Look => {
-                figure.extend(since.replace(own + 1).filter(|_| *booted).map(|since| own + 1 - since));
-                continue;
-            }
-            _ => continue,
-        };
-        if end {
-            figure.extend(since.take().filter(|_| *booted).map(|since| own + 1 - since));
-        }
+        figure.extend(sections.observe(&event?).map(|section| section.length));
     }
     Ok(figure)
 }
