@@ -78,6 +78,7 @@ impl Cpu {
             let decision = scheduler.pick(self.here.cpu, time::now());
             (decision, decision.run.map_or(0, |vcpu| scheduler.stats(vcpu).waited))
         };
+        self.here.trace_pick(self.held, decision.run, waited);
         self.machine.repick(self.here.cpu, decision.repick);
         self.release(decision.run, decision.unload);
         if self.devices_wait != decision.reserved {
@@ -218,12 +219,20 @@ impl Cpu {
         let mut left = Left::Look;
         let Some(Loaded { guest, vcpu, state }) = &mut self.loaded else { return left };
         let here = &self.here;
-        enter::run(state, |state, exit| {
+        let mut answer = |state: &mut VcpuState, exit: Exit| {
             if exit.cause() == Cause::Interrupt {
                 return here.interrupted();
             }
             trapped(here, guest, *vcpu, state, exit, &mut left)
-        });
+        };
+        if here.traced.get() {
+            enter::run(state, |state, exit| {
+                here.trace_exit(guest.id(*vcpu), state, exit);
+                answer(state, exit)
+            });
+        } else {
+            enter::run(state, answer);
+        }
         left
     }
 

@@ -3,17 +3,18 @@
 use core::cell::Cell;
 
 use abi::smccc::{Error, Left, Reservation};
+use abi::trace::Event;
 use arch::enter::Verdict;
 use arch::{context, features, time};
 use drivers::gic::Gic;
-use sched::{CpuId, Schedule};
+use sched::{CpuId, Schedule, VcpuId};
 use vgic::{Control, Effects, ListRegisters, Lr, State, Vgic};
 use vm::exit::SysReg;
 use vm::{Host, Phase, StageTwoAccess, VcpuState, Vm};
 
-use crate::console;
 use crate::guest::Guest;
 use crate::machine::{Machine, NOTICE};
+use crate::{console, trace};
 
 /// A CPU as the host of a vCPU that it has loaded, or of none.
 pub struct Here {
@@ -29,6 +30,8 @@ pub struct Here {
     pub repick: Cell<bool>,
     /// The run loop has to look at something before the guest goes on: at `synced`, `repick`, timers, console input.
     pub look: Cell<bool>,
+    /// Whether what happens here is recorded: see [`crate::trace`].
+    pub traced: Cell<bool>,
     /// What CNTHP was armed for last, so that it is not written again.
     armed: Cell<Option<u64>>,
 }
@@ -44,6 +47,7 @@ impl Here {
             synced: Cell::new(false),
             repick: Cell::new(false),
             look: Cell::new(false),
+            traced: Cell::new(false),
             armed: Cell::new(None),
         }
     }
@@ -178,6 +182,7 @@ impl Host for Here {
     fn interrupts(&self, vm: &Vm, effects: Effects) {
         let Some(guest) = self.guest(vm) else { return };
         for vcpu in effects.kick.iter() {
+            self.trace(|| Event::Inject { vcpu: trace::vcpu(guest.id(vcpu)) });
             match guest.attend(vcpu) {
                 // Before it goes on, it is refreshed.
                 Some(cpu) if cpu == self.index() => {}
@@ -230,7 +235,12 @@ impl Host for Here {
 
     fn job_done(&self, vm: &Vm, vcpu: usize, release: u64) -> Result<(), Error> {
         self.reservation(vm, vcpu)?;
-        self.machine.scheduler.lock().job_done(self.cpu, time::to_ns(release), time::now());
+        let mut scheduler = self.machine.scheduler.lock();
+        scheduler.job_done(self.cpu, time::to_ns(release), time::now());
+        self.trace(|| {
+            let id = self.guest(vm).map_or(VcpuId(0), |guest| guest.id(vcpu));
+            Event::Job { vcpu: trace::vcpu(id), misses: scheduler.stats(id).misses }
+        });
         Ok(())
     }
 

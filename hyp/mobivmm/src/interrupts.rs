@@ -1,5 +1,6 @@
 //! Physical interrupts, taken where they arrive.
 
+use abi::trace::Event;
 use arch::enter::Verdict;
 use arch::time;
 use drivers::gic::Acknowledged;
@@ -14,6 +15,7 @@ impl Here {
     /// Takes the interrupts that are pending.
     pub fn take_interrupts(&self) {
         while let Some(interrupt) = self.machine.gic.acknowledge() {
+            self.trace(|| Event::Interrupt { intid: interrupt.intid() });
             self.interrupt(interrupt);
         }
     }

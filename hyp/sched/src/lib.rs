@@ -432,6 +432,11 @@ impl Scheduler {
         self.slot(v).map_or(Stats::NONE, |i| self.vcpus[i].stats)
     }
 
+    /// Whether `v` runs, or waits for a CPU or for budget.
+    pub fn wants_to_run(&self, v: VcpuId) -> bool {
+        self.slot(v).is_some_and(|i| self.runnable & bit(i) != 0)
+    }
+
     /// What is left at `now` of the reservation of `v`, if it has one.
     pub fn budget(&self, v: VcpuId, now: Ns) -> Option<Budget> {
         let i = self.slot(v)?;
