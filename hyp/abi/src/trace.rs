@@ -1,6 +1,6 @@
 //! The trace: what each CPU did, as records in a ring a CPU, in memory that a reader outside sees too.
 //!
-//! A ring has one writer, its CPU, which never waits and takes no lock. It writes a record and then says so in [`Ring::head`]; when the
+//! A ring has one writer, its CPU, which never waits and takes no lock. It writes a record and then counts it in [`Ring::head`]; when the
 //! ring is full it goes over the oldest ones. A reader copies records and looks at `head` again: those that may have been written over
 //! meanwhile are lost, and it knows how many. Where a trace was not read in time there is a gap, and never something that did not happen.
 //!
@@ -12,23 +12,19 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MobiTrc1");
 /// Records of a ring.
 pub const RECORDS: usize = 512;
-/// What of a record is its time: nanoseconds since boot, modulo 2^48 (78 hours).
+/// What of a time is recorded: it is modulo 2^48 ns (78 hours).
 pub const TIME_MASK: u64 = (1 << 48) - 1;
-/// The number of a vCPU where there is none.
-const NOBODY: u8 = u8::MAX;
 
 /// The rings of all CPUs.
-#[repr(C, align(64))]
+#[repr(C)]
 #[derive(Debug)]
 pub struct Trace<const CPUS: usize> {
     /// [`MAGIC`], once the rings may be read.
     pub magic: AtomicU64,
-    /// Whether records are written: not 0. EL2's commands change it, and the reader may; a CPU looks at it when it picks a vCPU.
+    /// Whether records are written: not 0.
     pub on: AtomicU64,
-    /// The CPUs that have a ring in use: bit n = CPU n.
+    /// The CPUs whose rings are in use: bit n = CPU n.
     pub cpus: AtomicU64,
-    /// Zero.
-    pub reserved: [AtomicU64; 5],
     /// By CPU.
     pub rings: [Ring; CPUS],
 }
@@ -41,174 +37,101 @@ pub struct Ring {
     pub head: AtomicU64,
     /// How many of them the reader has seen; written by the reader alone.
     pub tail: AtomicU64,
-    /// Zero.
-    pub reserved: [AtomicU64; 6],
     /// See [`Record::encode`].
     pub records: [[AtomicU64; 2]; RECORDS],
 }
 
-/// What happened on a CPU, and when: nanoseconds since boot, of which a ring keeps [`TIME_MASK`].
+/// What happened on a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// When.
+    /// When: ns since boot, of which a ring keeps [`TIME_MASK`].
     pub time: u64,
     /// What.
-    pub event: Event,
+    pub kind: Kind,
+    /// The vCPU that it is about. They are numbered over all VMs, in the machine file's order.
+    pub vcpu: u8,
+    /// See [`Kind`].
+    pub argument: u64,
 }
 
-/// What happened. vCPUs are numbered over all VMs, in the machine file's order. Times are nanoseconds.
+/// What a record says of its vCPU, and its argument, which is 0 where nothing is said of one. Times are ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The scheduler gave the CPU to this vCPU, or let it have it for longer.
-    Run {
-        /// Who.
-        vcpu: u8,
-        /// For how long it has waited for a CPU since boot, this time included.
-        waited: u64,
-    },
-    /// The CPU has nothing to run.
+#[repr(u8)]
+pub enum Kind {
+    /// It has the CPU, or has it for longer. For how long it has waited for one since boot, this time included.
+    Run,
+    /// Nobody has the CPU.
     Idle,
-    /// The vCPU that had the CPU sleeps.
-    Sleep {
-        /// Who.
-        vcpu: u8,
-    },
-    /// The vCPU that had the CPU waits for one.
-    Preempt {
-        /// Who.
-        vcpu: u8,
-    },
-    /// The CPU came from the guest into EL2.
-    Exit {
-        /// Who ran.
-        vcpu: u8,
-        /// ESR_EL2 of a trap; 1: a physical interrupt; 2: an SError.
-        syndrome: u32,
-        /// The INTID of an interrupt (1,020 or more: it is gone), the page of an abort's intermediate physical address, or else the
-        /// guest's w0: what a hypercall asks for.
-        detail: u32,
-    },
-    /// The CPU took a physical interrupt while no guest ran.
-    Interrupt {
-        /// Its INTID.
-        intid: u32,
-    },
-    /// An interrupt became pending for a vCPU by another's doing or a device's; if it sleeps, that wakes it. Its own timer's is an
-    /// [`Event::Exit`], or wakes it without further ado.
-    Inject {
-        /// For whom.
-        vcpu: u8,
-    },
-    /// The vCPU that had the CPU has used up its budget.
-    Exhausted {
-        /// Whose.
-        vcpu: u8,
-        /// When some of it comes back.
-        until: u64,
-    },
-    /// A vCPU said that its job is done.
-    Job {
-        /// Who.
-        vcpu: u8,
-        /// How many of its jobs since boot were done after their deadline.
-        misses: u64,
-    },
+    /// It had the CPU, and sleeps.
+    Sleep,
+    /// It had the CPU, and waits for one.
+    Preempt,
+    /// It had the CPU, and has used up its budget. When some of that comes back.
+    Exhausted,
+    /// The CPU came from it into EL2. Bits 31:0: ESR_EL2 of a trap; 1: an interrupt; 2: an SError. Bits 63:32: an interrupt's INTID
+    /// (1,020 or more: it has gone), the page of an abort's intermediate physical address, or else w0: what a hypercall asks for.
+    Exit,
+    /// Another vCPU, a device or EL2 made an interrupt pending for it, which wakes it if it sleeps. (Its own timer's is an
+    /// [`Kind::Exit`], or wakes it without further ado.)
+    Inject,
+    /// It has said that its job is done. How many of its jobs since boot were done after their deadlines.
+    Job,
 }
 
-impl Event {
-    /// As it lies in memory, without its time: vCPU in bits 55:48 of the first word (0xff: none), kind in 63:56; the second word is
-    /// the event's own.
-    #[inline]
-    pub const fn encode(self) -> [u64; 2] {
-        let (kind, vcpu, argument) = match self {
-            Self::Run { vcpu, waited } => (1, vcpu, waited),
-            Self::Idle => (2, NOBODY, 0),
-            Self::Sleep { vcpu } => (3, vcpu, 0),
-            Self::Preempt { vcpu } => (4, vcpu, 0),
-            Self::Exit { vcpu, syndrome, detail } => (5, vcpu, (detail as u64) << 32 | syndrome as u64),
-            Self::Interrupt { intid } => (6, NOBODY, intid as u64),
-            Self::Inject { vcpu } => (7, vcpu, 0),
-            Self::Exhausted { vcpu, until } => (8, vcpu, until),
-            Self::Job { vcpu, misses } => (9, vcpu, misses),
-        };
-        [(vcpu as u64) << 48 | kind << 56, argument]
-    }
-}
+/// All kinds, by their numbers.
+const KINDS: [Kind; 8] = {
+    use Kind::*;
+    [Run, Idle, Sleep, Preempt, Exhausted, Exit, Inject, Job]
+};
 
 impl Record {
-    /// As it lies in memory: the event's words with the time in bits 47:0 of the first.
-    pub fn encode(self) -> [u64; 2] {
-        let [first, argument] = self.event.encode();
-        [first | self.time & TIME_MASK, argument]
+    /// As it lies in memory: time in bits 47:0 of the first word, vCPU in 55:48, kind in 63:56; the second word is the argument.
+    pub const fn encode(self) -> [u64; 2] {
+        [self.time & TIME_MASK | (self.vcpu as u64) << 48 | (self.kind as u64) << 56, self.argument]
     }
 
     /// What these words say; `None` if there is no such kind.
     pub fn decode([first, argument]: [u64; 2]) -> Option<Self> {
-        let (vcpu, low) = ((first >> 48) as u8, argument as u32);
-        let event = match first >> 56 {
-            1 => Event::Run { vcpu, waited: argument },
-            2 => Event::Idle,
-            3 => Event::Sleep { vcpu },
-            4 => Event::Preempt { vcpu },
-            5 => Event::Exit { vcpu, syndrome: low, detail: (argument >> 32) as u32 },
-            6 => Event::Interrupt { intid: low },
-            7 => Event::Inject { vcpu },
-            8 => Event::Exhausted { vcpu, until: argument },
-            9 => Event::Job { vcpu, misses: argument },
-            _ => return None,
-        };
-        Some(Self { time: first & TIME_MASK, event })
+        let kind = *KINDS.get((first >> 56) as usize)?;
+        Some(Self { time: first & TIME_MASK, kind, vcpu: (first >> 48) as u8, argument })
     }
 }
 
 impl Ring {
-    const fn new() -> Self {
-        Self {
-            head: AtomicU64::new(0),
-            tail: AtomicU64::new(0),
-            reserved: [const { AtomicU64::new(0) }; 6],
-            records: [const { [const { AtomicU64::new(0) }; 2] }; RECORDS],
-        }
+    const fn empty() -> Self {
+        let records = [const { [const { AtomicU64::new(0) }; 2] }; RECORDS];
+        Self { head: AtomicU64::new(0), tail: AtomicU64::new(0), records }
     }
 
-    /// Adds a record ([`Record::encode`]); for the ring's CPU alone. Returns how many the reader has not seen, this one included.
-    pub fn push(&self, record: [u64; 2]) -> u64 {
+    /// Adds a record; for the ring's CPU alone. Returns how many the reader has not seen, this one included.
+    pub fn push(&self, record: Record) -> u64 {
         let head = self.head.load(Ordering::Relaxed);
         // Who sees a word of this record sees also that the one before was counted, so that it knows that this place was being written.
         fence(Ordering::Release);
-        let place = &self.records[head as usize % RECORDS];
-        for (place, word) in place.iter().zip(record) {
+        for (place, word) in self.records[head as usize % RECORDS].iter().zip(record.encode()) {
             place.store(word, Ordering::Relaxed);
         }
-        let head = head.wrapping_add(1);
-        self.head.store(head, Ordering::Release);
-        head.wrapping_sub(self.tail.load(Ordering::Relaxed))
+        self.head.store(head.wrapping_add(1), Ordering::Release);
+        head.wrapping_add(1).wrapping_sub(self.tail.load(Ordering::Relaxed))
     }
 }
 
 impl<const CPUS: usize> Trace<CPUS> {
-    /// Empty, off, and not to be read before [`Self::open`]. All its bytes are 0, so that a static one needs no place in an image.
-    pub const fn new() -> Self {
+    /// Off, and not to be read before [`Self::open`]. All its bytes are 0, so that a static one needs no place in an image.
+    pub const fn empty() -> Self {
         Self {
             magic: AtomicU64::new(0),
             on: AtomicU64::new(0),
             cpus: AtomicU64::new(0),
-            reserved: [const { AtomicU64::new(0) }; 5],
-            rings: [const { Ring::new() }; CPUS],
+            rings: [const { Ring::empty() }; CPUS],
         }
     }
 
-    /// From now on it may be read.
+    /// From now on it may be read: the rings of `cpus`.
     pub fn open(&self, cpus: u64, on: bool) {
         self.on.store(on.into(), Ordering::Relaxed);
         self.cpus.store(cpus, Ordering::Relaxed);
         self.magic.store(MAGIC, Ordering::Release);
-    }
-}
-
-impl<const CPUS: usize> Default for Trace<CPUS> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -220,49 +143,40 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_documented_one() {
-        assert_eq!(
-            (offset_of!(Trace<8>, on), offset_of!(Trace<8>, cpus), offset_of!(Trace<8>, rings)),
-            (8, 16, 64)
-        );
-        assert_eq!(
-            (offset_of!(Ring, tail), offset_of!(Ring, records), size_of::<Ring>()),
-            (8, 64, 64 + 512 * 16)
-        );
+        let trace = (offset_of!(Trace<8>, on), offset_of!(Trace<8>, cpus), offset_of!(Trace<8>, rings));
+        assert_eq!(trace, (8, 16, 64));
+        let ring = (offset_of!(Ring, tail), offset_of!(Ring, records), size_of::<Ring>());
+        assert_eq!(ring, (8, 16, 8192 + 64));
     }
 
     #[test]
-    fn a_ring_counts_what_nobody_has_read_and_keeps_the_latest() {
-        let ring = Ring::new();
+    fn a_ring_keeps_the_latest_and_counts_what_nobody_has_read() {
+        let trace = Trace::<1>::empty();
+        let [ring] = &trace.rings;
+        let record = |time, kind, vcpu| Record { time, kind, vcpu, argument: 5 };
         for n in 0..2 * RECORDS as u64 {
-            assert_eq!(ring.push(Record { time: n, event: Event::Idle }.encode()), n + 1);
+            assert_eq!(ring.push(record(n, Kind::Idle, 0)), n + 1);
         }
         ring.tail.store(1_000, Ordering::Relaxed);
-        assert_eq!(ring.push(Record { time: 7, event: Event::Preempt { vcpu: 3 } }.encode()), 25);
-        let word = |place: usize| ring.records[place][0].load(Ordering::Relaxed);
-        assert_eq!((word(0), word(1)), (7 | 3 << 48 | 4 << 56, 513 | 0xff << 48 | 2 << 56));
+        assert_eq!(ring.push(record(7, Kind::Preempt, 9)), 25);
+        let first = |place: usize| ring.records[place][0].load(Ordering::Relaxed);
+        assert_eq!((first(0), first(1)), (7 | 9 << 48 | 3 << 56, 513 | 1 << 56));
     }
 
     #[test]
-    fn nothing_is_not_a_record() {
-        assert_eq!(Record::decode([0; 2]), None);
-        assert_eq!(Record::decode([10 << 56, 0]), None);
+    fn every_kind_has_its_number() {
+        for (number, kind) in KINDS.into_iter().enumerate() {
+            assert_eq!(kind as usize, number);
+        }
+        assert_eq!(Record::decode([(KINDS.len() as u64) << 56, 0]), None);
     }
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_was_written(time: u64, vcpu: u8, a: u32, b: u32, long: u64, kind in 0usize..9) {
-            let event = [
-                Event::Run { vcpu, waited: long },
-                Event::Idle,
-                Event::Sleep { vcpu },
-                Event::Preempt { vcpu },
-                Event::Exit { vcpu, syndrome: a, detail: b },
-                Event::Interrupt { intid: a },
-                Event::Inject { vcpu },
-                Event::Exhausted { vcpu, until: long },
-                Event::Job { vcpu, misses: long },
-            ][kind];
-            prop_assert_eq!(Record::decode(Record { time, event }.encode()), Some(Record { time: time & TIME_MASK, event }));
+        fn what_is_read_is_what_was_written(time: u64, vcpu: u8, argument: u64, kind in 0..KINDS.len()) {
+            let record = Record { time, kind: KINDS[kind], vcpu, argument };
+            let read = Record { time: time & TIME_MASK, ..record };
+            prop_assert_eq!(Record::decode(record.encode()), Some(read));
         }
     }
 }

@@ -16,7 +16,7 @@ use vm::{Next, Phase, Power, StageTwo, VcpuState, inject, timer};
 use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{self, Machine};
-use crate::{boot, console, control, load, log, memory};
+use crate::{boot, console, control, load, log, memory, trace};
 
 /// A vCPU whose registers are on this CPU. The guard is what makes them this CPU's alone.
 struct Loaded {
@@ -78,7 +78,7 @@ impl Cpu {
             let decision = scheduler.pick(self.here.cpu, time::now());
             (decision, decision.run.map_or(0, |vcpu| scheduler.stats(vcpu).waited))
         };
-        self.here.trace_pick(self.held, decision.run, waited);
+        self.here.trace(trace::picked, (self.held, decision.run, waited));
         self.machine.repick(self.here.cpu, decision.repick);
         self.release(decision.run, decision.unload);
         if self.devices_wait != decision.reserved {
@@ -201,7 +201,8 @@ impl Cpu {
             return Then::Continue;
         }
         self.here.refresh(guest, vcpu);
-        let then = match self.enter() {
+        let left = if self.here.traced.get() { self.enter::<true>() } else { self.enter::<false>() };
+        let then = match left {
             Left::Look => Then::Continue,
             Left::Exit(next) => self.answer(guest, vcpu, &next),
             Left::SystemError => {
@@ -215,24 +216,19 @@ impl Cpu {
     }
 
     /// Runs the loaded guest for as long as its exits can be answered at once.
-    fn enter(&mut self) -> Left {
+    fn enter<const TRACED: bool>(&mut self) -> Left {
         let mut left = Left::Look;
         let Some(Loaded { guest, vcpu, state }) = &mut self.loaded else { return left };
         let here = &self.here;
-        let mut answer = |state: &mut VcpuState, exit: Exit| {
+        enter::run(state, |state, exit| {
+            if TRACED {
+                trace::exit(here, guest.id(*vcpu), state, exit);
+            }
             if exit.cause() == Cause::Interrupt {
                 return here.interrupted();
             }
             trapped(here, guest, *vcpu, state, exit, &mut left)
-        };
-        if here.traced.get() {
-            enter::run(state, |state, exit| {
-                here.trace_exit(guest.id(*vcpu), state, exit);
-                answer(state, exit)
-            });
-        } else {
-            enter::run(state, answer);
-        }
+        });
         left
     }
 

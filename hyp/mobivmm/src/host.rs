@@ -3,11 +3,10 @@
 use core::cell::Cell;
 
 use abi::smccc::{Error, Left, Reservation};
-use abi::trace::Event;
 use arch::enter::Verdict;
 use arch::{context, features, time};
 use drivers::gic::Gic;
-use sched::{CpuId, Schedule, VcpuId};
+use sched::{CpuId, Schedule};
 use vgic::{Control, Effects, ListRegisters, Lr, State, Vgic};
 use vm::exit::SysReg;
 use vm::{Host, Phase, StageTwoAccess, VcpuState, Vm};
@@ -47,7 +46,7 @@ impl Here {
             synced: Cell::new(false),
             repick: Cell::new(false),
             look: Cell::new(false),
-            traced: Cell::new(false),
+            traced: Cell::new(trace::is_on()),
             armed: Cell::new(None),
         }
     }
@@ -181,8 +180,8 @@ impl Host for Here {
 
     fn interrupts(&self, vm: &Vm, effects: Effects) {
         let Some(guest) = self.guest(vm) else { return };
+        self.trace(trace::kicked, (guest, effects));
         for vcpu in effects.kick.iter() {
-            self.trace(|| Event::Inject { vcpu: trace::vcpu(guest.id(vcpu)) });
             match guest.attend(vcpu) {
                 // Before it goes on, it is refreshed.
                 Some(cpu) if cpu == self.index() => {}
@@ -235,12 +234,8 @@ impl Host for Here {
 
     fn job_done(&self, vm: &Vm, vcpu: usize, release: u64) -> Result<(), Error> {
         self.reservation(vm, vcpu)?;
-        let mut scheduler = self.machine.scheduler.lock();
-        scheduler.job_done(self.cpu, time::to_ns(release), time::now());
-        self.trace(|| {
-            let id = self.guest(vm).map_or(VcpuId(0), |guest| guest.id(vcpu));
-            Event::Job { vcpu: trace::vcpu(id), misses: scheduler.stats(id).misses }
-        });
+        self.machine.scheduler.lock().job_done(self.cpu, time::to_ns(release), time::now());
+        self.trace(trace::job_done, (vm, vcpu));
         Ok(())
     }
 

@@ -1,6 +1,5 @@
 //! Physical interrupts, taken where they arrive.
 
-use abi::trace::Event;
 use arch::enter::Verdict;
 use arch::time;
 use drivers::gic::Acknowledged;
@@ -9,13 +8,12 @@ use vm::{Phase, timer};
 use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{KICK, NOTICE};
-use crate::{console, log, operator};
+use crate::{console, log, operator, trace};
 
 impl Here {
     /// Takes the interrupts that are pending.
     pub fn take_interrupts(&self) {
         while let Some(interrupt) = self.machine.gic.acknowledge() {
-            self.trace(|| Event::Interrupt { intid: interrupt.intid() });
             self.interrupt(interrupt);
         }
     }
@@ -41,7 +39,10 @@ impl Here {
         match intid {
             time::VIRTUAL_TIMER_INTID => return self.virtual_timer(interrupt),
             NOTICE => self.notice(),
-            KICK => self.pick_again(),
+            KICK => {
+                self.traced.set(trace::is_on());
+                self.pick_again();
+            }
             time::HYP_TIMER_INTID => {
                 // A level: it must go before the interrupt is ended, or it comes again.
                 self.disarm();

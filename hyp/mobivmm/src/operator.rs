@@ -68,7 +68,7 @@ fn command(line: &str, here: &Here) -> Result<(), &'static str> {
         return Ok(());
     }
     if let (Some("trace"), Some(state @ ("on" | "off"))) = (verb, line.split_ascii_whitespace().nth(1)) {
-        trace::switch(state == "on", here);
+        trace::switch(here, state == "on");
         return Ok(());
     }
     let name = words.next().ok_or(HELP)?;

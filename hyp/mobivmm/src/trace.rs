@@ -1,21 +1,23 @@
-//! What each CPU does, for who watches from outside: [`abi::trace`]. Off, a hook is the look at one flag of its CPU, and an exit has none.
+//! What each CPU does, for who watches from outside: [`abi::trace`]. Off, a hook is a look at one flag, and an exit has none.
 
 use core::sync::atomic::Ordering;
 
-use abi::trace::{Event, RECORDS, TIME_MASK, Trace};
+use abi::trace::{Kind, RECORDS, Record, Trace};
 use arch::enter::{self, Cause, Exit};
 use arch::{MAX_CPUS, time};
-use sched::{Budget, CpuSet, VcpuId};
-use vm::VcpuState;
+use sched::{CpuSet, VcpuId};
+use vgic::Effects;
+use vm::{VcpuState, Vm};
 
+use crate::guest::Guest;
 use crate::host::Here;
 use crate::{console, log};
 
-static TRACE: Trace<MAX_CPUS> = Trace::new();
+static TRACE: Trace<MAX_CPUS> = Trace::empty();
 /// So many records that are not read yet make the runner look, where it stops the machine for that: then none is lost.
-const FULL: u64 = (RECORDS * 3 / 4) as u64;
-/// ESR_EL2.EC of aborts from a lower exception level: bits 5:3 of it, less the lowest two.
-const ABORTS: u64 = 0x20;
+const FULL: u64 = RECORDS as u64 * 3 / 4;
+/// ESR_EL2.EC of aborts from a lower exception level, of instructions and of data, without the bit in which they differ.
+const ABORT: u64 = 0x20;
 
 /// Says where the rings are. The boot arguments may have `trace=on`.
 pub fn init(arguments: &str, online: CpuSet) {
@@ -24,75 +26,82 @@ pub fn init(arguments: &str, online: CpuSet) {
     log!("trace: {} at {:p}", if on { "on" } else { "off" }, &raw const TRACE);
 }
 
-/// Turns it on or off. Each CPU sees that when it picks again.
-pub fn switch(on: bool, here: &Here) {
+/// Whether it is on.
+pub fn is_on() -> bool {
+    TRACE.on.load(Ordering::Relaxed) != 0
+}
+
+/// Turns it on or off. The other CPUs see that when they are interrupted for it.
+pub fn switch(here: &Here, on: bool) {
     TRACE.on.store(on.into(), Ordering::Relaxed);
-    if here.machine.repick(here.cpu, CpuSet(TRACE.cpus.load(Ordering::Relaxed))) {
-        here.pick_again();
-    }
+    here.traced.set(on);
+    here.machine.repick(here.cpu, CpuSet(TRACE.cpus.load(Ordering::Relaxed)));
+    here.pick_again();
 }
 
 impl Here {
-    /// Writes what happened into this CPU's ring, if it is wanted.
+    /// Has one of the functions below write records, if they are wanted.
     #[inline(always)]
-    pub fn trace(&self, event: impl FnOnce() -> Event) {
+    pub fn trace<T>(&self, hook: impl FnOnce(&Self, T), what: T) {
         if self.traced.get() {
-            let [first, argument] = event().encode();
-            record(self, first, argument);
+            hook(self, what);
         }
-    }
-
-    /// The scheduler has taken the CPU away from `old`, and `run` has it now, which has waited for `waited` ns in all.
-    #[inline(always)]
-    pub fn trace_pick(&self, old: Option<VcpuId>, run: Option<VcpuId>, waited: u64) {
-        self.traced.set(TRACE.on.load(Ordering::Relaxed) != 0);
-        if self.traced.get() {
-            picked(self, old.filter(|_| old != run), run, waited);
-        }
-    }
-
-    /// A guest was left for EL2.
-    #[cold]
-    #[inline(never)]
-    pub fn trace_exit(&self, id: VcpuId, state: &VcpuState, exit: Exit) {
-        let syndrome = exit.syndrome();
-        let (_, hpfar) = enter::fault_address();
-        let detail = match syndrome >> 26 & !0b100 {
-            _ if exit.cause() == Cause::Interrupt => self.machine.gic.highest_pending(),
-            ABORTS => (hpfar >> 4) as u32,
-            _ => state.gprs[0] as u32,
-        };
-        self.trace(|| Event::Exit { vcpu: vcpu(id), syndrome: syndrome as u32, detail });
     }
 }
 
+/// The scheduler has taken this CPU from `old` and given it to `run`, which has waited for `waited` ns in all.
 #[cold]
 #[inline(never)]
-fn picked(here: &Here, old: Option<VcpuId>, run: Option<VcpuId>, waited: u64) {
-    if let Some(old) = old {
+pub fn picked(here: &Here, (old, run, waited): (Option<VcpuId>, Option<VcpuId>, u64)) {
+    if let Some(old) = old.filter(|_| old != run) {
         let scheduler = here.machine.scheduler.lock();
         let (wants, budget) = (scheduler.wants_to_run(old), scheduler.budget(old, time::now()));
         drop(scheduler);
-        let exhausted = budget.filter(|budget| wants && budget.left == 0);
-        here.trace(|| match (vcpu(old), exhausted) {
-            (vcpu, Some(Budget { replenished: until, .. })) => Event::Exhausted { vcpu, until },
-            (vcpu, None) if wants => Event::Preempt { vcpu },
-            (vcpu, None) => Event::Sleep { vcpu },
-        });
+        match budget {
+            _ if !wants => record(here, Kind::Sleep, old, 0),
+            Some(budget) if budget.left == 0 => record(here, Kind::Exhausted, old, budget.replenished),
+            _ => record(here, Kind::Preempt, old, 0),
+        }
     }
-    here.trace(|| run.map_or(Event::Idle, |run| Event::Run { vcpu: vcpu(run), waited }));
+    match run {
+        Some(run) => record(here, Kind::Run, run, waited),
+        None => record(here, Kind::Idle, VcpuId(0), 0),
+    }
 }
 
+/// A guest was left for EL2.
 #[cold]
 #[inline(never)]
-fn record(here: &Here, first: u64, argument: u64) {
-    let words = [first | time::now() & TIME_MASK, argument];
-    if TRACE.rings[here.index()].push(words) == FULL {
-        console::sync();
+pub fn exit(here: &Here, vcpu: VcpuId, state: &VcpuState, exit: Exit) {
+    let detail = match exit.syndrome() >> 26 & !0b100 {
+        _ if exit.cause() == Cause::Interrupt => here.machine.gic.highest_pending().into(),
+        ABORT => enter::fault_address().1 >> 4,
+        _ => state.gprs[0],
+    };
+    record(here, Kind::Exit, vcpu, detail << 32 | exit.syndrome() & 0xffff_ffff);
+}
+
+/// A VM's vCPUs are told of interrupts.
+#[cold]
+#[inline(never)]
+pub fn kicked(here: &Here, (guest, effects): (&Guest, Effects)) {
+    effects.kick.iter().for_each(|vcpu| record(here, Kind::Inject, guest.id(vcpu), 0));
+}
+
+/// A vCPU has said that its job is done.
+#[cold]
+#[inline(never)]
+pub fn job_done(here: &Here, (vm, vcpu): (&Vm, usize)) {
+    if let Some(guest) = here.machine.guest(vm.config.id.into()) {
+        let misses = here.machine.scheduler.lock().stats(guest.id(vcpu)).misses;
+        record(here, Kind::Job, guest.id(vcpu), misses);
     }
 }
 
-/// As records have it: there are 64.
-pub fn vcpu(id: VcpuId) -> u8 {
-    id.0 as u8
+#[inline(never)]
+fn record(here: &Here, kind: Kind, vcpu: VcpuId, argument: u64) {
+    let record = Record { time: time::now(), kind, vcpu: vcpu.0 as u8, argument };
+    if TRACE.rings[here.index()].push(record) == FULL {
+        console::sync();
+    }
 }
