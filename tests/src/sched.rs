@@ -12,6 +12,8 @@ mod shares;
 
 use crate::Test;
 
+pub use occupancy::{Occupancy, Span, shares};
+
 pub fn tests() -> Vec<Test> {
     [
         deadlines::tests(),

@@ -94,6 +94,7 @@ const VM: u64 = 0x200;
 const VCPU: u64 = 0x300;
 /// What names of slices and instants begin with, or are.
 pub(crate) const LOST: &str = "lost: ";
+pub(crate) const OFF: &str = "not traced";
 
 fn uuid(track: Track) -> u64 {
     match track {
@@ -187,6 +188,7 @@ impl<W: Write> Writer<W> {
                 None => format!("vCPU {vcpu}").into(),
             },
             State::Lost(count) => format!("{LOST}{count}").into(),
+            State::Off => OFF.into(),
             State::Runs(cpu) => format!("runs on CPU {cpu}").into(),
             State::Waits => "waits".into(),
             State::Sleeps => "sleeps".into(),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use prost::Message;
 use sim::{Chart, Span};
 
-use crate::perfetto::{LOST, Trace, TrackDescriptor, TrackEvent, Type};
+use crate::perfetto::{LOST, OFF, Trace, TrackDescriptor, TrackEvent, Type};
 
 /// What a trace says of the CPUs.
 #[derive(Debug, Default)]
@@ -88,6 +88,9 @@ impl Recorded {
     fn span(&mut self, cpu: usize, name: &str, start: u64, end: u64) -> Result<()> {
         if let Some(count) = name.strip_prefix(LOST) {
             self.lost += count.parse::<u64>().context("a slice that says how much is lost, and does not")?;
+            return Ok(());
+        }
+        if name == OFF {
             return Ok(());
         }
         let vcpu = self.vcpus.iter().position(|vcpu| vcpu == name).context("a CPU is nobody's")?;

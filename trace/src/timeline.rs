@@ -23,6 +23,8 @@ pub enum State {
     Has(u8),
     /// Of a CPU: so many records of what it did are lost.
     Lost(u64),
+    /// Of a CPU: the trace was off.
+    Off,
     /// Of a vCPU: it has this CPU.
     Runs(u8),
     /// Of a vCPU: it wants to run.
@@ -130,7 +132,7 @@ impl Timeline {
             self.now = self.now.max(time);
             match seen {
                 Seen::Record(record) => self.record(cpu, record, each),
-                Seen::Lost(count) => self.lose(cpu, count, each),
+                Seen::Lost(count) => self.lose(cpu, State::Lost(count), each),
             }
             self.cpus.entry(cpu).or_default().seen = self.now;
         }
@@ -181,6 +183,7 @@ impl Timeline {
                     self.become_at(vcpu, State::Waits, at, each);
                 }
             }
+            Kind::Begin => self.lose(cpu, State::Off, each),
             Kind::Job => {
                 let before = self.vcpus.entry(vcpu).or_default().misses.replace(argument);
                 each(Item::Job { vcpu, at, late: before.is_some_and(|before| argument > before) });
@@ -232,13 +235,13 @@ impl Timeline {
     }
 
     /// Nothing is known of `cpu` since the last record that was read of it, nor of whom it ran.
-    fn lose(&mut self, cpu: u8, count: u64, each: &mut dyn FnMut(Item)) {
+    fn lose(&mut self, cpu: u8, state: State, each: &mut dyn FnMut(Item)) {
         let known = self.cpus.entry(cpu).or_default();
         let (seen, track) = (known.seen, Track::Cpu(cpu));
         if let Some((Some(vcpu), start)) = known.has.take() {
             each(Item::Span { track, state: State::Has(vcpu), start, end: seen });
         }
-        each(Item::Span { track, state: State::Lost(count), start: seen, end: self.now });
+        each(Item::Span { track, state, start: seen, end: self.now });
         for (vcpu, known) in &mut self.vcpus {
             if let Some((state @ State::Runs(on), start)) = known.state
                 && on == cpu

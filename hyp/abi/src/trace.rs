@@ -76,12 +76,14 @@ pub enum Kind {
     Inject,
     /// It has said that its job is done. How many of its jobs since boot were done after their deadlines.
     Job,
+    /// The CPU's records begin, or begin again: nothing is known of what was before.
+    Begin,
 }
 
 /// All kinds, by their numbers.
-const KINDS: [Kind; 8] = {
+const KINDS: [Kind; 9] = {
     use Kind::*;
-    [Run, Idle, Sleep, Preempt, Exhausted, Exit, Inject, Job]
+    [Run, Idle, Sleep, Preempt, Exhausted, Exit, Inject, Job, Begin]
 };
 
 impl Record {

@@ -40,7 +40,7 @@ impl Here {
             time::VIRTUAL_TIMER_INTID => return self.virtual_timer(interrupt),
             NOTICE => self.notice(),
             KICK => {
-                self.traced.set(trace::is_on());
+                trace::follow(self);
                 self.pick_again();
             }
             time::HYP_TIMER_INTID => {

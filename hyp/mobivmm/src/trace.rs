@@ -34,9 +34,17 @@ pub fn is_on() -> bool {
 /// Turns it on or off. The other CPUs see that when they are interrupted for it.
 pub fn switch(here: &Here, on: bool) {
     TRACE.on.store(on.into(), Ordering::Relaxed);
-    here.traced.set(on);
+    follow(here);
     here.machine.repick(here.cpu, CpuSet(TRACE.cpus.load(Ordering::Relaxed)));
     here.pick_again();
+}
+
+/// Sees that it was turned on or off.
+pub fn follow(here: &Here) {
+    let on = is_on();
+    if !here.traced.replace(on) && on {
+        record(here, time::now(), Kind::Begin, VcpuId(0), 0);
+    }
 }
 
 impl Here {
@@ -53,19 +61,21 @@ impl Here {
 #[cold]
 #[inline(never)]
 pub fn picked(here: &Here, (old, run, waited): (Option<VcpuId>, Option<VcpuId>, u64)) {
+    // Who goes and who comes do so at the same time.
+    let now = time::now();
     if let Some(old) = old.filter(|_| old != run) {
         let scheduler = here.machine.scheduler.lock();
-        let (wants, budget) = (scheduler.wants_to_run(old), scheduler.budget(old, time::now()));
+        let (wants, budget) = (scheduler.wants_to_run(old), scheduler.budget(old, now));
         drop(scheduler);
         match budget {
-            _ if !wants => record(here, Kind::Sleep, old, 0),
-            Some(budget) if budget.left == 0 => record(here, Kind::Exhausted, old, budget.replenished),
-            _ => record(here, Kind::Preempt, old, 0),
+            _ if !wants => record(here, now, Kind::Sleep, old, 0),
+            Some(budget) if budget.left == 0 => record(here, now, Kind::Exhausted, old, budget.replenished),
+            _ => record(here, now, Kind::Preempt, old, 0),
         }
     }
     match run {
-        Some(run) => record(here, Kind::Run, run, waited),
-        None => record(here, Kind::Idle, VcpuId(0), 0),
+        Some(run) => record(here, now, Kind::Run, run, waited),
+        None => record(here, now, Kind::Idle, VcpuId(0), 0),
     }
 }
 
@@ -78,14 +88,14 @@ pub fn exit(here: &Here, vcpu: VcpuId, state: &VcpuState, exit: Exit) {
         ABORT => enter::fault_address().1 >> 4,
         _ => state.gprs[0],
     };
-    record(here, Kind::Exit, vcpu, detail << 32 | exit.syndrome() & 0xffff_ffff);
+    record(here, time::now(), Kind::Exit, vcpu, detail << 32 | exit.syndrome() & 0xffff_ffff);
 }
 
 /// A VM's vCPUs are told of interrupts.
 #[cold]
 #[inline(never)]
 pub fn kicked(here: &Here, (guest, effects): (&Guest, Effects)) {
-    effects.kick.iter().for_each(|vcpu| record(here, Kind::Inject, guest.id(vcpu), 0));
+    effects.kick.iter().for_each(|vcpu| record(here, time::now(), Kind::Inject, guest.id(vcpu), 0));
 }
 
 /// A vCPU has said that its job is done.
@@ -94,13 +104,13 @@ pub fn kicked(here: &Here, (guest, effects): (&Guest, Effects)) {
 pub fn job_done(here: &Here, (vm, vcpu): (&Vm, usize)) {
     if let Some(guest) = here.machine.guest(vm.config.id.into()) {
         let misses = here.machine.scheduler.lock().stats(guest.id(vcpu)).misses;
-        record(here, Kind::Job, guest.id(vcpu), misses);
+        record(here, time::now(), Kind::Job, guest.id(vcpu), misses);
     }
 }
 
 #[inline(never)]
-fn record(here: &Here, kind: Kind, vcpu: VcpuId, argument: u64) {
-    let record = Record { time: time::now(), kind, vcpu: vcpu.0 as u8, argument };
+fn record(here: &Here, time: u64, kind: Kind, vcpu: VcpuId, argument: u64) {
+    let record = Record { time, kind, vcpu: vcpu.0 as u8, argument };
     if TRACE.rings[here.index()].push(record) == FULL {
         console::sync();
     }

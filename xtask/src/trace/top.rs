@@ -18,7 +18,7 @@ use crate::run::RunOptions;
 /// Options of `cargo xtask top`.
 #[derive(Args, Debug)]
 pub struct TopOptions {
-    /// How often there are new figures, on the machine's clock
+    /// How often there are new figures at the most, on the machine's clock
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = machines::duration)]
     every: u64,
     /// End after so long, on the machine's clock
