@@ -117,10 +117,23 @@ impl<'o> Run<'o> {
         let mut audience = Audience { terminal, observer: &mut *self.observer };
         let mut limit = self.timeout;
 
+        // In lockstep it looks when the machine stands still.
+        let interval = audience.interval().filter(|_| transport != Transport::Lockstep);
+        let mut next_look = interval;
+
         let ending = loop {
+            if let (Some(interval), Some(next)) = (interval, next_look)
+                && next <= start.elapsed()
+            {
+                if audience.look() {
+                    break Ending::Done;
+                }
+                next_look = Some(start.elapsed() + interval);
+            }
             let left = limit.map_or(Duration::MAX, |limit| limit.saturating_sub(start.elapsed()));
+            let wait = next_look.map_or(left, |next| left.min(next.saturating_sub(start.elapsed())));
             let event =
-                if left.is_zero() { Err(RecvTimeoutError::Timeout) } else { events.recv_timeout(left) };
+                if left.is_zero() { Err(RecvTimeoutError::Timeout) } else { events.recv_timeout(wait) };
             match event {
                 Ok(Event::Output(bytes)) => {
                     let panicked = session.panic().is_some();
@@ -148,6 +161,7 @@ impl<'o> Run<'o> {
                     }
                     break if session.advance() { Ending::Done } else { Ending::Exited(status) };
                 }
+                Err(RecvTimeoutError::Timeout) if wait < left => {}
                 Err(RecvTimeoutError::Timeout) => break Ending::TimedOut(self.timeout.unwrap_or_default()),
             }
         };
@@ -176,7 +190,9 @@ fn exchange(
 ) -> bool {
     for &byte in bytes {
         if session.feed(byte, observer) && transport == Transport::Lockstep {
-            if session.advance() {
+            // The end of the script and what was seen of the machine are at the same point.
+            let seen = observer.look();
+            if session.advance() || seen {
                 return true;
             }
             process.write(&session.lockstep_reply());
@@ -237,6 +253,14 @@ impl Observer for Audience<'_> {
             terminal.screen.byte(channel, byte);
         }
         self.observer.byte(channel, byte);
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        self.observer.interval()
+    }
+
+    fn look(&mut self) -> bool {
+        self.observer.look()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The protocol side of a run, without any I/O: wire bytes in, lines and wire bytes out.
 
+use std::time::Duration;
+
 use abi::mux::{Channel, DLE, Decoder, Encoder, Event, MAX_VMS};
 use anyhow::{Result, ensure};
 
@@ -15,6 +17,17 @@ pub trait Observer {
     /// A console printed this byte.
     fn byte(&mut self, channel: Channel, byte: u8) {
         let _ = (channel, byte);
+    }
+
+    /// How often it wants to [`Self::look`], while the machine runs.
+    fn interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Looks at the machine: in lockstep whenever that stands still for its runner, and only then; else as often as asked for. Returns
+    /// whether it has seen enough, which ends the run.
+    fn look(&mut self) -> bool {
+        false
     }
 }
 

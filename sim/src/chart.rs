@@ -1,5 +1,8 @@
 //! Gantt charts: a row for each CPU, coloured by vCPU, and a row for each vCPU, coloured likewise with the CPU written in.
 
+use std::fmt;
+use std::ops::Range;
+
 use crate::Outcome;
 use crate::meter::Span;
 use sched::Ns;
@@ -14,38 +17,64 @@ const TOP: f64 = 40.0;
 /// Lines of the time axis.
 const TICKS: u32 = 10;
 
+/// Who has which CPU when, as an SVG image.
+#[derive(Clone, Debug)]
+pub struct Chart<'a> {
+    /// What stands above it.
+    pub title: &'a str,
+    /// The CPUs' names.
+    pub cpus: &'a [String],
+    /// The vCPUs' names.
+    pub vcpus: &'a [String],
+    /// Who had which CPU, by their places among the names; all in `time`.
+    pub spans: &'a [Span],
+    /// What it shows, in nanoseconds.
+    pub time: Range<Ns>,
+}
+
 impl Outcome {
     /// The recorded part of the simulation as an SVG image.
     pub fn chart(&self) -> String {
-        let (cpus, vcpus) = (self.report.cpus.len(), self.report.vcpus.len());
+        let title = format!("{}, seed {}", self.report.machine, self.report.seed);
+        let cpus: Vec<String> = (0..self.report.cpus.len()).map(|cpu| format!("CPU {cpu}")).collect();
+        let vcpus: Vec<String> = self.report.vcpus.iter().map(|vcpu| vcpu.name.clone()).collect();
+        let time = 0..self.charted_ns;
+        Chart { title: &title, cpus: &cpus, vcpus: &vcpus, spans: &self.spans, time }.to_string()
+    }
+}
+
+impl fmt::Display for Chart<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (cpus, vcpus) = (self.cpus.len(), self.vcpus.len());
         // One row between the two parts.
         let height = TOP + (cpus + 1 + vcpus) as f64 * ROW + ROW;
-        let title = format!("{}, seed {}", self.report.machine, self.report.seed);
         let mut document = Document::new()
             .set("viewBox", (0.0, 0.0, LEFT + WIDTH + 20.0, height))
             .set("font-family", "sans-serif")
             .set("font-size", 12)
             .add(Rectangle::new().set("width", "100%").set("height", "100%").set("fill", "white"))
-            .add(label(LEFT, 16.0, &title))
+            .add(label(LEFT, 16.0, self.title))
             .add(self.axis(height));
-        for cpu in 0..cpus {
-            document = document.add(label(4.0, row(cpu) + 13.0, &format!("CPU {cpu}")));
+        for (n, cpu) in self.cpus.iter().enumerate() {
+            document = document.add(label(4.0, row(n) + 13.0, cpu));
         }
-        for (n, vcpu) in self.report.vcpus.iter().enumerate() {
-            document = document.add(label(4.0, row(cpus + 1 + n) + 13.0, &vcpu.name));
+        for (n, vcpu) in self.vcpus.iter().enumerate() {
+            document = document.add(label(4.0, row(cpus + 1 + n) + 13.0, vcpu));
         }
-        for span in &self.spans {
-            let second = cpus + 1 + usize::from(span.vcpu);
-            let name = &self.report.vcpus[usize::from(span.vcpu)].name;
-            document = document.add(self.bar(span, row(span.cpu.into()), name));
-            document = document.add(self.bar(span, row(second), &format!("CPU {}", span.cpu)));
+        for span in self.spans {
+            let (cpu, vcpu) = (usize::from(span.cpu), usize::from(span.vcpu));
+            document = document.add(self.bar(span, row(cpu), &self.vcpus[vcpu]));
+            document = document.add(self.bar(span, row(cpus + 1 + vcpu), &self.cpus[cpu]));
         }
-        document.to_string()
+        write!(f, "{document}")
     }
+}
 
+impl Chart<'_> {
     /// Where a time lies, in the chart's units.
     fn x(&self, time: Ns) -> f64 {
-        LEFT + WIDTH * time.min(self.charted_ns) as f64 / self.charted_ns as f64
+        let Range { start, end } = self.time;
+        LEFT + WIDTH * (time.min(end) - start) as f64 / (end - start) as f64
     }
 
     fn bar(&self, span: &Span, y: f64, text: &str) -> Rectangle {
@@ -63,7 +92,8 @@ impl Outcome {
     }
 
     fn axis(&self, height: f64) -> Group {
-        let ticks = (0..=TICKS).map(|tick| self.charted_ns * Ns::from(tick) / Ns::from(TICKS));
+        let Range { start, end } = self.time;
+        let ticks = (0..=TICKS).map(|tick| start + (end - start) * Ns::from(tick) / Ns::from(TICKS));
         ticks.fold(Group::new(), |group, time| {
             let x = self.x(time);
             let line = Line::new().set("x1", x).set("x2", x).set("y1", TOP - 6.0).set("y2", height);

@@ -20,6 +20,7 @@ mod report;
 pub mod sets;
 pub mod supply;
 
+pub use chart::Chart;
 pub use engine::Costs;
 pub use guest::Job;
 pub use meter::Span;

@@ -31,6 +31,8 @@ pub struct Lab<'a> {
     pub dtb_rpi4: Option<PathBuf>,
     /// Finds and builds the guests.
     pub resolver: &'a Resolver<'a>,
+    /// Finds or brings Perfetto's published schema: a directory of Python packages.
+    pub schema: &'a dyn Fn() -> Result<PathBuf>,
     /// The environment in which `cargo xtask` finds the same tools again.
     pub environment: Vec<(&'static str, OsString)>,
     /// Where the tests leave their files: NAME.itb, and the consoles' lines in NAME.log.

@@ -20,6 +20,7 @@ mod rules;
 mod sched;
 mod stolen;
 mod terminal;
+mod trace;
 
 use anyhow::Result;
 
@@ -79,6 +80,7 @@ pub fn all() -> Vec<Test> {
         footprint::tests(),
         stolen::tests(),
         control::tests(),
+        trace::tests(),
         rpi4::tests(),
         linux::tests(),
     ]

@@ -14,6 +14,8 @@ mod waiting;
 
 use crate::Test;
 
+pub use occupancy::{Occupancy, Span, shares};
+
 pub fn tests() -> Vec<Test> {
     [
         timing::tests(),

@@ -1,4 +1,4 @@
-//! The command line: `cargo xtask setup|run|test|bench|machine|sim`.
+//! The command line: `cargo xtask setup|run|top|trace|test|bench|machine|sim`.
 
 mod bench;
 mod board;
@@ -9,6 +9,7 @@ mod script;
 mod setup;
 mod sim;
 mod test;
+mod trace;
 
 use anyhow::Result;
 use clap::Parser;
@@ -21,6 +22,8 @@ use crate::run::RunOptions;
 use crate::setup::{SetupCommand, SetupOptions};
 use crate::sim::SimOptions;
 use crate::test::TestOptions;
+use crate::trace::TraceOptions;
+use crate::trace::top::TopOptions;
 
 /// Builds MobiVMM and runs it
 #[derive(Parser)]
@@ -29,6 +32,10 @@ enum Command {
     Setup(SetupCommand),
     /// Start a machine on QEMU
     Run(Box<RunOptions>),
+    /// Start a machine on QEMU and show what its vCPUs do: CPU time, missed deadlines, exits, wake-ups
+    Top(Box<TopOptions>),
+    /// Show what `run --trace` has written
+    Trace(TraceOptions),
     /// Run the tests, on the host and on QEMU; the last line counts them
     Test(TestOptions),
     /// Measure what is promised, in instructions and virtual time
@@ -63,6 +70,8 @@ fn execute(command: Command) -> Result<bool> {
     match command {
         Command::Setup(command) => setup::command(&command)?,
         Command::Run(options) => run::run(*options)?,
+        Command::Top(options) => run::top(*options)?,
+        Command::Trace(options) => trace::run(&options)?,
         Command::Test(options) => return Ok(test::run(&options)),
         Command::Bench(options) => return bench::run(&options),
         Command::Sim(options) => return sim::run(&options),

@@ -15,6 +15,8 @@ use crate::board::BoardName;
 use crate::build::{Builder, Hypervisor};
 use crate::script::ScriptArgs;
 use crate::setup::{self, SetupOptions, Tools};
+use crate::trace::Tracer;
+use crate::trace::top::TopOptions;
 
 /// How long a run without a person may take, in seconds on the host's clock.
 const TIMEOUT: u64 = 120;
@@ -24,7 +26,7 @@ const HOST_MIB: u64 = 256;
 const VIRT_RAM: u64 = 0x4000_0000;
 
 /// Options of `cargo xtask run`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct RunOptions {
     /// The machine file [default: machines/phone.toml]
     #[arg(value_name = "MACHINE.toml")]
@@ -53,6 +55,13 @@ pub struct RunOptions {
     /// Write the consoles' lines to this file too
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// Write what the CPUs and the vCPUs do to this file, a Perfetto trace
+    #[arg(long, value_name = "FILE.pftrace")]
+    trace: Option<PathBuf>,
+    /// How often the trace is read where the machine does not wait for that, on the host's clock: what the hypervisor writes over
+    /// meanwhile is lost
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = machines::duration)]
+    trace_every: u64,
     /// Further arguments for QEMU
     #[arg(last = true, value_name = "QEMU-ARGS")]
     qemu_args: Vec<OsString>,
@@ -65,16 +74,28 @@ pub struct RunOptions {
 /// # Errors
 /// Why the machine could not be built or started, or why the run failed.
 pub fn run(options: RunOptions) -> Result<()> {
-    let file = options.machine.clone().unwrap_or_else(|| Builder::root().join("machines/phone.toml"));
-    let machine = Machine::load(&file)?;
+    let machine = options.machine()?;
+    start(options, &machine, None)
+}
+
+/// The same, and shows figures instead of consoles, until they were enough.
+///
+/// # Errors
+/// The same.
+pub fn top(options: TopOptions) -> Result<()> {
+    let machine = options.run.machine()?;
+    start(options.run.clone(), &machine, Some(&options))
+}
+
+fn start(options: RunOptions, machine: &Machine, top: Option<&TopOptions>) -> Result<()> {
     let log = options.log.as_deref().map(create).transpose()?;
 
     let builder = Builder::new(setup::run(&options.setup)?);
-    let board = options.board(&machine, builder.tools())?;
+    let board = options.board(machine, builder.tools())?;
     let hypervisor = builder.hypervisor()?;
-    let bundle = builder.bundle(&machine, &hypervisor.image)?;
+    let bundle = builder.bundle(machine, &hypervisor.image)?;
     let Hypervisor { elf, image, sha256 } = hypervisor;
-    let config = Config {
+    let mut config = Config {
         program: builder.tools().qemu.clone().into(),
         board,
         icount: options.icount,
@@ -84,22 +105,37 @@ pub fn run(options: RunOptions) -> Result<()> {
         extra: options.qemu_args,
     };
 
-    let interactive = options.script.0.is_empty() && stdin().is_terminal() && stdout().is_terminal();
+    let people = stdin().is_terminal() && stdout().is_terminal();
+    let interactive = top.is_none() && options.script.0.is_empty() && people;
+    let mut tracer = if top.is_some() || options.trace.is_some() {
+        let top = top.map(|top| top.top(machine)).transpose()?;
+        let lockstep = options.icount && !interactive;
+        Some(Tracer::new(&mut config, machine, options.trace.as_deref(), top, lockstep)?)
+    } else {
+        None
+    };
+    let symbols = Symbols::load(&elf, Builder::root())?;
+    let every = Duration::from_nanos(options.trace_every);
+    let printer = Printer { to_stdout: !interactive && top.is_none(), log, tracer: tracer.as_mut(), every };
     let mut run = Run::new(config, machine.vms.iter().map(|vm| vm.name.as_str()))
         .script(options.script.0)
-        .symbols(Symbols::load(&elf, Builder::root())?)
-        .observer(Printer { to_stdout: !interactive, log });
+        .symbols(symbols)
+        .observer(printer);
     if interactive {
         run = run.interactive();
     }
-    let default = if interactive { 0 } else { TIMEOUT };
+    let default = if interactive || (top.is_some() && people) { 0 } else { TIMEOUT };
     if let seconds @ 1.. = options.timeout.unwrap_or(default) {
         run = run.timeout(Duration::from_secs(seconds));
     }
-    println!("mobivmm image sha256={sha256}");
-    println!("{}", run.command_line());
-    run.execute()?.success()?;
-    Ok(())
+    if top.is_none() {
+        println!("mobivmm image sha256={sha256}");
+        println!("{}", run.command_line());
+    }
+    let outcome = run.execute()?;
+    let traced = tracer.map_or(Ok(()), Tracer::finish);
+    outcome.success()?;
+    traced
 }
 
 fn create(path: &Path) -> Result<File> {
@@ -107,6 +143,11 @@ fn create(path: &Path) -> Result<File> {
 }
 
 impl RunOptions {
+    fn machine(&self) -> Result<Machine> {
+        let default = || Builder::root().join("machines/phone.toml");
+        Ok(Machine::load(&self.machine.clone().unwrap_or_else(default))?)
+    }
+
     fn board(&self, machine: &Machine, tools: &Tools) -> Result<Board> {
         match self.board {
             BoardName::Virt => Ok(Board::Virt {
@@ -142,13 +183,27 @@ fn memory_mib(machine: &Machine) -> u32 {
 }
 
 /// Prints the consoles' lines as `VM | line`.
-struct Printer {
+struct Printer<'a> {
     to_stdout: bool,
     log: Option<File>,
+    tracer: Option<&'a mut Tracer>,
+    /// How often that is to look.
+    every: Duration,
 }
 
-impl Observer for Printer {
+impl Observer for Printer<'_> {
+    fn interval(&self) -> Option<Duration> {
+        self.tracer.as_ref().map(|_| self.every)
+    }
+
+    fn look(&mut self) -> bool {
+        self.tracer.as_mut().is_some_and(|tracer| tracer.look())
+    }
+
     fn line(&mut self, vm: &str, line: &str) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.line(vm, line);
+        }
         let line = format!("{vm} | {line}\n");
         let printed = if self.to_stdout { stdout().write_all(line.as_bytes()) } else { Ok(()) };
         let logged = self.log.as_mut().map_or(Ok(()), |log| log.write_all(line.as_bytes()));

@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 use qemu::Step;
 
 /// The steps in the order in which they were given.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ScriptArgs(pub Vec<Step>);
 
 const UNTIL: &str = "until";

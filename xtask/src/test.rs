@@ -76,7 +76,7 @@ pub fn run(options: &TestOptions) -> bool {
     }
     if options.e2e || default {
         let tests: Vec<Test> = tests::all().into_iter().filter(|test| test.matches(filter)).collect();
-        counts += match builder.and_then(|builder| end_to_end(&builder, &tests)) {
+        counts += match builder.and_then(|builder| end_to_end(&builder, &options.setup, &tests)) {
             Ok(counts) => counts,
             Err(error) => {
                 eprintln!("error: {error:#}");
@@ -89,7 +89,7 @@ pub fn run(options: &TestOptions) -> bool {
 }
 
 /// Runs the tests on QEMU. An error means that none could be run.
-fn end_to_end(builder: &Builder, tests: &[Test]) -> Result<Counts> {
+fn end_to_end(builder: &Builder, options: &SetupOptions, tests: &[Test]) -> Result<Counts> {
     if tests.is_empty() {
         return Ok(Counts::default());
     }
@@ -118,6 +118,7 @@ fn end_to_end(builder: &Builder, tests: &[Test]) -> Result<Counts> {
             Some(Ok(guest)) => Ok(guest.clone()),
             _ => builder.artefact(package, file),
         },
+        schema: &|| setup::perfetto(options),
         environment,
         files,
     };

@@ -108,6 +108,8 @@ impl Gic {
         fn set_active(&self, cpu: usize, intid: u32, active: bool);
         /// Takes the most urgent interrupt, if one is more urgent than the mask and than what has not been dropped.
         fn acknowledge(&self) -> Option<Acknowledged>;
+        /// The INTID that [`Gic::acknowledge`] would take now; 1,020 or more: none. Changes nothing.
+        fn highest_pending(&self) -> u32;
         /// Lets others of the same priority through again. In the reverse order of acknowledging.
         fn priority_drop(&self, interrupt: Acknowledged);
         /// Ends an interrupt, after its priority drop.

@@ -25,6 +25,7 @@ const GICC_CTLR: usize = 0x0000;
 const GICC_PMR: usize = 0x0004;
 const GICC_BPR: usize = 0x0008;
 const GICC_IAR: usize = 0x000c;
+const GICC_HPPIR: usize = 0x0018;
 const GICC_EOIR: usize = 0x0010;
 const GICC_APR: usize = 0x00d0;
 const GICC_DIR: usize = 0x1000;
@@ -129,6 +130,10 @@ impl GicV2 {
         let interrupt = Acknowledged(self.gicc.read(GICC_IAR) & 0x1fff);
         // 1,020 to 1,023: nothing, or nothing for us (section 3.2).
         (interrupt.intid() < 1020).then_some(interrupt)
+    }
+
+    pub(crate) fn highest_pending(&self) -> u32 {
+        self.gicc.read(GICC_HPPIR) & 0x3ff
     }
 
     pub(crate) fn priority_drop(&self, interrupt: Acknowledged) {

@@ -185,6 +185,10 @@ impl GicV3 {
         (interrupt.intid() < 1020).then_some(interrupt)
     }
 
+    pub(crate) fn highest_pending(&self) -> u32 {
+        read!("icc_hppir1_el1") as u32
+    }
+
     pub(crate) fn priority_drop(&self, interrupt: Acknowledged) {
         write!(interrupt.0.into(), "icc_eoir1_el1");
     }

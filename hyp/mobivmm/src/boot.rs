@@ -31,7 +31,7 @@ use crate::machine::{self, Machine};
 use crate::memory::{Mmu, Ram, TablePool};
 use crate::ranges::Ranges;
 use crate::schedule::{self, Candidate};
-use crate::{channels, console, log};
+use crate::{channels, console, log, trace};
 
 arch::entry!(crate::boot::primary, crate::cpu::secondary);
 
@@ -112,6 +112,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     let (ram, dirty, mut owners) = guest_ram(&platform, board, dtb, tree.len());
 
     let online = start_secondaries(&platform, &devices);
+    trace::init(platform.bootargs, online);
     let mut scheduler = machine::SCHEDULER.lock();
     let overhead = overhead(board);
     scheduler.start(online, SLICE, overhead.vm_switch);

@@ -16,7 +16,7 @@ use vm::{Next, Phase, Power, StageTwo, VcpuState, inject, timer};
 use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{self, Machine};
-use crate::{boot, console, control, load, log, memory};
+use crate::{boot, console, control, load, log, memory, trace};
 
 /// A vCPU whose registers are on this CPU. The guard is what makes them this CPU's alone.
 struct Loaded {
@@ -86,6 +86,7 @@ impl Cpu {
         let decision = self.machine.scheduler.lock().pick(self.here.cpu, leave, time::now());
         // At once, so that a reservation whose time comes during what follows is not late by that.
         self.here.arm(decision.until);
+        self.here.trace(trace::picked, (decision.run, decision.waited));
         self.machine.repick(self.here.cpu, decision.repick);
         if decision.unload {
             self.unload();
@@ -204,7 +205,8 @@ impl Cpu {
             return Then::Continue;
         }
         self.here.refresh(guest, vcpu);
-        let then = match self.enter() {
+        let left = if self.here.traced.get() { self.enter::<true>() } else { self.enter::<false>() };
+        let then = match left {
             Left::Look => Then::Continue,
             Left::Exit(next) => self.answer(guest, vcpu, &next),
             Left::SystemError => {
@@ -218,11 +220,14 @@ impl Cpu {
     }
 
     /// Runs the loaded guest for as long as its exits can be answered at once.
-    fn enter(&mut self) -> Left {
+    fn enter<const TRACED: bool>(&mut self) -> Left {
         let mut left = Left::Look;
         let Some(Loaded { guest, vcpu, state }) = &mut self.loaded else { return left };
         let here = &self.here;
         enter::run(state, |state, exit| {
+            if TRACED {
+                trace::exit(here, guest.id(*vcpu), state, exit);
+            }
             if exit.cause() == Cause::Interrupt {
                 return here.interrupted();
             }

@@ -6,14 +6,14 @@ use abi::smccc::{Error, Left, Reservation};
 use arch::enter::Verdict;
 use arch::{context, cpu, features, time};
 use drivers::gic::Gic;
-use sched::{CpuId, Schedule};
+use sched::{CpuId, Schedule, VcpuId};
 use vgic::{Control, Effects, ListRegisters, Lr, State, Vgic};
 use vm::exit::SysReg;
 use vm::{Host, Phase, StageTwoAccess, VcpuState, Vm};
 
-use crate::console;
 use crate::guest::Guest;
 use crate::machine::{Machine, NOTICE};
+use crate::{console, trace};
 
 /// A CPU as the host of a vCPU that it has loaded, or of none.
 pub struct Here {
@@ -29,6 +29,10 @@ pub struct Here {
     pub repick: Cell<bool>,
     /// The run loop has to look at something before the guest goes on: at `synced`, `repick`, timers, console input.
     pub look: Cell<bool>,
+    /// Whether what happens here is recorded: see [`crate::trace`].
+    pub traced: Cell<bool>,
+    /// Who runs here, as was recorded last.
+    pub traced_run: Cell<Option<VcpuId>>,
     /// What CNTHP was armed for last, so that it is not written again.
     armed: Cell<Option<u64>>,
 }
@@ -44,6 +48,8 @@ impl Here {
             synced: Cell::new(false),
             repick: Cell::new(false),
             look: Cell::new(false),
+            traced: Cell::new(trace::is_on()),
+            traced_run: Cell::new(None),
             armed: Cell::new(None),
         }
     }
@@ -187,6 +193,7 @@ impl Host for Here {
 
     fn interrupts(&self, vm: &Vm, effects: Effects) {
         let Some(guest) = self.guest(vm) else { return };
+        self.trace(trace::kicked, (guest, effects));
         let mut asleep = 0;
         for vcpu in effects.kick.iter() {
             match guest.attend(vcpu) {
@@ -243,6 +250,7 @@ impl Host for Here {
     fn job_done(&self, vm: &Vm, vcpu: usize, release: u64) -> Result<(), Error> {
         self.reservation(vm, vcpu)?;
         self.machine.scheduler.lock().job_done(self.cpu, time::to_ns(release), time::now());
+        self.trace(trace::job_done, (vm, vcpu));
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use vm::{Phase, timer};
 use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{KICK, NOTICE};
-use crate::{console, log, operator};
+use crate::{console, log, operator, trace};
 
 impl Here {
     /// Takes the interrupts that are pending.
@@ -47,7 +47,10 @@ impl Here {
             }
             time::VIRTUAL_TIMER_INTID => return self.virtual_timer(interrupt),
             NOTICE => self.notice(),
-            KICK => self.pick_again(),
+            KICK => {
+                trace::follow(self);
+                self.pick_again();
+            }
             _ if intid == self.machine.maintenance_intid => self.maintenance(),
             _ if Some(intid) == self.machine.uart_intid => self.serve_console(),
             _ => log!("unexpected interrupt {intid}"),

@@ -36,6 +36,8 @@ mod panic;
 mod ranges;
 #[cfg(target_os = "none")]
 mod schedule;
+#[cfg(target_os = "none")]
+mod trace;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

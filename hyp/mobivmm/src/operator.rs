@@ -11,8 +11,8 @@ use vm::Phase;
 use crate::control::{self, Shown};
 use crate::guest::Guest;
 use crate::host::Here;
-use crate::log;
 use crate::machine::Machine;
+use crate::{log, trace};
 
 /// The longest command, bytes.
 const MAX_LINE: usize = 96;
@@ -21,7 +21,7 @@ const MAX_LINE: usize = 96;
 static LINE: TicketMutex<Option<heapless::String<MAX_LINE>>> =
     TicketMutex::new(Some(heapless::String::new()));
 
-const HELP: &str = "commands: vms | weight VM N | cap VM PERCENT (0: none) | reserve VM BUDGET PERIOD [DEADLINE] (such as 250us)";
+const HELP: &str = "commands: vms | weight VM N | cap VM PERCENT (0: none) | reserve VM BUDGET PERIOD [DEADLINE] (such as 250us) | trace on|off";
 
 /// Takes what was typed, and carries out the commands that it completes.
 pub fn input(bytes: &[u8], here: &Here) {
@@ -65,6 +65,10 @@ fn command(line: &str, here: &Here) -> Result<(), &'static str> {
     let verb = words.next();
     if verb == Some("vms") {
         here.machine.guests.iter().for_each(|guest| show(here.machine, guest));
+        return Ok(());
+    }
+    if let (Some("trace"), Some(state @ ("on" | "off"))) = (verb, line.split_ascii_whitespace().nth(1)) {
+        trace::switch(here, state == "on");
         return Ok(());
     }
     let name = words.next().ok_or(HELP)?;

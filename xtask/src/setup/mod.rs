@@ -11,6 +11,7 @@ mod emulator;
 mod guest;
 mod manifest;
 mod packages;
+mod perfetto;
 mod process;
 mod program;
 mod report;
@@ -28,6 +29,7 @@ use self::packages::PackageLock;
 use self::report::note;
 
 pub use self::command::{SetupCommand, command};
+pub use self::perfetto::perfetto;
 pub use self::process::output;
 pub use self::toolchain::{TARGET, Toolchain};
 pub use self::xen::xen;
