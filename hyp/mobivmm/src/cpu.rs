@@ -16,7 +16,7 @@ use vm::{Next, Phase, Power, StageTwo, VcpuState, inject, timer};
 use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{self, Machine};
-use crate::{boot, console, control, load, log, memory};
+use crate::{boot, console, control, load, log, memory, plant};
 
 /// A vCPU whose registers are on this CPU. The guard is what makes them this CPU's alone.
 struct Loaded {
@@ -79,6 +79,7 @@ impl Cpu {
             (decision, decision.run.map_or(0, |vcpu| scheduler.stats(vcpu).waited))
         };
         self.machine.repick(self.here.cpu, decision.repick);
+        plant!("plant_rt_latency", decision.reserved && !self.devices_wait);
         self.release(decision.run, decision.unload);
         if self.devices_wait != decision.reserved {
             self.devices_wait = decision.reserved;
@@ -121,10 +122,13 @@ impl Cpu {
     }
 
     fn idle(&mut self, until: Option<u64>) {
-        self.here.arm(until);
+        let beat = cfg!(feature = "plant_idle_wakeups").then(|| time::now() + 1_000_000_000);
+        self.here.arm(earlier(until, beat));
         if !console::has_input() && !self.here.repick.get() {
             cpu::wait_for_interrupt();
         }
+        let others = || self.loaded.as_ref().is_some_and(|loaded| loaded.guest.index != 0);
+        plant!("plant_wfi_wake_switched", others());
         self.here.take_interrupts();
     }
 
@@ -172,6 +176,7 @@ impl Cpu {
             }
             self.here.deliver_input();
         }
+        plant!("plant_vm_switch", guest.index != 0 && self.here.repick.get());
         // What came for it is looked at when it runs again.
         self.here.leaves();
     }
@@ -350,6 +355,7 @@ impl Cpu {
         // One that goes off is unloaded at once.
         if self.loaded.as_ref().is_some_and(|loaded| loaded.guest.index == guest.index && loaded.vcpu == vcpu)
         {
+            plant!("plant_wfi_wake", true);
             return true;
         }
         self.unload();
@@ -416,6 +422,7 @@ fn trapped(
         return enter::Verdict::Leave;
     }
     let (far, hpfar) = enter::fault_address();
+    plant::trap(guest, state.gprs[0], exit.syndrome(), far);
     match vm::answer(&guest.vm, vcpu, state, [exit.syndrome(), far, hpfar], here) {
         Next::Resume => {
             here.refresh(guest, vcpu);

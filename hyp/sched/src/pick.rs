@@ -18,6 +18,10 @@ impl Scheduler {
             };
         }
         self.now = self.now.max(now);
+        if cfg!(feature = "plant_pick_next") && self.runnable.count_ones() > 32 {
+            // More than a thousand instructions: `cargo xtask bench --plant`.
+            (0..300).for_each(|n| _ = core::hint::black_box(n));
+        }
         let before = self.charge(c, now);
         // It needs not be told anything while it decides.
         self.cpus[c].told = true;

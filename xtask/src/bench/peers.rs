@@ -4,7 +4,7 @@
 
 mod kvm;
 mod rows;
-mod tree;
+pub mod tree;
 mod xen;
 
 use std::fs;
