@@ -30,6 +30,10 @@ pub use plants::Plants;
 pub use rows::{ROWS, Row};
 pub use scenario::Stage;
 
+/// What was measured last: of the rows, and of the comparison.
+const FIGURES: &str = "docs/bench.json";
+const PEERS: &str = "docs/peers.json";
+
 /// Options of `cargo xtask bench`.
 #[derive(Args, Debug)]
 pub struct BenchOptions {
@@ -44,10 +48,10 @@ pub struct BenchOptions {
     /// Write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write docs/bench.json, and the pages as with --pages
+    /// Write docs/bench.json, or with --against docs/peers.json, and the pages as with --pages
     #[arg(long, conflicts_with = "names")]
     report: bool,
-    /// Measure nothing: make PROMISES.md, the figures in docs/performance.md and the pictures of what is in docs/bench.json
+    /// Measure nothing: make PROMISES.md, the figures in docs/performance.md and docs/peers.md, and the pictures, of what was measured last
     #[arg(long, exclusive = true)]
     pages: bool,
     /// As many events as are promised, not as many as fit into a few minutes
@@ -60,7 +64,7 @@ pub struct BenchOptions {
     #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with_all = ["names", "check", "json", "report", "full"])]
     plant: Vec<String>,
     /// Compare with other hypervisors: the same guest on the same emulated machine
-    #[arg(long, value_name = "PEER", value_delimiter = ',', conflicts_with_all = ["check", "report", "full", "profile", "plant"])]
+    #[arg(long, value_name = "PEER", value_delimiter = ',', conflicts_with_all = ["check", "full", "profile", "plant"])]
     against: Vec<Peer>,
     #[command(flatten)]
     setup: SetupOptions,
@@ -72,7 +76,7 @@ pub struct BenchOptions {
 /// Something could not be measured, or two runs of it differ.
 pub fn run(options: &BenchOptions) -> Result<bool> {
     if options.pages {
-        return write_pages(&recorded()?).map(|()| true);
+        return write_pages().map(|()| true);
     }
     if !options.against.is_empty() {
         return compare(options).map(|()| true);
@@ -117,8 +121,8 @@ pub fn run(options: &BenchOptions) -> Result<bool> {
         write(file, &json_text(&figures)?)?;
     }
     if options.report {
-        write(&Builder::root().join("docs/bench.json"), &json_text(&figures)?)?;
-        write_pages(&figures)?;
+        write(&Builder::root().join(FIGURES), &json_text(&figures)?)?;
+        write_pages()?;
     }
     if options.check && !broken.is_empty() {
         println!("{}: {}", if options.no_worse { "worse" } else { "broken" }, broken.join(", "));
@@ -134,7 +138,12 @@ fn chosen(names: &[String]) -> impl Iterator<Item = &'static Row> {
 fn compare(options: &BenchOptions) -> Result<()> {
     peers::check(&options.names)?;
     let figures = peers::run(&options.against, &options.names, &options.setup)?;
-    options.json.iter().try_for_each(|file| write(file, &json_text(&figures)?))
+    options.json.iter().try_for_each(|file| write(file, &json_text(&figures)?))?;
+    if options.report {
+        write(&Builder::root().join(PEERS), &json_text(&figures)?)?;
+        write_pages()?;
+    }
+    Ok(())
 }
 
 fn write(file: &Path, text: &str) -> Result<()> {
@@ -149,27 +158,32 @@ fn json_text(figures: &Value) -> Result<String> {
 }
 
 /// The pages and pictures that are made from the figures and from nothing else, by their files.
-fn pages(figures: &Value) -> Result<[(&'static str, String); 3]> {
-    let performance = Builder::root().join("docs/performance.md");
-    let text = fs::read_to_string(&performance).with_context(|| performance.display().to_string())?;
-    let text = report::replace(&text, &report::figures(figures))
-        .with_context(|| format!("{} has no place for the figures", performance.display()))?;
+fn pages() -> Result<[(&'static str, String); 5]> {
+    let (figures, peers) = (recorded(FIGURES)?, recorded(PEERS)?);
+    let page = |file: &'static str, part: &str| {
+        let text = fs::read_to_string(Builder::root().join(file)).context(file)?;
+        Ok::<_, anyhow::Error>((
+            file,
+            report::replace(&text, part).with_context(|| format!("{file} has no place for the figures"))?,
+        ))
+    };
     Ok([
-        ("PROMISES.md", report::promises(figures)),
-        ("docs/performance.md", text),
-        ("docs/promises.svg", plots::promises(figures)?),
+        ("PROMISES.md", report::promises(&figures)),
+        page("docs/performance.md", &report::figures(&figures))?,
+        page("docs/peers.md", &format!("```text\n{}```\n", peers::table::text(&peers)))?,
+        ("docs/promises.svg", plots::promises(&figures)?),
+        ("docs/peers.svg", plots::peers(&peers)?),
     ])
 }
 
-fn write_pages(figures: &Value) -> Result<()> {
-    pages(figures)?.iter().try_for_each(|(file, text)| write(&Builder::root().join(file), text))
+fn write_pages() -> Result<()> {
+    pages()?.iter().try_for_each(|(file, text)| write(&Builder::root().join(file), text))
 }
 
-/// The figures in docs/bench.json.
-fn recorded() -> Result<Value> {
-    let file = Builder::root().join("docs/bench.json");
-    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| file.display().to_string())
+/// The figures in a file that `--report` has written.
+fn recorded(file: &'static str) -> Result<Value> {
+    let text = fs::read_to_string(Builder::root().join(file)).context(file)?;
+    serde_json::from_str(&text).context(file)
 }
 
 #[cfg(test)]
@@ -178,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_pages_are_what_the_figures_make() {
-        for (file, text) in pages(&recorded().unwrap()).unwrap() {
+        for (file, text) in pages().unwrap() {
             let there = fs::read_to_string(Builder::root().join(file)).unwrap();
             assert!(there == text, "{file}: run `cargo xtask bench --pages`");
         }

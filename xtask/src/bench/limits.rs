@@ -22,7 +22,7 @@ impl Limits {
     /// # Errors
     /// The file cannot be read.
     pub fn recorded() -> Result<Self> {
-        let json = super::recorded()?;
+        let json = super::recorded(super::FIGURES)?;
         let benches = json["benches"].as_array().into_iter().flatten();
         Ok(Self(
             benches.filter_map(|at| Some((at["name"].as_str()?.to_owned(), at["max"].as_u64()?))).collect(),

@@ -19,7 +19,7 @@ use crate::build::{Builder, Hypervisor};
 /// How long a run may take on the host's clock.
 const TIMEOUT: Duration = Duration::from_secs(3600);
 /// How many pairs of runs it may take until two are equal.
-const ROUNDS: u32 = 5;
+const ROUNDS: u32 = 4;
 /// Linux' command line.
 const LINUX: &str = "console=ttyAMA0 rdinit=/arrived";
 /// What [`LINUX`] has on a machine of its own, MiB.
@@ -243,38 +243,20 @@ impl Stage {
     /// Runs a scenario twice at once. Where QEMU got the time wrong in one of the two, it takes more runs, until two are equal.
     ///
     /// # Errors
-    /// A run failed, or another one went another way.
+    /// A run failed, another one went another way, or there are no two equal ones.
     pub fn run_twice(&self, scenario: &Scenario, steps: bool) -> Result<Taken> {
-        let mut earlier: Vec<Taken> = Vec::new();
-        for round in 0..ROUNDS {
-            let copies = [2 * round, 2 * round + 1];
-            let runs = thread::scope(|scope| {
-                let runs = copies.map(|copy| scope.spawn(move || self.record(scenario, steps, copy)));
-                runs.map(|run| run.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            });
-            for run in runs {
-                let run = run?;
-                for other in &earlier {
-                    match compare(other.events()?, run.events()?)? {
-                        Comparison::Equal => {
-                            for done in earlier {
-                                done.remove()?;
-                            }
-                            return Ok(run);
-                        }
-                        Comparison::Clock => {}
-                        // Without EL2 nobody is seen to read the counter.
-                        Comparison::Different if scenario.guest == Guest::LinuxAlone => {}
-                        Comparison::Different => {
-                            bail!("{}: a second run was not equal to the first", scenario.name)
-                        }
-                    }
-                }
-                earlier.push(run);
-            }
-            eprintln!("{}: idle time passed otherwise in a second run: once more", scenario.name);
-        }
-        bail!("{}: of {} runs no two were equal", scenario.name, 2 * ROUNDS)
+        let same = |one: &Taken, other: &Taken| match compare(one.events()?, other.events()?)? {
+            Comparison::Equal => Ok(true),
+            Comparison::Clock => Ok(false),
+            // Without EL2 nobody is seen to read the counter.
+            Comparison::Different if scenario.guest == Guest::LinuxAlone => Ok(false),
+            Comparison::Different => bail!("{}: a second run was not equal to the first", scenario.name),
+        };
+        let mut runs = repeat(scenario.name, |copy| self.record(scenario, steps, copy), same)?;
+        let agreed = runs.agreed.with_context(|| format!("{}: no two runs were equal", scenario.name))?;
+        let taken = runs.all.swap_remove(agreed);
+        runs.all.into_iter().try_for_each(Taken::remove)?;
+        Ok(taken)
     }
 
     fn record(&self, scenario: &Scenario, steps: bool, copy: u32) -> Result<Taken> {
@@ -329,6 +311,51 @@ impl Stage {
     }
 }
 
+/// What came of repeated runs.
+pub struct Runs<T> {
+    /// All of them.
+    pub all: Vec<T>,
+    /// One that is equal to another one; `None` if there are no two.
+    pub agreed: Option<usize>,
+}
+
+/// Makes two runs at once, and two more as long as no two are the `same`, up to a limit. `run` gets the run's number.
+///
+/// # Errors
+/// Those of `run` and of `same`.
+pub fn repeat<T: Send>(
+    name: &str,
+    run: impl Fn(u32) -> Result<T> + Sync,
+    same: impl Fn(&T, &T) -> Result<bool>,
+) -> Result<Runs<T>> {
+    let mut all: Vec<T> = Vec::new();
+    for round in 0..ROUNDS {
+        if round > 0 {
+            eprintln!("{name}: time passed otherwise in a second run: once more");
+        }
+        let runs = thread::scope(|scope| {
+            let runs = [2 * round, 2 * round + 1].map(|copy| {
+                scope.spawn({
+                    let run = &run;
+                    move || run(copy)
+                })
+            });
+            runs.map(|run| run.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        for run in runs {
+            let run = run?;
+            for (earlier, other) in all.iter().enumerate() {
+                if same(other, &run)? {
+                    all.push(run);
+                    return Ok(Runs { all, agreed: Some(earlier) });
+                }
+            }
+            all.push(run);
+        }
+    }
+    Ok(Runs { all, agreed: None })
+}
+
 /// How two recordings compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Comparison {
@@ -379,6 +406,21 @@ mod tests {
 
     fn clock(ticks: u64) -> Kind {
         Kind::Clock { ticks }
+    }
+
+    #[test]
+    fn runs_are_repeated_until_two_are_equal() {
+        // The number of a run, and what it finds.
+        let runs = |found: &'static [u32]| {
+            repeat("test", |n| Ok((n, found[n as usize])), |a, b| Ok(a.1 == b.1)).unwrap()
+        };
+        let good = runs(&[7, 7]);
+        assert_eq!((good.all.len(), good.agreed), (2, Some(0)));
+        let disturbed = runs(&[8, 7, 7, 6]);
+        assert_eq!((disturbed.all.len(), disturbed.agreed), (3, Some(1)));
+        let never = runs(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!((never.all.len(), never.agreed), (8, None));
+        assert!(repeat("test", |n| Ok(n), |_, _| bail!("another way")).is_err());
     }
 
     #[test]
