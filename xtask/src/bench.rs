@@ -1,8 +1,12 @@
 //! `cargo xtask bench`: measures what is promised, from outside the code under test.
 
 mod figure;
+mod limits;
 mod measure;
+mod measured;
 mod peers;
+mod plants;
+mod plots;
 mod profile;
 mod report;
 mod rows;
@@ -13,16 +17,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use qemu::Code;
 use serde_json::{Value, json};
 
 use crate::build::Builder;
 use crate::setup::{self, SetupOptions};
 
-use figure::Figure;
 use peers::Peer;
-use rows::{ROWS, Row};
-use scenario::Stage;
+
+pub use limits::Limits;
+pub use measured::{Extent, Measured};
+pub use plants::Plants;
+pub use rows::{ROWS, Row};
+pub use scenario::Stage;
+
+/// What was measured last: of the rows, and of the comparison.
+const FIGURES: &str = "docs/bench.json";
+const PEERS: &str = "docs/peers.json";
 
 /// Options of `cargo xtask bench`.
 #[derive(Args, Debug)]
@@ -32,31 +42,32 @@ pub struct BenchOptions {
     /// Fail if a promise is broken
     #[arg(long)]
     check: bool,
+    /// Fail only if a promise is broken that was kept in docs/bench.json, or a figure is worse than there
+    #[arg(long, requires = "check", conflicts_with = "full")]
+    no_worse: bool,
     /// Write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write docs/bench.json, PROMISES.md and the figures in docs/performance.md
+    /// Write docs/bench.json, or with --against docs/peers.json, and the pages as with --pages
     #[arg(long, conflicts_with = "names")]
     report: bool,
+    /// Measure nothing: make PROMISES.md, the figures in docs/performance.md and docs/peers.md, and the pictures, of what was measured last
+    #[arg(long, exclusive = true)]
+    pages: bool,
     /// As many events as are promised, not as many as fit into a few minutes
     #[arg(long)]
     full: bool,
     /// Show where the instructions of this path go, by function
     #[arg(long, value_name = "NAME", conflicts_with_all = ["names", "check", "json", "report"])]
     profile: Option<String>,
+    /// Plant a delay on the path of each of these rows in turn: that row, and no other one, must notice
+    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with_all = ["names", "check", "json", "report", "full"])]
+    plant: Vec<String>,
     /// Compare with other hypervisors: the same guest on the same emulated machine
-    #[arg(long, value_name = "PEER", value_delimiter = ',', conflicts_with_all = ["check", "report", "full", "profile"])]
+    #[arg(long, value_name = "PEER", value_delimiter = ',', conflicts_with_all = ["check", "full", "profile", "plant"])]
     against: Vec<Peer>,
     #[command(flatten)]
     setup: SetupOptions,
-}
-
-/// What was measured for a row.
-struct Measured {
-    row: &'static Row,
-    /// By scenario.
-    scenarios: Vec<(&'static str, Figure)>,
-    total: Figure,
 }
 
 /// Measures, prints, and returns whether all promises that were to be checked are kept.
@@ -64,11 +75,13 @@ struct Measured {
 /// # Errors
 /// Something could not be measured, or two runs of it differ.
 pub fn run(options: &BenchOptions) -> Result<bool> {
+    if options.pages {
+        return write_pages().map(|()| true);
+    }
     if !options.against.is_empty() {
         return compare(options).map(|()| true);
     }
-    let names = options.profile.as_slice().iter().chain(&options.names);
-    for name in names {
+    for name in options.profile.iter().chain(&options.names).chain(&options.plant) {
         let known = || ROWS.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
         ensure!(ROWS.iter().any(|row| row.name == name), "there is no {name}: there are {}", known());
     }
@@ -78,35 +91,59 @@ pub fn run(options: &BenchOptions) -> Result<bool> {
         profile::print(&stage, row)?;
         return Ok(true);
     }
+    if !options.plant.is_empty() {
+        let plants = Plants::new(&stage)?;
+        let mut all = true;
+        for row in chosen(&options.plant) {
+            let noticed = plants.check(row);
+            all &= noticed.is_ok();
+            println!("{}", noticed.unwrap_or_else(|error| format!("FAILED {error:#}")));
+        }
+        return Ok(all);
+    }
 
+    let limits = if options.no_worse { Some(Limits::recorded()?) } else { None };
     println!("{:<26} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9}", "", "n", "p50", "p99", "p99.9", "max", "promise");
-    let mut all = Vec::new();
-    for row in ROWS
-        .iter()
-        .filter(|row| options.names.is_empty() || options.names.iter().any(|name| name == row.name))
-    {
-        let measured = measure(&stage, row, options.full)?;
-        print(&measured);
+    let (mut all, mut broken) = (Vec::new(), Vec::new());
+    for row in chosen(&options.names) {
+        let measured = Measured::take(&stage, row, if options.full { Extent::Full } else { Extent::Usual })?;
+        let worse = limits.as_ref().map_or(!measured.kept(), |limits| limits.exceeded(&measured));
+        measured.print(match (worse, measured.kept()) {
+            (true, _) if options.no_worse => "  WORSE",
+            (_, false) => "  BROKEN",
+            _ => "",
+        });
+        broken.extend(worse.then_some(row.name));
         all.push(measured);
     }
-    let figures = json!({ "benches": all.iter().map(to_json).collect::<Vec<_>>() });
+    let figures = json!({ "benches": all.iter().map(Measured::to_json).collect::<Vec<_>>() });
     if let Some(file) = &options.json {
         write(file, &json_text(&figures)?)?;
     }
     if options.report {
-        write_report(&figures)?;
+        write(&Builder::root().join(FIGURES), &json_text(&figures)?)?;
+        write_pages()?;
     }
-    let broken: Vec<&str> = all.iter().filter(|at| !at.kept()).map(|at| at.row.name).collect();
     if options.check && !broken.is_empty() {
-        println!("broken: {}", broken.join(", "));
+        println!("{}: {}", if options.no_worse { "worse" } else { "broken" }, broken.join(", "));
     }
     Ok(!options.check || broken.is_empty())
+}
+
+/// The rows of these names; all if there are none.
+fn chosen(names: &[String]) -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().filter(move |row| names.is_empty() || names.iter().any(|name| name == row.name))
 }
 
 fn compare(options: &BenchOptions) -> Result<()> {
     peers::check(&options.names)?;
     let figures = peers::run(&options.against, &options.names, &options.setup)?;
-    options.json.iter().try_for_each(|file| write(file, &json_text(&figures)?))
+    options.json.iter().try_for_each(|file| write(file, &json_text(&figures)?))?;
+    if options.report {
+        write(&Builder::root().join(PEERS), &json_text(&figures)?)?;
+        write_pages()?;
+    }
+    Ok(())
 }
 
 fn write(file: &Path, text: &str) -> Result<()> {
@@ -120,70 +157,44 @@ fn json_text(figures: &Value) -> Result<String> {
     Ok(format!("{{\"benches\":[\n{}\n]}}\n", lines.join(",\n")))
 }
 
-fn write_report(figures: &Value) -> Result<()> {
-    let root = Builder::root();
-    let page = root.join("docs/performance.md");
-    let text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
-    let text = report::replace(&text, &report::figures(figures))
-        .with_context(|| format!("{} has no place for the figures", page.display()))?;
-    write(&root.join("docs/bench.json"), &json_text(figures)?)?;
-    write(&root.join("PROMISES.md"), &report::promises(figures))?;
-    write(&page, &text)
+/// The pages and pictures that are made from the figures and from nothing else, by their files.
+fn pages() -> Result<[(&'static str, String); 5]> {
+    let (figures, peers) = (recorded(FIGURES)?, recorded(PEERS)?);
+    let page = |file: &'static str, part: &str| {
+        let text = fs::read_to_string(Builder::root().join(file)).context(file)?;
+        Ok::<_, anyhow::Error>((
+            file,
+            report::replace(&text, part).with_context(|| format!("{file} has no place for the figures"))?,
+        ))
+    };
+    Ok([
+        ("PROMISES.md", report::promises(&figures)),
+        page("docs/performance.md", &report::figures(&figures))?,
+        page("docs/peers.md", &format!("```text\n{}```\n", peers::table::text(&peers)))?,
+        ("docs/promises.svg", plots::promises(&figures)?),
+        ("docs/peers.svg", plots::peers(&peers)?),
+    ])
 }
 
-impl Measured {
-    fn kept(&self) -> bool {
-        self.total.n() > 0 && self.total.max() <= self.row.promise
-    }
+fn write_pages() -> Result<()> {
+    pages()?.iter().try_for_each(|(file, text)| write(&Builder::root().join(file), text))
 }
 
-fn measure(stage: &Stage, row: &'static Row, full: bool) -> Result<Measured> {
-    let n = row.n[usize::from(full)];
-    let mut code = Code::load(&stage.hypervisor().elf, &stage.hypervisor().image)?;
-    let mut measured = Measured { row, scenarios: Vec::new(), total: Figure::default() };
-    for scenario in (row.scenarios)(n) {
-        let taken = stage.run_twice(&scenario, row.steps)?;
-        let figure = (row.measure)(&taken, &mut code)?;
-        ensure!(figure.n() > 0, "{}: nothing was measured in {}", row.name, scenario.name);
-        measured.total.merge(&figure);
-        measured.scenarios.push((scenario.name, figure));
-        let file = &taken.recording.file;
-        fs::remove_file(file).with_context(|| file.display().to_string())?;
-    }
-    Ok(measured)
+/// The figures in a file that `--report` has written.
+fn recorded(file: &'static str) -> Result<Value> {
+    let text = fs::read_to_string(Builder::root().join(file)).context(file)?;
+    serde_json::from_str(&text).context(file)
 }
 
-fn print(measured: &Measured) {
-    let Measured { row, scenarios, total } = measured;
-    let verdict = if measured.kept() { "" } else { "  BROKEN" };
-    println!("{:<26} {total} {:>9}{verdict}", row.name, row.promise);
-    if let (true, Some(worst)) = (row.names_worst, total.worst()) {
-        println!("  the worst is {worst:#x}");
-    }
-    if scenarios.len() > 1 {
-        for (name, figure) in scenarios {
-            println!("  {name:<24} {figure}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pages_are_what_the_figures_make() {
+        for (file, text) in pages().unwrap() {
+            let there = fs::read_to_string(Builder::root().join(file)).unwrap();
+            assert!(there == text, "{file}: run `cargo xtask bench --pages`");
         }
     }
-}
-
-fn to_json(measured: &Measured) -> Value {
-    let figure = |figure: &Figure| {
-        json!({
-            "n": figure.n(),
-            "p50": figure.quantile(500),
-            "p99": figure.quantile(990),
-            "p99.9": figure.quantile(999),
-            "max": figure.max(),
-            "histogram": figure.histogram().collect::<Vec<_>>(),
-        })
-    };
-    let Measured { row, scenarios, total } = measured;
-    let mut value = figure(total);
-    value["name"] = row.name.into();
-    value["unit"] = row.unit.name().into();
-    value["promise"] = row.promise.into();
-    value["path"] = row.path.into();
-    value["scenarios"] = scenarios.iter().map(|(name, at)| ((*name).to_owned(), figure(at))).collect();
-    value
 }

@@ -1,6 +1,7 @@
 //! Builds what a machine needs: the EL2 program, the bare-metal guests, the Linux guest, the bundle.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,11 +17,13 @@ use crate::setup::{TARGET, Tools};
 const PLUGIN: &str = "mobivmm-qemu-plugin";
 
 /// Builds with the tools that setup found.
+#[derive(Clone)]
 pub struct Builder {
     tools: Tools,
 }
 
 /// The EL2 program.
+#[derive(Clone)]
 pub struct Hypervisor {
     /// With symbols, for backtraces.
     pub elf: PathBuf,
@@ -52,7 +55,15 @@ impl Builder {
     /// # Errors
     /// It does not compile, or what comes out is no image.
     pub fn hypervisor(&self) -> Result<Hypervisor> {
-        let elf = self.binary("mobivmm", "mobivmm")?;
+        self.hypervisor_with(&[])
+    }
+
+    /// The same, with more arguments for cargo.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn hypervisor_with(&self, arguments: &[&OsStr]) -> Result<Hypervisor> {
+        let elf = self.binary("mobivmm", "mobivmm", arguments)?;
         let bytes = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
         let bytes = qemu::flatten(&bytes).with_context(|| elf.display().to_string())?;
         let image = elf.with_extension("img");
@@ -82,7 +93,7 @@ impl Builder {
             ("linux-guest", "Image") => Ok(self.tools.kernel.clone()),
             ("linux-guest", "initramfs.cpio.gz") => Ok(self.tools.initramfs.clone()),
             ("linux-guest", _) => bail!("linux-guest has Image and initramfs.cpio.gz, but no {file}"),
-            _ => self.binary(package, file),
+            _ => self.binary(package, file, &[]),
         }
     }
 
@@ -103,7 +114,7 @@ impl Builder {
     }
 
     /// Builds a bare-metal binary; returns its ELF file.
-    fn binary(&self, package: &str, name: &str) -> Result<PathBuf> {
+    fn binary(&self, package: &str, name: &str, arguments: &[&OsStr]) -> Result<PathBuf> {
         let output = self
             .tools
             .toolchain
@@ -111,6 +122,7 @@ impl Builder {
             .current_dir(Self::root())
             .args(["build", "--release", "--target", TARGET, "--message-format=json-render-diagnostics"])
             .args(["--package", package, "--bin", name])
+            .args(arguments)
             .stderr(Stdio::inherit())
             .output()
             .context("cannot start cargo")?;

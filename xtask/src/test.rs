@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the tests of all crates on the host, then those of the whole on QEMU, counted together.
 
+mod bench;
 mod host;
 mod lint;
 mod toolchain;
@@ -31,6 +32,9 @@ pub struct TestOptions {
     /// Tests of the whole, on QEMU
     #[arg(long)]
     e2e: bool,
+    /// Figures that must not become worse, and delays that must be noticed; not part of the tests unless asked for
+    #[arg(long)]
+    bench: bool,
     #[command(flatten)]
     setup: SetupOptions,
 }
@@ -59,7 +63,7 @@ impl AddAssign for Counts {
 /// Runs what was asked for, the host's and QEMU's tests by default, and prints the count as the last line. Returns whether all passed.
 pub fn run(options: &TestOptions) -> bool {
     let filter = options.filter.as_deref().unwrap_or_default();
-    let default = !(options.lint || options.host || options.e2e);
+    let default = !(options.lint || options.host || options.e2e || options.bench);
     let mut counts = Counts::default();
 
     // Without the tools, what needs none is still worth knowing.
@@ -76,12 +80,23 @@ pub fn run(options: &TestOptions) -> bool {
     }
     if options.e2e || default {
         let tests: Vec<Test> = tests::all().into_iter().filter(|test| test.matches(filter)).collect();
-        counts += match builder.and_then(|builder| end_to_end(&builder, &options.setup, &tests)) {
-            Ok(counts) => counts,
-            Err(error) => {
+        counts += match builder.as_ref().map(|builder| end_to_end(builder, &options.setup, &tests)) {
+            Ok(Ok(counts)) => counts,
+            Ok(Err(error)) => {
                 eprintln!("error: {error:#}");
                 Counts { passed: 0, failed: tests.len() as u32 }
             }
+            Err(_) => Counts { passed: 0, failed: tests.len() as u32 },
+        };
+    }
+    if options.bench {
+        counts += match builder.as_ref().map(|builder| bench::run(builder, filter)) {
+            Ok(Ok(counts)) => counts,
+            Ok(Err(error)) => {
+                eprintln!("error: {error:#}");
+                Counts { passed: 0, failed: 1 }
+            }
+            Err(_) => Counts { passed: 0, failed: 1 },
         };
     }
     println!("{} passed, {} failed", counts.passed, counts.failed);

@@ -161,6 +161,9 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         gic,
     });
     init_cpu(machine, 0);
+    if cfg!(feature = "plant_boot") {
+        crate::plant::spin(1_000_000);
+    }
     if let Some(intid) = uart_intid {
         machine.gic.route(intid, 0);
         machine.gic.set_enabled(0, intid, true);

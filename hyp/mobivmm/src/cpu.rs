@@ -16,7 +16,7 @@ use vm::{Next, Phase, Power, StageTwo, VcpuState, inject, timer};
 use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{self, Machine};
-use crate::{boot, console, control, load, log, memory, trace};
+use crate::{boot, console, control, load, log, memory, plant, trace};
 
 /// A vCPU whose registers are on this CPU. The guard is what makes them this CPU's alone.
 struct Loaded {
@@ -88,6 +88,7 @@ impl Cpu {
         self.here.arm(decision.until);
         self.here.trace(trace::picked, (decision.run, decision.waited));
         self.machine.repick(self.here.cpu, decision.repick);
+        plant!("plant_rt_latency", decision.reserved && !self.devices_wait);
         if decision.unload {
             self.unload();
         }
@@ -129,9 +130,14 @@ impl Cpu {
     }
 
     fn idle(&mut self) {
+        if cfg!(feature = "plant_idle_wakeups") {
+            self.here.arm(Some(time::now() + 1_000_000_000));
+        }
         if !console::has_input() && !self.here.repick.get() {
             cpu::wait_for_interrupt();
         }
+        let others = || self.loaded.as_ref().is_some_and(|loaded| loaded.guest.index != 0);
+        plant!("plant_wfi_wake_switched", others());
         self.here.take_interrupts();
     }
 
@@ -180,6 +186,7 @@ impl Cpu {
                 break;
             }
         }
+        plant!("plant_vm_switch", guest.index != 0 && self.here.repick.get());
         // What came for it is looked at when it runs again.
         self.here.leaves();
     }
@@ -359,6 +366,7 @@ impl Cpu {
         // One that goes off is unloaded at once.
         if self.loaded.as_ref().is_some_and(|loaded| loaded.guest.index == guest.index && loaded.vcpu == vcpu)
         {
+            plant!("plant_wfi_wake", true);
             return Load::Done;
         }
         self.unload();
@@ -439,6 +447,7 @@ fn trapped(
         return enter::Verdict::Leave;
     }
     let (far, hpfar) = enter::fault_address();
+    plant::trap(guest, state.gprs[0], exit.syndrome(), far);
     match vm::answer(&guest.vm, vcpu, state, [exit.syndrome(), far, hpfar], here) {
         Next::Resume => {
             here.refresh(guest, vcpu);

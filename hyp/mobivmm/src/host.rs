@@ -217,6 +217,9 @@ impl Host for Here {
     }
 
     fn start(&self, vm: &Vm, vcpu: usize) {
+        if cfg!(feature = "plant_irq_off_max") && vm.config.id != 0 {
+            crate::plant::spin(10 * crate::plant::DELAY);
+        }
         if let Some(guest) = self.guest(vm) {
             self.wake(guest, vcpu);
         }
@@ -255,6 +258,7 @@ impl Host for Here {
     }
 
     fn notify(&self, vm: &Vm, channel: usize) -> Result<(), Error> {
+        plant!("plant_vm_notify", true);
         let end = self.guest(vm).and_then(|guest| *self.machine.peers.get(guest.index)?.get(channel)?);
         let (peer, channel) = end.ok_or(Error::NotSupported)?;
         let peer = self.machine.guests.get(peer).filter(|peer| peer.vm.phase() == Phase::Running);
@@ -263,6 +267,7 @@ impl Host for Here {
     }
 
     fn console_put(&self, vm: &Vm, bytes: &[u8]) -> usize {
+        plant!("plant_linux_boot", true);
         // The answer may have brought input.
         self.look.set(true);
         console::write(usize::from(vm.config.id), bytes)

@@ -26,6 +26,7 @@ impl Here {
     pub fn interrupted(&self) -> Verdict {
         if let Some(interrupt) = self.machine.gic.acknowledge() {
             if interrupt.intid() == time::VIRTUAL_TIMER_INTID {
+                plant!("plant_timer_tick", self.machine.guests.len() == 1);
                 self.virtual_timer(interrupt);
             } else {
                 self.interrupt(interrupt);
@@ -74,6 +75,7 @@ impl Here {
     /// Something has changed for the loaded vCPU: its interrupts, which are looked at before it goes on, or that its VM is to stop or
     /// to change.
     fn notice(&self) {
+        plant!("plant_vipi", true);
         if let Some((guest, vcpu)) = self.loaded.get()
             && (guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu))
         {

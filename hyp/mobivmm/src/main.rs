@@ -7,6 +7,9 @@
 extern crate alloc;
 
 #[cfg(target_os = "none")]
+#[macro_use]
+mod plant;
+#[cfg(target_os = "none")]
 mod boot;
 #[cfg(target_os = "none")]
 mod channels;

@@ -13,6 +13,10 @@ impl Scheduler {
         }
         let (c, me) = (cpu.index(), CpuSet(bit(cpu.index())));
         self.now = self.now.max(now);
+        if cfg!(feature = "plant_pick_next") && self.runnable.count_ones() > 32 {
+            // More than a thousand instructions: `cargo xtask bench --plant`.
+            (0..300).for_each(|n| _ = core::hint::black_box(n));
+        }
         // It needs not be told anything while it decides.
         self.told.insert(me);
         let mut repick = CpuSet::EMPTY;

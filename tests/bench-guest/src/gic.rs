@@ -59,6 +59,18 @@ impl Gic {
         write(private + 0x100, 0xffff | 1 << timer); // ISENABLER0
     }
 
+    /// Enables an edge-triggered SPI, for the first CPU.
+    pub fn enable(self, spi: u32) {
+        let (gicd, spi) = (self.distributor(), spi as usize);
+        match self {
+            Self::V2 { .. } => write(gicd + 0x800 + spi / 4 * 4, 0x0101_0101), // ITARGETSR
+            Self::V3 { .. } => write(gicd + 0x80 + spi / 32 * 4, !0),          // IGROUPR
+        }
+        let configuration = gicd + 0xc00 + spi / 16 * 4;
+        write(configuration, read(configuration) | 2 << (spi % 16 * 2));
+        write(gicd + 0x100 + spi / 32 * 4, 1 << (spi % 32)); // ISENABLER
+    }
+
     /// Sends SGI 0 to a CPU by its MPIDR and index.
     #[inline(always)]
     pub fn send_sgi(self, mpidr: u64, index: usize) {

@@ -21,6 +21,8 @@ pub struct Platform {
     pub gic: Gic,
     /// The virtual timer's INTID.
     pub timer: u32,
+    /// The bell of a channel to another VM: its INTID.
+    pub bell: Option<u32>,
     /// A PL011.
     pub uart: Option<usize>,
     /// PSCI is called by SMC, not by HVC.
@@ -62,6 +64,7 @@ impl Platform {
             initrd: chosen.and_then(initrd).unwrap_or(&[]),
             gic,
             timer,
+            bell: find(root, "mobivmm,channel").and_then(bell),
             uart: find(root, "arm,pl011")
                 .or_else(|| find(root, "arm,sbsa-uart"))
                 .and_then(|node| region(node, 0)),
@@ -83,6 +86,11 @@ fn find(root: FdtNode<'static>, name: &str) -> Option<FdtNode<'static>> {
     let matches =
         |node: &FdtNode<'static>| node.compatible().is_some_and(|mut list| list.any(|at| at == name));
     root.children().find(matches).or_else(|| root.children().find_map(|bus| bus.children().find(matches)))
+}
+
+/// The INTID of the node's SPI.
+fn bell(node: FdtNode<'_>) -> Option<u32> {
+    Some(32 + number(node.property("interrupts")?.value().get(4..8)?)? as u32)
 }
 
 /// The base of the node's registers number `n`.

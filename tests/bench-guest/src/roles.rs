@@ -7,9 +7,11 @@
 //! | `uart` | a read of the PL011's flags |
 //! | `mmio` | each access to each emulated device register; the mark's value says which |
 //! | `tick` | from arming the virtual timer to its interrupt, spinning; the mark's value is how late it came |
-//! | `wfi` | the same, asleep, `ahead=` ns |
+//! | `wfi` | the same, asleep, `ahead=` ns, from the time `from=` on, if it is given |
 //! | `sgi` | from sending an SGI to oneself to its interrupt |
 //! | `ipi` | from sending an SGI to another CPU, which spins, to its interrupt |
+//! | `notify` | ringing the bell of the other end of the channel, every `ahead=` ns |
+//! | `random` | one of [`KINDS`] each time, by chance (but always the same); the value of the mark of its beginning says which |
 //! | `pause` | ten seconds of sleep |
 //! | `latency` | an interrupt every `period=` ns; the mark's value is how late it came |
 //! | `task` | `work=` ns of work, then `sleep=` ns of sleep; the mark's value is how late the end of the sleep came |
@@ -23,12 +25,14 @@
 //! | load | |
 //! |---|---|
 //! | `burn` | always runs, and marks and prints the time `until=`, if it is given |
+//! | `bells` | the same, and takes the interrupts of its channel's bell |
 //! | `idle` | sleeps for ever |
 //! | `dodge` | runs for the first `work=` ns of each `period=` ns, and sleeps across its end |
 //! | `timers`, `hypercalls`, `sgis`, `everything` | storms on each CPU |
 //! | `ipis` | the first CPU sends SGIs to the others, which sleep |
 
 use core::arch::asm;
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::mark::{BEGIN, DONE, END, JOB_BEGIN, JOB_END, OFF, ON, mark};
@@ -48,6 +52,9 @@ const WORK: u64 = 1_000;
 static TURN: AtomicU64 = AtomicU64::new(10_000);
 /// Instructions of the least piece that is as cheap for the emulator as a long one.
 const STEP: u64 = 100;
+
+/// The hypervisor's call that rings a channel's bell (`hyp/abi`, `smccc::CHANNEL_NOTIFY`).
+const CHANNEL_NOTIFY: u32 = 0xC600_0008;
 
 /// The interrupt handler.
 pub extern "C" fn irq() {
@@ -72,19 +79,31 @@ pub fn primary(platform: &Platform) -> ! {
     }
     boot::set_masked(false);
     match role {
-        "hypercall" => repeat(n, |_| psci::call(platform.smc, psci::VERSION, [0; 3]) as u64),
-        "gicd" => repeat(n, |_| mmio::read(platform.gic.distributor() + 4).into()),
-        "uart" => repeat(n, |_| mmio::read(platform.uart.unwrap_or(0) + 0x18).into()),
+        "hypercall" => repeat(n, count, |_| psci::call(platform.smc, psci::VERSION, [0; 3]) as u64),
+        "gicd" => repeat(n, count, |_| mmio::read(platform.gic.distributor() + 4).into()),
+        "uart" => repeat(n, count, |_| mmio::read(platform.uart.unwrap_or(0) + 0x18).into()),
         "mmio" => registers(platform),
         "tick" => ticks(n, ahead, spin_until),
-        "wfi" => ticks(n, ahead, sleep_until),
+        "wfi" => {
+            wait_for_turn(platform);
+            ticks(n, ahead, sleep_until);
+        }
+        "notify" => {
+            let ahead = nanos(ahead);
+            let pause = |_| {
+                wake_at(timer::now() + ahead);
+                0
+            };
+            repeat(n, pause, |_| psci::call(platform.smc, CHANNEL_NOTIFY, [0; 3]) as u64);
+        }
+        "random" => random(platform, n),
         "sgi" => interrupts(n, || platform.gic.send_sgi(platform.cpus[0], 0)),
         "ipi" => {
             boot::start(1);
             spin_until(1);
             interrupts(n, || platform.gic.send_sgi(platform.cpus[1], 1));
         }
-        "pause" => repeat(n, |_| {
+        "pause" => repeat(n, count, |_| {
             let before = HANDLED.load(Ordering::Acquire);
             timer::arm(timer::now() + nanos(10_000_000_000));
             sleep_until(before + 1)
@@ -128,23 +147,76 @@ pub fn secondary(platform: &Platform) -> ! {
     run_load(platform, role)
 }
 
-/// Measures `n` times, after ten times unmeasured that fill whatever fills on first use. What `f` returns goes with the mark.
-fn repeat(n: u64, mut f: impl FnMut(u64) -> u64) {
+/// Measures `f` `n` times, after ten times unmeasured that fill whatever fills on first use. What `before`, which is not measured, and
+/// `f` return goes with their marks.
+fn repeat(n: u64, mut before: impl FnMut(u64) -> u64, mut f: impl FnMut(u64) -> u64) {
     for i in 0..10 {
+        before(i);
         f(i);
     }
     mark::<ON>(0);
     for i in 0..n {
-        mark::<BEGIN>(i);
+        mark::<BEGIN>(before(i));
         let value = f(i);
         mark::<END>(value);
     }
     mark::<OFF>(0);
 }
 
+/// Nothing is to be done before.
+fn count(i: u64) -> u64 {
+    i
+}
+
+/// The kinds of exits in a `random` mix: a hypercall, a read of GICD_TYPER, a read of any other of the distributor's registers, a timer
+/// interrupt while spinning, one while asleep, an SGI to oneself.
+const KINDS: u64 = 6;
+
+/// A mix of exits in an order, and with pauses between them, that nothing is tuned for.
+fn random(platform: &Platform, n: u64) {
+    let chance = Cell::new(1u64);
+    // Knuth's linear congruential generator (MMIX); its upper bits are the better ones.
+    let draw = |below: u64| {
+        let next =
+            chance.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        chance.set(next);
+        (next >> 33) % below
+    };
+    let (gicd, kind) = (platform.gic.distributor(), Cell::new(0));
+    let choose = |_| {
+        run_for(draw(10_000));
+        kind.set(draw(KINDS));
+        kind.get()
+    };
+    repeat(n, choose, |_| {
+        let before = HANDLED.load(Ordering::Acquire);
+        match kind.get() {
+            0 => psci::call(platform.smc, psci::VERSION, [0; 3]) as u64,
+            1 => mmio::read(gicd + 4).into(),
+            2 => {
+                let register = gicd + 0x80 + 4 * draw(0x3e0) as usize;
+                _ = mmio::read(register);
+                register as u64
+            }
+            3 => {
+                timer::arm(timer::now() + nanos(20_000 + draw(5_000)));
+                spin_until(before + 1)
+            }
+            4 => {
+                timer::arm(timer::now() + nanos(20_000 + draw(5_000)));
+                sleep_until(before + 1)
+            }
+            _ => {
+                platform.gic.send_sgi(platform.cpus[0], 0);
+                spin_until(before + 1)
+            }
+        }
+    });
+}
+
 /// Causes an interrupt, and spins until it is handled.
 fn interrupts(n: u64, cause: impl Fn()) {
-    repeat(n, |_| {
+    repeat(n, count, |_| {
         let before = HANDLED.load(Ordering::Acquire);
         cause();
         spin_until(before + 1)
@@ -153,7 +225,7 @@ fn interrupts(n: u64, cause: impl Fn()) {
 
 /// Arms the timer so many ns ahead each time, in phases that wander over whatever period there is, and waits for it.
 fn ticks(n: u64, ahead: u64, wait: impl Fn(u64) -> u64) {
-    repeat(n, |i| {
+    repeat(n, count, |i| {
         let before = HANDLED.load(Ordering::Acquire);
         timer::arm(timer::now() + nanos(ahead + i * 337 % 5_003));
         wait(before + 1);
@@ -164,7 +236,7 @@ fn ticks(n: u64, ahead: u64, wait: impl Fn(u64) -> u64) {
 /// An interrupt every period, on a grid, slept for.
 fn latency(n: u64, period: u64) {
     let (mut due, period) = (timer::now(), nanos(period));
-    repeat(n, |_| {
+    repeat(n, count, |_| {
         // One that was missed altogether is on the grid still: it is due at once.
         due += period;
         wake_at(due);
@@ -174,7 +246,7 @@ fn latency(n: u64, period: u64) {
 
 /// Works for `work` ns, and sleeps for `sleep` ticks from then on, however late that is.
 fn task(n: u64, work: u64, sleep: u64) {
-    repeat(n, |_| {
+    repeat(n, count, |_| {
         run_for(work);
         let before = HANDLED.load(Ordering::Acquire);
         timer::arm(timer::now() + sleep);
@@ -199,6 +271,13 @@ fn jobs(releases: impl Iterator<Item = u64>, deadline: u64, work: u64) {
         wake_at(nanos(quiet));
     }
     println!("jobs={n} misses={misses}");
+}
+
+/// Sleeps until the time `from=`, if it is given.
+fn wait_for_turn(platform: &Platform) {
+    if let Some(from) = platform.argument("from") {
+        wake_at(nanos(from));
+    }
 }
 
 /// Sleeps until `at`, in ticks.
@@ -283,10 +362,14 @@ fn run_load(platform: &Platform, role: &str) -> ! {
         timer::arm(timer::now() + nanos(STORM_PERIOD + handled * 337 % 1_009));
         handled
     };
-    if let Some(from) = platform.argument("from") {
-        wake_at(nanos(from));
+    wait_for_turn(platform);
+    if let ("bells", Some(bell)) = (role, platform.bell) {
+        platform.gic.enable(bell);
     }
     match role {
+        "bells" => loop {
+            run_for(TURN);
+        },
         "burn" => {
             let turn = TURN.load(Ordering::Relaxed);
             if let (Some(until), 0) = (platform.argument("until"), own) {

@@ -1,7 +1,7 @@
 //! From a recording to figures.
 
 use anyhow::{Context, Result};
-use qemu::{Clock, Code, Events, Kind, Sections};
+use qemu::{Clock, Code, Events, Guest, Kind, Sections};
 
 use super::figure::Figure;
 use super::scenario::Taken;
@@ -20,20 +20,20 @@ pub type Measure = fn(&Taken, &mut Code) -> Result<Figure>;
 
 /// EL2's instructions, on all CPUs, from each beginning to its end.
 pub fn to_end(taken: &Taken, _: &mut Code) -> Result<Figure> {
-    between(taken.events()?, END)
+    between(taken, END)
 }
 
 /// EL2's instructions, on all CPUs, from each beginning to the interrupt.
 pub fn to_interrupt(taken: &Taken, _: &mut Code) -> Result<Figure> {
-    between(taken.events()?, INTERRUPT)
+    between(taken, INTERRUPT)
 }
 
-fn between(events: Events, to: u16) -> Result<Figure> {
+fn between(taken: &Taken, to: u16) -> Result<Figure> {
     let (mut figure, mut begun) = (Figure::default(), None);
-    for event in events {
+    for event in taken.events()? {
         let event = event?;
         match event.kind {
-            Kind::Mark { id: BEGIN, .. } => begun = Some(event.el2),
+            Kind::Mark { id: BEGIN, guest } => begun = counts(taken, &guest).then_some(event.el2),
             Kind::Mark { id, guest } if id == to => {
                 if let Some(begun) = begun.take() {
                     figure.add_with(event.el2 - begun, guest.x0);
@@ -45,6 +45,11 @@ fn between(events: Events, to: u16) -> Result<Figure> {
     Ok(figure)
 }
 
+/// Whether what begins with this mark is what is measured.
+fn counts(taken: &Taken, mark: &Guest) -> bool {
+    taken.only.is_none_or(|only| only == mark.x0)
+}
+
 /// A CPU's instructions from the WFI that an interrupt ended to the guest's vector, if no other guest ran meanwhile.
 pub fn from_wait_to_interrupt(taken: &Taken, _: &mut Code) -> Result<Figure> {
     let (mut figure, mut measured, mut waits) = (Figure::default(), None, [None; 256]);
@@ -54,7 +59,9 @@ pub fn from_wait_to_interrupt(taken: &Taken, _: &mut Code) -> Result<Figure> {
         match event.kind {
             Kind::Wait => *wait = Some(event.own + 1),
             Kind::Return { vmid, .. } if measured != Some(vmid) => *wait = None,
-            Kind::Mark { id: BEGIN, guest } => (measured, *wait) = (Some(guest.vmid), None),
+            Kind::Mark { id: BEGIN, guest } => {
+                (measured, *wait) = (counts(taken, &guest).then_some(guest.vmid), None);
+            }
             Kind::Mark { id: INTERRUPT, .. } if measured.take().is_some() => {
                 figure.extend(wait.take().map(|wait| event.own - wait));
             }
@@ -182,6 +189,22 @@ pub fn first_instruction(taken: &Taken, _: &mut Code) -> Result<Figure> {
         clock.observe(&event);
         if matches!(event.kind, Kind::Return { spsr, .. } if to_guest(spsr)) {
             return Ok([clock.time(&event) + 1].into_iter().collect());
+        }
+    }
+    Ok(Figure::default())
+}
+
+/// All instructions, at whatever level, from a guest's first one to the mark that it has arrived.
+pub fn arrival(taken: &Taken, _: &mut Code) -> Result<Figure> {
+    let mut entered = None;
+    for event in taken.events()? {
+        let event = event?;
+        match event.kind {
+            Kind::Return { spsr, .. } if to_guest(spsr) => _ = entered.get_or_insert(event.total + 1),
+            Kind::Mark { id: DONE, .. } => {
+                return Ok([event.total - entered.unwrap_or(0)].into_iter().collect());
+            }
+            _ => {}
         }
     }
     Ok(Figure::default())

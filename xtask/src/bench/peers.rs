@@ -4,7 +4,8 @@
 
 mod kvm;
 mod rows;
-mod tree;
+pub mod table;
+pub mod tree;
 mod xen;
 
 use std::fs;
@@ -16,13 +17,14 @@ use qemu::{Board, Config, Gic, HYPERVISOR, Recording, Run, Step};
 use serde_json::{Value, json};
 
 use super::figure::Figure;
-use super::scenario::{COUNTER, SHARE, Scenario, Stage};
+use super::scenario::{COUNTER, SHARE, Scenario, Stage, repeat};
 use crate::build::Builder;
 use crate::setup::{self, SetupOptions};
 
 use kvm::Kvm;
 pub use rows::Peer;
 use rows::{Case, Contender, N, ROWS, Row};
+use table::HEAD;
 
 /// How long a run may take on the host's clock.
 const TIMEOUT: Duration = Duration::from_secs(1800);
@@ -70,49 +72,50 @@ pub fn run(peers: &[Peer], names: &[String], options: &SetupOptions) -> Result<V
     };
     let files = Files { xen, kvm, guest };
 
-    println!(
-        "{:<26} {:<12} {:>6} {:>10} {:>10} {:>10} {:>8} {:>8}",
-        "", "cpu", "n", "p50", "p99", "max", "p50 x", "max x"
-    );
-    let mut all = Vec::new();
+    println!("{HEAD}");
+    let mut all: Vec<Value> = Vec::new();
     for row in ROWS.iter().filter(|row| names.is_empty() || names.iter().any(|name| name == row.name)) {
-        println!("{}: {}", row.name, row.path);
-        let mut base: Option<Figure> = None;
+        println!("{}", table::title(row.name, row.path));
         for contender in rows::contenders(peers) {
             let Some(case) = row.case(contender) else { continue };
             let measured = measure(stage, &files, row, contender, &case)
                 .with_context(|| format!("{} on {}", row.name, contender.name))?;
-            let Some(figure) = measured else {
-                println!("  {:<24} {:<12} this Xen has no such scheduler", contender.name, contender.model());
-                continue;
-            };
-            if contender.peer.is_none() {
-                base = Some(figure.clone());
-            }
-            print(contender, &figure, base.as_ref());
-            all.push(to_json(row, contender, &figure));
+            all.push(to_json(row, contender, &measured));
+            println!("{}", table::line(&all, all.len() - 1));
         }
     }
     Ok(json!({ "benches": all }))
 }
 
-/// `None` if the contender turns out not to have its scheduler.
-fn measure(
-    stage: &Stage,
-    files: &Files,
-    row: &Row,
-    contender: &Contender,
-    case: &Case,
-) -> Result<Option<Figure>> {
-    let taken = match contender.peer {
-        None => Some(stage.run(&scenario(row, case), false)?.recording),
-        Some(peer) => record(stage, files, peer, row, case)?,
+/// What was measured of a contender.
+struct Measured {
+    /// Nothing, if the contender turns out not to have its scheduler.
+    figure: Figure,
+    /// Two runs had the same histogram.
+    repeats: bool,
+}
+
+fn measure(stage: &Stage, files: &Files, row: &Row, contender: &Contender, case: &Case) -> Result<Measured> {
+    let Some(peer) = contender.peer else {
+        let taken = stage.run_twice(&scenario(row, case), false)?;
+        let figure = complete(row.measured.figure(taken.events()?)?)?;
+        taken.remove()?;
+        return Ok(Measured { figure, repeats: true });
     };
-    let Some(taken) = taken else { return Ok(None) };
-    let figure = row.measured.figure(taken.read()?)?;
+    let run = |copy| {
+        let Some(taken) = record(stage, files, peer, row, case, copy)? else { return Ok(Figure::default()) };
+        let figure = complete(row.measured.figure(taken.read()?)?)?;
+        fs::remove_file(&taken.file).with_context(|| taken.file.display().to_string())?;
+        Ok(figure)
+    };
+    let mut runs = repeat(row.name, run, |one, other| Ok(one == other))?;
+    // Without two equal ones the first will do as well as any.
+    Ok(Measured { figure: runs.all.swap_remove(runs.agreed.unwrap_or(0)), repeats: runs.agreed.is_some() })
+}
+
+fn complete(figure: Figure) -> Result<Figure> {
     ensure!(figure.n() == N, "{} events were measured instead of {N}", figure.n());
-    fs::remove_file(&taken.file).with_context(|| taken.file.display().to_string())?;
-    Ok(Some(figure))
+    Ok(figure)
 }
 
 /// A case as a machine of MobiVMM.
@@ -125,8 +128,15 @@ fn scenario(row: &Row, case: &Case) -> Scenario {
 }
 
 /// Runs a case on a peer; `None` if it does not have this scheduler.
-fn record(stage: &Stage, files: &Files, peer: Peer, row: &Row, case: &Case) -> Result<Option<Recording>> {
-    let beside = stage.files().join(format!("peer-{}", row.name));
+fn record(
+    stage: &Stage,
+    files: &Files,
+    peer: Peer,
+    row: &Row,
+    case: &Case,
+    copy: u32,
+) -> Result<Option<Recording>> {
+    let beside = stage.files().join(format!("peer-{}-{copy}", row.name));
     let mut recording = Recording::new(stage.plugin().into(), beside.with_extension("events"));
     recording.entries = false;
     let mut config = Config {
@@ -161,29 +171,19 @@ fn record(stage: &Stage, files: &Files, peer: Peer, row: &Row, case: &Case) -> R
     Ok((!console.contains(NO_SCHEDULER)).then_some(recording))
 }
 
-fn print(contender: &Contender, figure: &Figure, base: Option<&Figure>) {
-    let [p50, p99] = [500, 990].map(|q| figure.quantile(q));
-    let times = |value: u64, base: Option<u64>| match base {
-        Some(base) if base > 0 => format!("{:.1}", value as f64 / base as f64),
-        _ => String::new(),
-    };
-    let (times50, times_max) =
-        (times(p50, base.map(|base| base.quantile(500))), times(figure.max(), base.map(Figure::max)));
-    let (name, cpu) = (contender.name, contender.model());
-    let (n, max) = (figure.n(), figure.max());
-    println!("  {name:<24} {cpu:<12} {n:>6} {p50:>10} {p99:>10} {max:>10} {times50:>8} {times_max:>8}");
-}
-
-fn to_json(row: &Row, contender: &Contender, figure: &Figure) -> Value {
+fn to_json(row: &Row, contender: &Contender, measured: &Measured) -> Value {
+    let Measured { figure, repeats } = measured;
     json!({
         "name": row.name,
         "contender": contender.name,
         "cpu": contender.model(),
+        "mobivmm": contender.peer.is_none(),
         "path": row.path,
         "n": figure.n(),
         "p50": figure.quantile(500),
         "p99": figure.quantile(990),
         "max": figure.max(),
+        "repeats": repeats,
         "histogram": figure.histogram().collect::<Vec<_>>(),
     })
 }

@@ -2,8 +2,10 @@
 
 use qemu::Gic;
 
+use super::figure::Figure;
 use super::measure::{self, Measure};
-use super::scenario::Scenario;
+use super::measured;
+use super::scenario::{Guest, Scenario};
 
 /// A row of the promises.
 pub struct Row {
@@ -26,7 +28,26 @@ pub struct Row {
     pub names_worst: bool,
     /// The measure needs to know each instruction.
     pub steps: bool,
+    /// What the scenarios' figures come to.
+    pub total: fn(&[(&'static str, Figure)]) -> Figure,
+    /// Rows that contain this one's path by their nature, so that they may notice a delay there.
+    pub part_of: &'static [&'static str],
 }
+
+/// What most rows have in common.
+const ROW: Row = Row {
+    name: "",
+    unit: Unit::El2,
+    promise: 0,
+    path: "",
+    scenarios: |_| Vec::new(),
+    n: [1_000, 10_000],
+    measure: measure::to_end,
+    names_worst: false,
+    steps: false,
+    total: measured::together,
+    part_of: &[],
+};
 
 /// What a figure counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +60,8 @@ pub enum Unit {
     WakeUps,
     /// Memory.
     KiB,
+    /// Instructions that come on top, of a million.
+    Overhead,
 }
 
 impl Unit {
@@ -49,6 +72,7 @@ impl Unit {
             Self::Elapsed => "virtual ns",
             Self::WakeUps => "wake-ups",
             Self::KiB => "KiB",
+            Self::Overhead => "ppm of instructions",
         }
     }
 }
@@ -56,11 +80,20 @@ impl Unit {
 /// A reservation for a task of little work that comes every 100 us.
 const RESERVATION: &str = "{ budget = \"30us\", period = \"100us\" }";
 
+/// When 64 vCPUs have come up on one CPU, ns.
+const ALL_UP: u64 = 100_000_000;
+
 /// A scenario on both interrupt controllers.
 fn both(v3: &'static str, v2: &'static str, role: &str, n: u64) -> Vec<Scenario> {
     [(v3, Gic::V3), (v2, Gic::V2)]
         .map(|(name, gic)| Scenario { gic, ..Scenario::alone(name, role, n) })
         .into()
+}
+
+/// The same, and exits of this kind in a random mix of exits (`tests/bench-guest/src/roles.rs`).
+fn mixed(mut scenarios: Vec<Scenario>, name: &'static str, kind: u64, n: u64) -> Vec<Scenario> {
+    scenarios.push(Scenario { only: Some(kind), ..Scenario::alone(name, "random", n) });
+    scenarios
 }
 
 /// A vCPU with a reservation that shares its only CPU with loads.
@@ -91,65 +124,60 @@ fn storms(n: u64) -> Vec<Scenario> {
 pub const ROWS: &[Row] = &[
     Row {
         name: "null_hypercall",
-        unit: Unit::El2,
         promise: 90,
         path: "HVC (PSCI_VERSION) to the guest's next instruction; with the mitigation of Spectre-BHB",
-        scenarios: |n| both("hypercall", "hypercall-gicv2", "hypercall", n),
-        n: [1_000, 10_000],
-        measure: measure::to_end,
-        names_worst: false,
-        steps: false,
+        scenarios: |n| mixed(both("hypercall", "hypercall-gicv2", "hypercall", n), "hypercall-mixed", 0, n),
+        ..ROW
     },
     Row {
         name: "null_hypercall_unmitigated",
-        unit: Unit::El2,
         promise: 60,
         path: "the same on a CPU that needs no mitigation (Cortex-A53)",
         scenarios: |n| {
             let a53 = Scenario { cpu: "cortex-a53", ..Scenario::alone("hypercall-a53", "hypercall", n) };
             vec![a53]
         },
-        n: [1_000, 10_000],
-        measure: measure::to_end,
-        names_worst: false,
-        steps: false,
+        ..ROW
     },
     Row {
         name: "timer_tick",
-        unit: Unit::El2,
         promise: 150,
         path: "a running guest's timer is due, to its vector",
-        scenarios: |n| both("tick", "tick-gicv2", "tick", n),
-        n: [1_000, 10_000],
+        scenarios: |n| mixed(both("tick", "tick-gicv2", "tick", n), "tick-mixed", 3, n),
         measure: measure::to_interrupt,
-        names_worst: false,
-        steps: false,
+        ..ROW
     },
     Row {
         name: "mmio_gicd_read",
-        unit: Unit::El2,
         promise: 150,
         path: "a trapped read of GICD_TYPER",
-        scenarios: |n| both("gicd", "gicd-gicv2", "gicd", n),
-        n: [1_000, 10_000],
-        measure: measure::to_end,
-        names_worst: false,
-        steps: false,
+        scenarios: |n| mixed(both("gicd", "gicd-gicv2", "gicd", n), "gicd-mixed", 1, n),
+        ..ROW
     },
     Row {
         name: "mmio_worst",
-        unit: Unit::El2,
         promise: 1_000,
         path: "the worst access to an emulated register",
-        scenarios: |n| both("mmio", "mmio-gicv2", "mmio", n),
+        scenarios: |n| mixed(both("mmio", "mmio-gicv2", "mmio", n), "mmio-mixed", 2, 1_000),
         n: [1, 1],
-        measure: measure::to_end,
         names_worst: true,
-        steps: false,
+        ..ROW
+    },
+    Row {
+        name: "vm_notify",
+        promise: 300,
+        path: "HVC (CHANNEL_NOTIFY) to the caller's next instruction: by then the interrupt is pending in a VM that waits for this CPU",
+        scenarios: |n| {
+            let notify = |mut scenario: Scenario| {
+                scenario.channel = true;
+                scenario.beside("bells", 1)
+            };
+            both("notify", "notify-gicv2", "notify", n).into_iter().map(notify).collect()
+        },
+        ..ROW
     },
     Row {
         name: "vipi",
-        unit: Unit::El2,
         promise: 300,
         path: "SGI to a vCPU that runs on another CPU, to its vector; both CPUs",
         scenarios: |n| {
@@ -159,62 +187,55 @@ pub const ROWS: &[Row] = &[
             }
             scenarios
         },
-        n: [1_000, 10_000],
         measure: measure::to_interrupt,
-        names_worst: false,
-        steps: false,
+        ..ROW
     },
     Row {
         name: "wfi_wake",
-        unit: Unit::El2,
         promise: 350,
         path: "the timer of a vCPU in WFI is due, to its vector; still loaded",
-        scenarios: |n| both("wfi", "wfi-gicv2", "wfi", n),
-        n: [1_000, 10_000],
+        scenarios: |n| mixed(both("wfi", "wfi-gicv2", "wfi", n), "wfi-mixed", 4, n),
         measure: measure::from_wait_to_interrupt,
-        names_worst: false,
-        steps: false,
+        ..ROW
     },
     Row {
         name: "wfi_wake_switched",
-        unit: Unit::El2,
         promise: 600,
         path: "the same, another VM's registers are loaded",
+        part_of: &["irq_off_max", "rt_latency"],
         scenarios: |n| vec![Scenario::alone("wfi-switched", "wfi", n).beside("timers", 1)],
-        n: [1_000, 10_000],
         measure: measure::from_wait_to_interrupt,
-        names_worst: false,
-        steps: false,
+        ..ROW
     },
     Row {
         name: "vm_switch",
-        unit: Unit::El2,
         promise: 550,
         path: "from one VM to another; without the decision",
+        part_of: &["irq_off_max", "rt_latency"],
         scenarios: |n| vec![Scenario::alone("switch", "wfi", n).beside("burn", 1)],
         n: [100, 1_000],
         measure: measure::switch,
-        names_worst: false,
         steps: true,
+        ..ROW
     },
     Row {
         name: "pick_next",
-        unit: Unit::El2,
         promise: 250,
-        path: "what the scheduler does at one exit, with 64 vCPUs queued",
+        path: "what the scheduler does at one exit, with 64 vCPUs, while they come up and when they are queued",
         scenarios: |n| {
-            let queue =
-                (0..7).fold(Scenario::alone("pick", "wfi", n), |scenario, _| scenario.beside("burn", 8));
-            vec![queue.beside("burn", 7)]
+            let beside_63 = |name, role: &str| {
+                let queue = Scenario::alone(name, role, n);
+                (0..7).fold(queue, |scenario, _| scenario.beside("burn", 8)).beside("burn", 7)
+            };
+            vec![beside_63("pick", "wfi"), beside_63("pick-queued", &format!("wfi from={ALL_UP}"))]
         },
         n: [2, 20],
         measure: measure::decision,
-        names_worst: false,
         steps: true,
+        ..ROW
     },
     Row {
         name: "irq_off_max",
-        unit: Unit::El2,
         promise: 1_000,
         path: "the longest section with interrupts masked",
         scenarios: |n| {
@@ -224,8 +245,7 @@ pub const ROWS: &[Row] = &[
         },
         n: [200, 2_000],
         measure: measure::masked,
-        names_worst: false,
-        steps: false,
+        ..ROW
     },
     Row {
         name: "rt_latency",
@@ -235,8 +255,7 @@ pub const ROWS: &[Row] = &[
         scenarios: storms,
         n: [10_000, 1_000_000],
         measure: measure::latency,
-        names_worst: false,
-        steps: false,
+        ..ROW
     },
     Row {
         name: "idle_wakeups",
@@ -246,8 +265,7 @@ pub const ROWS: &[Row] = &[
         scenarios: |_| vec![four_vms("idle", "pause")],
         n: [1, 1],
         measure: measure::wake_ups,
-        names_worst: false,
-        steps: false,
+        ..ROW
     },
     Row {
         name: "boot",
@@ -257,8 +275,22 @@ pub const ROWS: &[Row] = &[
         scenarios: |n| vec![Scenario { memory: "32MiB", ..Scenario::alone("boot", "hypercall", n) }],
         n: [1, 1],
         measure: measure::first_instruction,
-        names_worst: false,
-        steps: false,
+        ..ROW
+    },
+    Row {
+        name: "linux_boot",
+        unit: Unit::Overhead,
+        promise: 20_000,
+        path: "Linux to its first program with a PL011 as its console, beside the same at EL1 without EL2",
+        scenarios: |_| {
+            [("linux-alone", Guest::LinuxAlone), ("linux", Guest::Linux)]
+                .map(|(name, guest)| Scenario::linux(name, guest))
+                .into()
+        },
+        n: [1, 1],
+        measure: measure::arrival,
+        total: measured::overhead,
+        ..ROW
     },
     Row {
         name: "footprint",
@@ -268,7 +300,6 @@ pub const ROWS: &[Row] = &[
         scenarios: |_| vec![four_vms("footprint", "hypercall")],
         n: [1, 1],
         measure: measure::footprint,
-        names_worst: false,
-        steps: false,
+        ..ROW
     },
 ];

@@ -39,8 +39,8 @@ impl Contender {
 }
 
 const A72: &str = "cortex-a72";
-/// Has VHE. Emulated as specified, pointer authentication takes most of the host's time.
-const MAX: &str = "max,pauth-impdef=on";
+/// Has VHE.
+const N1: &str = "neoverse-n1";
 
 const WEIGHT: &str = "{ weight = 256 }";
 const RESERVATION: &str = "{ budget = \"400us\", period = \"1ms\" }";
@@ -71,10 +71,10 @@ pub const CONTENDERS: &[Contender] = &[
     only(CONTENTION, always(Some(Peer::Xen), "Xen rtds", A72, "rtds")),
     always(Some(Peer::Kvm), "KVM nVHE, CFS", A72, ""),
     only(CONTENTION, always(Some(Peer::Kvm), "KVM nVHE, SCHED_FIFO", A72, ",fifo")),
-    always(None, "MobiVMM", MAX, WEIGHT),
-    only(CONTENTION, always(None, "MobiVMM, reservation", MAX, RESERVATION)),
-    always(Some(Peer::Kvm), "KVM VHE, CFS", MAX, ""),
-    only(CONTENTION, always(Some(Peer::Kvm), "KVM VHE, SCHED_FIFO", MAX, ",fifo")),
+    always(None, "MobiVMM", N1, WEIGHT),
+    only(CONTENTION, always(None, "MobiVMM, reservation", N1, RESERVATION)),
+    always(Some(Peer::Kvm), "KVM VHE, CFS", N1, ""),
+    only(CONTENTION, always(Some(Peer::Kvm), "KVM VHE, SCHED_FIFO", N1, ",fifo")),
 ];
 
 /// The contenders when these peers are asked for: themselves, and MobiVMM on the same CPUs.
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn only_cpus_of_the_peers_asked_for_are_measured() {
         assert!(contenders(&[Peer::Xen]).iter().all(|at| at.cpu == A72 && at.peer != Some(Peer::Kvm)));
-        assert!(contenders(&[Peer::Kvm]).iter().any(|at| at.model() == "max" && at.peer.is_none()));
+        assert!(contenders(&[Peer::Kvm]).iter().any(|at| at.model() == "neoverse-n1" && at.peer.is_none()));
     }
 
     #[test]

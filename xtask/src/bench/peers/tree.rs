@@ -12,6 +12,9 @@ pub const GICR: u64 = 0x080a_0000;
 pub const UART: u64 = 0x0900_0000;
 
 const GIC_PHANDLE: u32 = 1;
+const CLOCK_PHANDLE: u32 = 2;
+/// The PL011's reference clock, as QEMU has it.
+const UART_HZ: u32 = 24_000_000;
 /// Interrupt specifiers: an SPI or a PPI, its number, level-triggered.
 const SPI: u32 = 0;
 const PPI: u32 = 1;
@@ -106,10 +109,20 @@ impl Tree<'_> {
         tree.property_array_u32("interrupts", &interrupts)?;
         tree.end_node(timer)?;
 
+        let clock = tree.begin_node("apb-pclk")?;
+        tree.property_string("compatible", "fixed-clock")?;
+        tree.property_u32("#clock-cells", 0)?;
+        tree.property_u32("clock-frequency", UART_HZ)?;
+        tree.property_phandle(CLOCK_PHANDLE)?;
+        tree.end_node(clock)?;
+
         let uart = tree.begin_node(&format!("pl011@{UART:x}"))?;
         tree.property_string_list("compatible", vec!["arm,pl011".into(), "arm,primecell".into()])?;
         tree.property_array_u64("reg", &[UART, 0x1000])?;
         tree.property_array_u32("interrupts", &[SPI, 1, LEVEL])?;
+        // Linux does not use it without them.
+        tree.property_array_u32("clocks", &[CLOCK_PHANDLE, CLOCK_PHANDLE])?;
+        tree.property_string_list("clock-names", vec!["uartclk".into(), "apb_pclk".into()])?;
         tree.end_node(uart)?;
         Ok(())
     }

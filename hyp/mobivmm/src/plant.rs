@@ -1,0 +1,46 @@
+//! Delays on the paths that `cargo xtask bench` measures, each behind a feature of its own, `plant_` and the row's name. All are off
+//! but for `cargo xtask bench --plant`, which shows that a row notices the one on its path, and no other row does.
+
+use core::hint::black_box;
+
+use crate::guest::Guest;
+
+/// Instructions of a delay, about.
+pub const DELAY: u64 = 500;
+/// The function identifier of PSCI_VERSION.
+const PSCI_VERSION: u64 = 0x8400_0000;
+/// A VM's distributor: GICD_TYPER, and what follows its first registers.
+const GICD_TYPER: u64 = 0x0800_0004;
+const GICD_SETS: u64 = 0x0800_0080;
+
+/// Takes about so many instructions: a round is five.
+#[inline(never)]
+pub fn spin(instructions: u64) {
+    (0..instructions / 5).for_each(|n| _ = black_box(n));
+}
+
+/// A delay, if the feature is on and this is where its row looks.
+macro_rules! plant {
+    ($feature:tt, $applies:expr) => {
+        if cfg!(feature = $feature) && $applies {
+            $crate::plant::spin($crate::plant::DELAY);
+        }
+    };
+}
+
+/// The delays in answers to traps. Loads trap as well as what is measured, which is the first VM.
+#[inline(always)]
+pub fn trap(guest: &Guest, x0: u64, esr: u64, far: u64) {
+    let (ec, first) = (esr >> 26, guest.index == 0);
+    let (call, abort) = (first && ec == 0x16 && x0 == PSCI_VERSION, first && ec == 0x24);
+    plant!("plant_null_hypercall", call && arch::errata::workaround(0x8000_3fff) == 0);
+    plant!("plant_null_hypercall_unmitigated", call && arch::errata::workaround(0x8000_3fff) != 0);
+    plant!("plant_mmio_gicd_read", abort && far == GICD_TYPER);
+    plant!("plant_mmio_worst", abort && (GICD_SETS..GICD_SETS + 0xf00).contains(&far));
+}
+
+/// Memory that is as little needed.
+#[cfg(feature = "plant_footprint")]
+#[used]
+static BALLAST: [core::sync::atomic::AtomicU8; 512 << 10] =
+    [const { core::sync::atomic::AtomicU8::new(0) }; 512 << 10];
