@@ -368,7 +368,7 @@ fn run_load(platform: &Platform, role: &str) -> ! {
     }
     match role {
         "bells" => loop {
-            run_for(TURN);
+            run_for(TURN.load(Ordering::Relaxed));
         },
         "burn" => {
             let turn = TURN.load(Ordering::Relaxed);
