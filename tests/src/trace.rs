@@ -381,7 +381,8 @@ impl Trace {
         let parent = |parent: &u64| self.tracks.get(parent).map(|(name, _)| name.clone());
         let mut found: Vec<_> =
             self.tracks.values().map(|(name, above)| (name.clone(), parent(above))).collect();
-        (wanted.sort(), found.sort());
+        wanted.sort();
+        found.sort();
         ensure!(found == wanted, "the tracks are {found:?}, not {wanted:?}");
         Ok(())
     }

@@ -33,7 +33,9 @@ pub(crate) struct Server {
     pub(crate) reservation: Reservation,
     /// Budget that can be used now. Below 0 when the vCPU could not be stopped in time, or has paid for its switches.
     left: i64,
-    /// Budget used since `release`.
+    /// What the switch away takes, for which `left` may be below 0.
+    vm_switch: Ns,
+    /// Budget used since `release`, and what was used too much before.
     used: Ns,
     /// The last wake-up.
     release: Ns,
@@ -57,6 +59,7 @@ impl Server {
         Self {
             reservation,
             left: (reservation.budget + vm_switch) as i64,
+            vm_switch,
             used: 0,
             release: 0,
             deadline: 0,
@@ -108,6 +111,11 @@ impl Server {
             self.refill_count -= 1;
         }
         if self.left <= 0 {
+            if self.refill_count == 0 {
+                // More than a whole budget was used too much: this one goes for that.
+                self.release = at;
+                self.set_aside();
+            }
             return Supply::From(self.refills[0].at);
         }
         self.release = at;
@@ -122,9 +130,12 @@ impl Server {
         self.left <= 0
     }
 
-    /// What was used since the last wake-up comes back a period after that.
+    /// What was used since the last wake-up comes back a period after that. What was used too much counts as used after the
+    /// next one: so much less is there then.
     fn set_aside(&mut self) {
-        let amount = core::mem::take(&mut self.used);
+        let overdraft =
+            self.left.saturating_add_unsigned(self.vm_switch).min(0).unsigned_abs().min(self.used);
+        let amount = core::mem::replace(&mut self.used, overdraft) - overdraft;
         if amount == 0 {
             return;
         }

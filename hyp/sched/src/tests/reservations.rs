@@ -49,6 +49,30 @@ fn an_overrun_is_cut_at_the_budget() {
     assert_eq!(m.sched.stats(rt).throttles, 1000);
 }
 
+/// A CPU always comes `late` to stop a reservation: what that had too much it has less the next time.
+fn comes_late(late: Ns) {
+    const SWITCH: Ns = US;
+    let mut s = Scheduler::new(CpuSet::first(1), SLICE, SWITCH);
+    let reservation = Reservation { budget: 100 * US, period: MS, deadline: MS };
+    let v = VcpuId(0);
+    s.add(v, Schedule::Reserved { reservation, cpu: CpuId(0) }).unwrap();
+    s.wake(v, 0);
+    let mut now = 0;
+    while now < 100 * MS {
+        let decision = s.pick(CpuId(0), Leave::Ready, now);
+        now = decision.until.unwrap() + if decision.run.is_some() { late } else { 0 };
+    }
+    let (ran, budgets) = (s.stats(v).ran, 100 * (100 * US + 2 * SWITCH));
+    assert!(ran <= budgets + late && ran + late > budgets, "{ran} of {budgets}");
+}
+
+#[test]
+fn what_was_overdrawn_is_paid_back() {
+    comes_late(10 * US);
+    // More than a budget.
+    comes_late(350 * US);
+}
+
 #[test]
 fn earliest_deadline_first() {
     let mut m = Machine::new(1);
