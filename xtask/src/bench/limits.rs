@@ -30,8 +30,8 @@ impl Limits {
     }
 
     /// The same of figures that were measured just now.
-    pub fn of(measured: &[Measured]) -> Self {
-        Self(measured.iter().map(|at| (at.row.name.to_owned(), at.total.max())).collect())
+    pub fn of<'a>(measured: impl IntoIterator<Item = &'a Measured>) -> Self {
+        Self(measured.into_iter().map(|at| (at.row.name.to_owned(), at.total.max())).collect())
     }
 
     /// What the row's figure must not exceed; `None` if it was not measured before.
