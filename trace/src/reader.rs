@@ -236,7 +236,9 @@ mod tests {
 
     #[test]
     fn a_slow_writer_loses_nothing_and_one_that_nobody_reads_all_but_a_ringful() {
-        let (came, lost) = read(&Machine::new((0..).map(|n| if n % 500 == 0 { 900 } else { 0 })), 200);
+        // 300 records for every 1,000 words that are read, of which they take 600.
+        let slow = (0..).map(|n| if n % 1_000 == 0 { 900 } else { 0 });
+        let (came, lost) = read(&Machine::new(slow), 2_000);
         assert!(came > 1_000 && lost == 0, "{came}, {lost}");
         // One place may be in the making.
         let (came, lost) = read(&Machine::new(std::iter::once(0).chain([0, 30_000])), 1);
