@@ -6,7 +6,7 @@ use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-pub use events::{Event, Guest, Kind};
+pub use events::{Event, Guest, JOB_BEGIN, JOB_END, Kind};
 
 /// A recording that a run is to make.
 #[derive(Clone, Debug)]

@@ -27,6 +27,7 @@ pub struct Run<'o> {
     script: Vec<Step>,
     interactive: bool,
     plain: bool,
+    uart: bool,
     timeout: Option<Duration>,
     symbols: Option<Symbols>,
     observer: Box<dyn Observer + 'o>,
@@ -41,6 +42,7 @@ impl<'o> Run<'o> {
             script: Vec::new(),
             interactive: false,
             plain: false,
+            uart: false,
             timeout: None,
             symbols: None,
             observer: Box::new(()),
@@ -62,6 +64,12 @@ impl<'o> Run<'o> {
     /// The program at EL2 is not MobiVMM: its console is what it writes to the UART, and is called as MobiVMM's own is.
     pub fn plain(mut self) -> Self {
         self.plain = true;
+        self
+    }
+
+    /// The consoles go over the UART, as without a deterministic clock: what is typed interrupts, at times that are the host's affair.
+    pub fn uart(mut self) -> Self {
+        self.uart = true;
         self
     }
 
@@ -95,7 +103,7 @@ impl<'o> Run<'o> {
 
     /// Lockstep answers at once, which a person does not.
     fn transport(&self) -> Transport {
-        match self.config.icount && !self.interactive {
+        match self.config.icount && !self.interactive && !self.uart {
             _ if self.plain => Transport::Plain,
             true => Transport::Lockstep,
             false => Transport::Mux,

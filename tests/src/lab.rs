@@ -63,6 +63,7 @@ impl Lab<'_> {
             vms: machine.vms.iter().map(|vm| vm.name.clone()).collect(),
             elf: self.elf.clone(),
             root: self.root.clone(),
+            uart: false,
             log: self.files.join(name).with_added_extension("log"),
             timeout: TIMEOUT,
         })
@@ -89,6 +90,7 @@ pub struct Setup {
     vms: Vec<String>,
     elf: PathBuf,
     root: PathBuf,
+    uart: bool,
     log: PathBuf,
     timeout: Duration,
 }
@@ -130,6 +132,11 @@ impl Setup {
     pub fn icount(mut self, icount: bool) -> Self {
         self.config.icount = icount;
         self
+    }
+
+    /// The consoles go over the UART even if virtual time is deterministic: what is typed interrupts, at times that are the host's affair.
+    pub fn uart(self) -> Self {
+        Self { uart: true, ..self }
     }
 
     /// Whether virtual time is deterministic, so that times mean something.
@@ -198,7 +205,9 @@ impl Setup {
     fn start(self, script: Vec<Step>) -> Result<Report> {
         let mut lines = Vec::new();
         let file = File::create(&self.log).with_context(|| self.log.display().to_string())?;
-        let run = Run::new(self.config, self.vms)
+        let run = Run::new(self.config, self.vms);
+        let run = if self.uart { run.uart() } else { run };
+        let run = run
             .script(script)
             .timeout(self.timeout)
             .symbols(Symbols::load(&self.elf, &self.root)?)

@@ -4,6 +4,7 @@
 mod admission;
 mod agreement;
 mod deadlines;
+mod devices;
 mod idle;
 mod occupancy;
 mod overrun;
@@ -22,6 +23,7 @@ pub fn tests() -> Vec<Test> {
         waiting::tests(),
         deadlines::tests(),
         admission::tests(),
+        devices::tests(),
         idle::tests(),
         overrun::tests(),
         shares::tests(),

@@ -107,6 +107,11 @@ impl Scene {
         Self { setup: self.setup.timeout(seconds), ..self }
     }
 
+    /// The consoles go over the UART: what is typed interrupts, at times that are the host's affair.
+    pub fn uart(self) -> Self {
+        Self { setup: self.setup.uart(), ..self }
+    }
+
     /// Records only what guests mark.
     pub fn marks_only(mut self) -> Self {
         self.recording.entries = false;

@@ -1,16 +1,14 @@
 //! What a recording shows of jobs and of EL2's visits around them. There is one CPU.
 
 use anyhow::{Context, Result};
-use qemu::{Clock, Event, Job, Jobs, Kind, Section, Sections};
+use qemu::{Clock, Event, JOB_BEGIN, JOB_END, Job, Jobs, Kind, Section, Sections};
 use sched::Ns;
 use sim::Costs;
 
 use super::super::scene::{Seen, VIRT};
 
-/// The bench guest's marks: its interrupt vector, and a job's first and last instruction.
+/// The bench guest's mark in its interrupt vector.
 const INTERRUPT: u16 = 3;
-const JOB_BEGIN: u16 = 0x100;
-const JOB_END: u16 = 0x101;
 
 /// A recording.
 #[derive(Default)]
