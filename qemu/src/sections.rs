@@ -104,7 +104,8 @@ mod tests {
     #[test]
     fn a_look_divides_sections_and_not_visits() {
         let mut sections = Sections::default();
-        let events = [(0, enter(1)), (1, ENTRY), (5, Kind::Look), (8, Kind::Look), (20, enter(2)), (21, ENTRY)];
+        let events =
+            [(0, enter(1)), (1, ENTRY), (5, Kind::Look), (8, Kind::Look), (20, enter(2)), (21, ENTRY)];
         let event = |(own, kind)| Event { cpu: 0, total: 2 * own, el2: own, own, kind };
         let found = events.into_iter().filter_map(|at| sections.observe(&event(at)));
         let found: Vec<_> = found.map(|section| (section.length, section.visit, section.switch)).collect();

@@ -9,7 +9,7 @@ use arch::work::Ran;
 use arch::{context, cpu, time};
 use drivers::gic::Gic;
 use lock::TicketMutexGuard;
-use sched::{Decision, CpuId, Leave};
+use sched::{CpuId, Decision, Leave};
 use vgic::{Control, CpuMask, ListRegisters};
 use vm::{Next, Phase, Power, StageTwo, VcpuState, inject, timer};
 
@@ -105,13 +105,9 @@ impl Cpu {
             return self.idle();
         };
         match guest.vm.phase() {
-            Phase::Running if guest.change.is_for(vcpu) => {
-                self.run_work(guest, control::work)
-            }
+            Phase::Running if guest.change.is_for(vcpu) => self.run_work(guest, control::work),
             Phase::Running => self.run_vcpu(guest, vcpu, &decision),
-            Phase::Loading | Phase::Stopping(_) if vcpu == 0 => {
-                self.run_work(guest, load::work)
-            }
+            Phase::Loading | Phase::Stopping(_) if vcpu == 0 => self.run_work(guest, load::work),
             Phase::Loading | Phase::Stopping(_) | Phase::Stopped => {
                 // Whoever else is to run what is loaded waits for its registers.
                 self.unload();

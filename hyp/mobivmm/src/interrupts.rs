@@ -11,11 +11,12 @@ use crate::machine::{KICK, NOTICE};
 use crate::{console, log, operator, trace};
 
 impl Here {
-    /// Takes the interrupts that are pending.
+    /// Takes the interrupts that are pending, up to one after which the scheduler is to be asked: a storm of others does not come
+    /// before that.
     pub fn take_interrupts(&self) {
         while let Some(interrupt) = self.machine.gic.acknowledge() {
             self.interrupt(interrupt);
-            if !cpu::interrupt_pending() {
+            if self.repick.get() || !cpu::interrupt_pending() {
                 break;
             }
         }

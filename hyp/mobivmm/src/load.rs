@@ -184,13 +184,7 @@ fn each_piece(
 }
 
 /// Has memory show what was written at `ipa`.
-fn clean(
-    machine: &Machine,
-    guest: &Guest,
-    image: &'static str,
-    ipa: u64,
-    len: u64,
-) -> Result<(), LoadError> {
+fn clean(machine: &Machine, guest: &Guest, image: &'static str, ipa: u64, len: u64) -> Result<(), LoadError> {
     each_piece(machine, guest, image, ipa, len, |memory, ipa, len| memory.clean_to_poc(ipa, len))
 }
 

@@ -20,6 +20,7 @@
 //! Within a VM vCPUs take turns in rounds: in each round, whoever wants to run comes to have had a slice more than the one
 //! that had had the least when it began.
 
+mod clock;
 mod regime;
 
 use crate::fill::ONE_CPU;
@@ -638,65 +639,6 @@ impl Fair {
         let by = (self.turns[cpu].deadline.wrapping_sub(self.clock) as i64) - deadline;
         // Not for next to nothing: a switch costs both of them.
         (ahead <= 0 && by > this.virtual_time(WORTHWHILE)).then_some(by)
-    }
-
-    /// The virtual time of `vm` advances with the clock from now on.
-    fn thaw(&mut self, vm: usize) {
-        if self.counted & bit(vm) == 0 {
-            self.vms[vm].time = self.vms[vm].time.wrapping_add(self.clock);
-            self.rates += self.vms[vm].rate;
-            self.counted |= bit(vm);
-        }
-    }
-
-    /// The virtual time of `vm` stays as far ahead of the clock, or behind, as it is.
-    fn freeze(&mut self, vm: usize) {
-        if self.counted & bit(vm) != 0 {
-            self.correct();
-            self.vms[vm].time = self.vms[vm].time.wrapping_sub(self.clock);
-            self.rates -= self.vms[vm].rate;
-            self.counted &= !bit(vm);
-        }
-    }
-
-    /// What a frozen VM is ahead, in ns · 2³²: part of the sum that is 0.
-    fn share_of_imbalance(&self, vm: usize) -> i64 {
-        (self.vms[vm].time as i64).wrapping_mul(self.vms[vm].rate.into())
-    }
-
-    /// Changes the effective weight of a counted VM, which stays as many ns ahead or behind.
-    fn change_rate(&mut self, vm: usize, rate: u32) {
-        let old = self.vms[vm].rate;
-        if old == rate {
-            return;
-        }
-        self.freeze(vm);
-        let this = &mut self.vms[vm];
-        this.time = ((this.time as i64).wrapping_mul(old.into()) / i64::from(rate)) as u64;
-        this.set_rate(rate);
-        self.thaw(vm);
-    }
-
-    /// Advances the virtual time of `vm` by `time` ns of CPU time.
-    fn advance(&mut self, vm: usize, time: i64) {
-        if self.counted & bit(vm) != 0 {
-            self.advance_virtual(vm, self.vms[vm].virtual_time(time));
-        }
-    }
-
-    fn advance_virtual(&mut self, vm: usize, by: i64) {
-        let this = &mut self.vms[vm];
-        this.time = this.time.wrapping_add_signed(by);
-        self.imbalance = self.imbalance.wrapping_add(by.wrapping_mul(this.rate.into()));
-    }
-
-    /// Sets the clock to the mean again.
-    fn correct(&mut self) {
-        if self.rates != 0 {
-            let by = self.imbalance / i64::from(self.rates);
-            self.clock = self.clock.wrapping_add_signed(by);
-            self.imbalance -= by * i64::from(self.rates);
-        }
     }
 
     /// A capped VM has had `time`.

@@ -207,7 +207,8 @@ impl Vgic {
         let index = self.index(vcpu, w);
         let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
         let free = self.lr_mask & !this.used;
-        let deliverable = word.enabled & word.in_groups(self.groups) & this.home[w] & this.targets[w] & word.mapped;
+        let deliverable =
+            word.enabled & word.in_groups(self.groups) & this.home[w] & this.targets[w] & word.mapped;
         let known = word.latch | word.busy() | word.owed;
         if this.attention | this.spilled_pending | this.spilled_active != 0
             || this.control != Control::default()

@@ -1,0 +1,65 @@
+//! The VMs' virtual times, and the clock, which is their weighted mean.
+
+use super::Fair;
+use crate::ids::bit;
+
+impl Fair {
+    /// The virtual time of `vm` advances with the clock from now on.
+    pub(super) fn thaw(&mut self, vm: usize) {
+        if self.counted & bit(vm) == 0 {
+            self.vms[vm].time = self.vms[vm].time.wrapping_add(self.clock);
+            self.rates += self.vms[vm].rate;
+            self.counted |= bit(vm);
+        }
+    }
+
+    /// The virtual time of `vm` stays as far ahead of the clock, or behind, as it is.
+    pub(super) fn freeze(&mut self, vm: usize) {
+        if self.counted & bit(vm) != 0 {
+            self.correct();
+            self.vms[vm].time = self.vms[vm].time.wrapping_sub(self.clock);
+            self.rates -= self.vms[vm].rate;
+            self.counted &= !bit(vm);
+        }
+    }
+
+    /// What a frozen VM is ahead, in ns · 2³²: part of the sum that is 0.
+    pub(super) fn share_of_imbalance(&self, vm: usize) -> i64 {
+        (self.vms[vm].time as i64).wrapping_mul(self.vms[vm].rate.into())
+    }
+
+    /// Changes the effective weight of a counted VM, which stays as many ns ahead or behind.
+    pub(super) fn change_rate(&mut self, vm: usize, rate: u32) {
+        let old = self.vms[vm].rate;
+        if old == rate {
+            return;
+        }
+        self.freeze(vm);
+        let this = &mut self.vms[vm];
+        this.time = ((this.time as i64).wrapping_mul(old.into()) / i64::from(rate)) as u64;
+        this.set_rate(rate);
+        self.thaw(vm);
+    }
+
+    /// Advances the virtual time of `vm` by `time` ns of CPU time.
+    pub(super) fn advance(&mut self, vm: usize, time: i64) {
+        if self.counted & bit(vm) != 0 {
+            self.advance_virtual(vm, self.vms[vm].virtual_time(time));
+        }
+    }
+
+    pub(super) fn advance_virtual(&mut self, vm: usize, by: i64) {
+        let this = &mut self.vms[vm];
+        this.time = this.time.wrapping_add_signed(by);
+        self.imbalance = self.imbalance.wrapping_add(by.wrapping_mul(this.rate.into()));
+    }
+
+    /// Sets the clock to the mean again.
+    pub(super) fn correct(&mut self) {
+        if self.rates != 0 {
+            let by = self.imbalance / i64::from(self.rates);
+            self.clock = self.clock.wrapping_add_signed(by);
+            self.imbalance -= by * i64::from(self.rates);
+        }
+    }
+}
