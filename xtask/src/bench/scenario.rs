@@ -420,7 +420,7 @@ mod tests {
         assert_eq!((disturbed.all.len(), disturbed.agreed), (3, Some(1)));
         let never = runs(&[1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!((never.all.len(), never.agreed), (8, None));
-        assert!(repeat("test", |n| Ok(n), |_, _| bail!("another way")).is_err());
+        assert!(repeat("test", Ok, |_, _| bail!("another way")).is_err());
     }
 
     #[test]
