@@ -362,10 +362,8 @@ enum Comparison {
     Equal,
     /// They are equal up to a reading of the counter after the machine was idle, which QEMU let take more time in one of the two.
     ///
-    /// QEMU's main thread passes idle time at once (`sleep=off`): it moves the clock to the next timer when all CPUs are halted. A CPU
-    /// in its own thread is halted a moment before the instructions that it has executed last are in the clock. If the main thread
-    /// looks in that moment, which the host's scheduler decides, it moves the clock to the timer as if they had not been, and they
-    /// come on top of it. So the same instructions, of which there are exactly as many, find the clock some hundred nanoseconds late.
+    /// Presumably QEMU's main thread, which passes idle time at once (`sleep=off`), sometimes moves the clock to the next timer before the
+    /// instructions that the halted CPU has executed last are in the clock, so that they come on top of it.
     /// No program can do that: it executes other instructions before it finds another time.
     Clock,
     Different,

@@ -82,3 +82,43 @@ proptest! {
         prop_assert!(m.behind <= 5e6, "{} ms behind", m.behind / 1e6);
     }
 }
+
+/// What `sleepers_take_nothing_from_others` has found, once in some 10,000 cases: a known defect.
+#[test]
+#[ignore = "one of them is 5.2 ms behind its fluid share, where 5 ms are promised"]
+fn five_vms_with_sleepers_on_four_cpus() {
+    let busy = || vec![BUSY];
+    let vms = [
+        (
+            256,
+            vec![
+                busy(),
+                vec![(12_443_771, 1_913_256), (2_480_682, 15_637_568), (548_563, 6_252_630)],
+                busy(),
+                busy(),
+            ],
+        ),
+        (
+            256,
+            vec![
+                vec![(12_096_944, 5_089_693), (90_217, 17_933_953), (14_816_570, 3_882_039)],
+                vec![(5_522_623, 15_384_540), (1_127_963, 10_111_800)],
+                busy(),
+                busy(),
+            ],
+        ),
+        (256, vec![vec![(8_599_999, 7_474_217)], busy()]),
+        (
+            254,
+            vec![busy(), vec![(956_672, 4_978_705)], vec![(2_628_452, 12_328_477), (10_119_362, 8_090_217)]],
+        ),
+        (925, vec![busy(), busy()]),
+    ];
+    let mut m = machine(4, vec![(606_575, 5_514_327, 5_268_940, vec![(165_873, 2_309_186)])]);
+    m.strict = true;
+    for (n, (weight, guests)) in vms.into_iter().enumerate() {
+        m.weighted(n as u8, weight, guests.into_iter().map(pattern).collect());
+    }
+    m.run(S / 2);
+    assert!(m.behind <= 5e6, "{} ms behind", m.behind / 1e6);
+}
