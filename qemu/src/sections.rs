@@ -16,7 +16,13 @@ pub struct Section {
     pub visit: Option<u64>,
     /// The visit ends with the entry of another VM than ran there last: the decision and all that a switch takes are in it.
     pub switch: bool,
+    /// Instructions from the look before the last decision on, or of the whole visit if it has fewer looks.
+    pub decided: u64,
 }
+
+/// The looks from the one before the last decision to the guest's entry, at most: before the decision, after it, after the old vCPU's
+/// registers are saved, before the new one's are loaded, after that, and before its list registers are brought up to date.
+const LOOKS: usize = 6;
 
 /// Makes sections of events. Before its first return to a guest a CPU boots: that counts as none.
 #[derive(Debug, Default)]
@@ -28,8 +34,8 @@ pub struct Sections {
 struct Cpu {
     /// The CPU's instructions at EL2 before the visit that it is in.
     since: Option<u64>,
-    /// Those before its last look.
-    looked: Option<u64>,
+    /// Those before its last looks in this visit, the latest first.
+    looks: [Option<u64>; LOOKS],
     /// The VM that was entered last.
     vmid: Option<u16>,
 }
@@ -47,9 +53,11 @@ impl Sections {
                 return None;
             }
             Kind::Look => {
-                let since = cpu.looked.or(cpu.since)?;
-                cpu.looked = Some(end);
-                let section = Section { cpu: event.cpu, length: end - since, visit: None, switch: false };
+                let since = cpu.looks[0].or(cpu.since)?;
+                cpu.looks.rotate_right(1);
+                cpu.looks[0] = Some(end);
+                let length = end - since;
+                let section = Section { cpu: event.cpu, length, visit: None, switch: false, decided: 0 };
                 return cpu.vmid.map(|_| section);
             }
             Kind::Mask { masked: false } => (cpu.since.take(), cpu.vmid),
@@ -63,12 +71,13 @@ impl Sections {
             _ => return None,
         };
         let switch = event.kind.entered().is_some_and(|vmid| before != Some(vmid));
-        let looked = cpu.looked.take();
+        let looks = core::mem::take(&mut cpu.looks);
         before.and(since).map(|since| Section {
             cpu: event.cpu,
-            length: end - looked.unwrap_or(since),
+            length: end - looks[0].unwrap_or(since),
             visit: Some(end - since),
             switch,
+            decided: end - looks[LOOKS - 1].unwrap_or(since),
         })
     }
 }

@@ -22,7 +22,7 @@ pub static BOARD: Board = Board {
     max_cpus: 4,
     // Firmware's stub with its spin table.
     firmware: Some(0..0x1000),
-    // Estimates: neither has been measured on the board. Of the longest paths' instructions (6,000 and 4,500, see `board_virt`) one in
+    // Estimates: neither has been measured on the board. Of the longest paths' instructions (3,000 and 4,500, see `board_virt`) one in
     // forty waits for memory, for 200 ns.
-    timing: Timing { irq_off_max_ns: 30_000, vm_switch_ns: 22_500 },
+    timing: Timing { irq_off_max_ns: 15_000, vm_switch_ns: 22_500 },
 };

@@ -18,5 +18,5 @@ pub static BOARD: Board = Board {
     firmware: None,
     // Under `-icount shift=0` an instruction takes a nanosecond. `cargo xtask test --e2e sched_timing` measures both, with 64 vCPUs, and
     // fails if they are more.
-    timing: Timing { irq_off_max_ns: 6_000, vm_switch_ns: 4_500 },
+    timing: Timing { irq_off_max_ns: 3_000, vm_switch_ns: 4_500 },
 };

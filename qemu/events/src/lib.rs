@@ -194,6 +194,6 @@ mod tests {
             let event = Event { cpu: cpu as u8, total: u64::MAX - 1, el2: 12, own: 11, kind };
             assert_eq!(Event::decode(&event.encode()), Some(event));
         }
-        assert_eq!(Event::decode(&[8; SIZE]), None);
+        assert_eq!(Event::decode(&[9; SIZE]), None);
     }
 }
