@@ -9,7 +9,7 @@ use crate::bench::{Extent, Limits, Measured, Plants, ROWS, Row, Stage};
 use crate::build::Builder;
 
 /// The rows on whose paths a delay is planted in every run of the tests.
-const PLANTED: [&str; 3] = ["timer_tick", "vm_switch", "pick_next"];
+const PLANTED: [&str; 2] = ["timer_tick", "vm_switch"];
 /// Delays for all of them; it takes many minutes and runs only if it is asked for by this name.
 const ALL_PLANTS: &str = "bench_plants";
 
