@@ -28,8 +28,9 @@ use plain::Plain;
 const VM_RING: usize = 1024;
 /// Bytes of log that can be waiting: more than boot prints.
 const LOG_RING: usize = 8192;
-/// Bytes that one call moves to the UART at the most: its FIFO's depth, so that interrupts are masked for a bounded time.
-const BURST: usize = 16;
+/// Bytes that one call moves each way at the most, so that interrupts are masked for a bounded time. More than an eighth of the transmit
+/// FIFO, whatever its depth: it interrupts when it has run down to that.
+const BURST: usize = 8;
 /// Bytes of one channel before another one gets its turn.
 const TURN: usize = 64;
 
@@ -374,7 +375,7 @@ impl Console {
 
     fn receive(&mut self) {
         let Wire::Uart { uart, format, .. } = &mut self.wire else { return };
-        for _ in 0..BURST * 2 {
+        for _ in 0..BURST {
             let Some(byte) = uart.try_read() else { return };
             match format {
                 Format::Mux(_, decoder) => {

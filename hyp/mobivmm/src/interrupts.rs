@@ -118,7 +118,7 @@ impl Here {
         self.machine.scheduler.lock().charge_to(self.cpu, guest.id(0), time::now() - from);
     }
 
-    /// Hands waiting input to the VMs' UARTs, and to the operator's commands.
+    /// Hands waiting input to the VMs' UARTs, and to the operator's commands; if an interrupt is pending, a piece of it.
     #[inline]
     pub fn deliver_input(&self) {
         if console::has_input() {
@@ -141,6 +141,10 @@ impl Here {
                         self.charge(guest, from);
                     }
                 }
+            }
+            if cpu::interrupt_pending() {
+                // That comes first, and then the rest.
+                return self.look.set(true);
             }
         }
     }
