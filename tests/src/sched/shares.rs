@@ -15,9 +15,6 @@ const TOLERANCE: f64 = 0.01;
 const GAIN: f64 = 0.005;
 /// The farthest that a VM may be behind or ahead of its fluid share at any time, ns.
 const LAG: f64 = 5e6;
-/// The same of three VMs with four vCPUs each, of weights 1:2:4, on four CPUs beside two reservations. It should be [`LAG`] as well; 7.9 ms
-/// have been seen.
-const UNEVEN_LAG: f64 = 10e6;
 /// When shares are measured: all guests have started by then.
 const WINDOW: Range<u64> = 100 * MS..2_100 * MS;
 
@@ -43,19 +40,14 @@ pub fn tests() -> Vec<Test> {
         Test::new("sched_60_percent_of_a_cpu_reserved_icount", |lab: &Lab<'_>, name: &str| {
             let reserved = Vm::new("rtos", "burn").schedule("{ budget = \"3ms\", period = \"5ms\" }");
             let vms: Vec<Vm> = (0..5).map(burner).chain([reserved]).collect();
-            beside_reservations(lab, name, &vms, &[1.0 / 5.0; 5], LAG)
+            beside_reservations(lab, name, &vms, &[1.0 / 5.0; 5])
         }),
         Test::new("sched_overcommit_icount", |lab: &Lab<'_>, name: &str| {
-            beside_reservations(lab, name, &overcommit([256; 3]), &[1.0 / 3.0; 3], LAG)
+            beside_reservations(lab, name, &overcommit([256; 3]), &[1.0 / 3.0; 3])
         }),
         Test::new("sched_overcommit_1_2_4_icount", |lab: &Lab<'_>, name: &str| {
-            beside_reservations(
-                lab,
-                name,
-                &overcommit([256, 512, 1024]),
-                &[1, 2, 4].map(|n| f64::from(n) / 7.0),
-                UNEVEN_LAG,
-            )
+            let parts = [1, 2, 4].map(|n| f64::from(n) / 7.0);
+            beside_reservations(lab, name, &overcommit([256, 512, 1024]), &parts)
         }),
         Test::new("sched_overcommit_linux_icount", linux).long(),
         Test::new("sched_dodgers_icount", dodgers),
@@ -106,25 +98,25 @@ fn overcommit(weights: [u32; 3]) -> Vec<Vm> {
 
 /// Each VM gets its part of one CPU's time, and is never far from it.
 fn check(lab: &Lab<'_>, name: &str, cpus: u32, vms: &[Vm], ideal: &[f64]) -> Result<()> {
-    near(&watch(lab, name, cpus, vms, ideal.len(), LAG)?, ideal)
+    near(&watch(lab, name, cpus, vms, ideal.len())?, ideal)
 }
 
 /// The first VMs get their parts of what the others, which have reservations, leave of four CPUs. What those have is more than their
 /// budgets, because a CPU sees its timer only when it is its turn.
-fn beside_reservations(lab: &Lab<'_>, name: &str, vms: &[Vm], parts: &[f64], most: f64) -> Result<()> {
+fn beside_reservations(lab: &Lab<'_>, name: &str, vms: &[Vm], parts: &[f64]) -> Result<()> {
     const CPUS: u32 = 4;
-    let had = watch(lab, name, CPUS, vms, parts.len(), most)?;
+    let had = watch(lab, name, CPUS, vms, parts.len())?;
     let (busy, reserved) = had.split_at(parts.len());
     let left = f64::from(CPUS) - reserved.iter().sum::<f64>();
     near(busy, &parts.iter().map(|part| part * left).collect::<Vec<_>>())
 }
 
-/// Each VM's part of one CPU's time. It is an error if one of the first `busy` ones, which never sleep, was ever farther than `most` ns from its fluid share.
-fn watch(lab: &Lab<'_>, name: &str, cpus: u32, vms: &[Vm], busy: usize, most: f64) -> Result<Vec<f64>> {
+/// Each VM's part of one CPU's time. It is an error if one of the first `busy` ones, which never sleep, was ever far from its fluid share.
+fn watch(lab: &Lab<'_>, name: &str, cpus: u32, vms: &[Vm], busy: usize) -> Result<Vec<f64>> {
     let machine = machine(lab, name, vms)?;
     let spans = Scene::of(lab, name, cpus, &machine)?.run(vec![until("burner-0", "^done")?])?.spans()?;
     let lags = &lags(&spans, &machine, &WINDOW)[..busy];
-    ensure!(lags.iter().all(|lag| *lag <= most), "the VMs were up to {lags:?} ns off their shares");
+    ensure!(lags.iter().all(|lag| *lag <= LAG), "the VMs were up to {lags:?} ns off their shares");
     Ok(shares(&spans, vms.len(), &WINDOW))
 }
 
