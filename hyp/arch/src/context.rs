@@ -49,7 +49,7 @@ pub struct VmRegisters {
     pub cntvoff: u64,
 }
 
-/// Puts a vCPU's EL1 registers, FP/SIMD and timer onto this CPU. `stale_tlb` says that another vCPU of the same VM ran here since this one
+/// Puts a vCPU's EL1 registers and FP/SIMD onto this CPU; [`load_timer`] is to follow. `stale_tlb` says that another vCPU of the same VM ran here since this one
 /// did: its TLB entries share the VMID but need not fit this vCPU's tables (Arm ARM, "Use of ASIDs and VMIDs to
 /// reduce TLB maintenance requirements").
 pub fn load(state: &VcpuState, vm: &VmRegisters, stale_tlb: bool) {
@@ -60,9 +60,13 @@ pub fn load(state: &VcpuState, vm: &VmRegisters, stale_tlb: bool) {
     }
     load_fp(&state.fp);
     write!("cntvoff_el2", vm.cntvoff);
+    traps::set_hcr(state.hcr);
+}
+
+/// Puts a vCPU's virtual timer onto this CPU: its interrupt may be pending from here on.
+pub fn load_timer(state: &VcpuState) {
     write!("cntv_cval_el0", state.timer.cntv_cval);
     write!("cntv_ctl_el0", state.timer.cntv_ctl);
-    traps::set_hcr(state.hcr);
     barrier::isb(barrier::SY);
 }
 

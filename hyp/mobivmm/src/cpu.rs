@@ -347,13 +347,18 @@ impl Cpu {
         if !guest.vm.prepare(vcpu, &mut state, &self.here) {
             return Load::Off;
         }
-        if cpu::interrupt_pending() {
-            return Load::Interrupted;
-        }
         guest.tell_stolen(vcpu, waited);
         let gic = &self.machine.gic;
         gic.set_vmcr(state.interface.vmcr);
         gic.load_active_priorities(&state.interface.active_priorities);
+        if cpu::interrupt_pending() {
+            return Load::Interrupted;
+        }
+        context::load(&state, &guest.registers(), guest.arrives(vcpu, self.here.index()));
+        // Up to here everything is as valid in `state` as it was.
+        if cpu::interrupt_pending() {
+            return Load::Interrupted;
+        }
         // As `unload` left the vGIC: nothing spilled.
         Registers(gic).set_control(Control::default());
         guest.take_attention(vcpu);
@@ -369,7 +374,7 @@ impl Cpu {
         if active {
             gic.set_active(self.here.index(), time::VIRTUAL_TIMER_INTID, true);
         }
-        context::load(&state, &guest.registers(), guest.arrives(vcpu, self.here.index()));
+        context::load_timer(&state);
         self.here.loaded.set(Some((guest, vcpu)));
         self.loaded = Some(Loaded { guest, vcpu, state });
         self.here.pay(guest, effects);

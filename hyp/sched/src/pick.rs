@@ -3,6 +3,9 @@
 use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, VcpuId, bit, bits};
 use crate::{Cpu, Decision, Leave, NEVER, Schedule, Scheduler};
 
+/// Nothing is begun on a CPU whose reservation wakes in this part of a switch: it would only make that one late.
+const BEGUN: Ns = 4;
+
 impl Scheduler {
     /// Decides what `cpu` does from `now` on: charges the vCPU that ran, lets it `leave`, wakes those whose time has come,
     /// chooses.
@@ -48,6 +51,12 @@ impl Scheduler {
             let until = self.reserved_timers.first_key(c);
             let runs = self.runnable & bit(owner) != 0 && self.holder(owner).is_none_or(|by| by == cpu);
             self.run_apart(cpu, before, Some(owner).filter(|_| runs), until, decision);
+            until
+        } else if self.reserved_timers.first_key(c) < now + self.vm_switch / BEGUN {
+            let until = self.reserved_timers.first_key(c);
+            self.cpus[c].until = until;
+            self.fair.stop(c);
+            self.idle(cpu, before, decision);
             until
         } else {
             let yields = leave == Leave::Yields || !self.yielding.and(me).is_empty();
