@@ -217,8 +217,23 @@ impl GicV3 {
     }
 
     /// Writes list register `n`.
+    #[inline(always)]
     pub fn write_lr(&self, n: usize, value: u64) {
-        list_register!(n, write(value))
+        // Most implementations have no more than four.
+        if n & !3 != 0 {
+            Self::write_upper_lr(n, value);
+        } else if n & 2 == 0 {
+            if n & 1 == 0 { write!(value, "ich_lr0_el2") } else { write!(value, "ich_lr1_el2") }
+        } else if n & 1 == 0 {
+            write!(value, "ich_lr2_el2");
+        } else {
+            write!(value, "ich_lr3_el2");
+        }
+    }
+
+    #[inline(never)]
+    fn write_upper_lr(n: usize, value: u64) {
+        list_register!(n, write(value), 4 5 6 7 8 9 10 11 12 13 14 15)
     }
 
     pub(crate) fn hcr(&self) -> u32 {

@@ -15,6 +15,8 @@ pub const REVISION_MAJOR: u32 = 1;
 /// Raised when a call is added.
 pub const REVISION_MINOR: u32 = 1;
 
+/// The calls that follow are numbered from here.
+pub const CALLS: u32 = 0xC600_0000;
 /// x1 = number of bytes (0 to [`CONSOLE_WRITE_MAX`]), x2 to x7 = the bytes, little-endian, eight a register.
 /// Returns in x0 how many bytes were taken: fewer than offered when the console's buffer is full.
 pub const CONSOLE_WRITE: u32 = 0xC600_0001;

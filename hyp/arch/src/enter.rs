@@ -17,6 +17,35 @@ pub trait Exits {
     fn trap(&self, state: &mut VcpuState, esr: u64);
 }
 
+/// Exits that somebody is told of before they are answered.
+#[derive(Debug)]
+pub struct Watched<E, W> {
+    /// What answers them.
+    pub exits: E,
+    /// Is told x0 and ESR_EL2, or nothing if it is an interrupt.
+    pub watch: W,
+}
+
+impl<E: Exits, W: Fn(Option<(u64, u64)>)> Exits for Watched<E, W> {
+    fn interrupt(&self) {
+        (self.watch)(None);
+        // SAFETY: the handler takes an E, and nothing else.
+        unsafe { on_interrupt::<E>(core::ptr::null_mut(), 0, (&raw const self.exits).cast()) };
+    }
+
+    fn hypercall(&self, state: &mut VcpuState, esr: u64) {
+        (self.watch)(Some((state.gprs[0], esr)));
+        // SAFETY: the handler takes an E, and `state` is not used meanwhile.
+        unsafe { on_hypercall::<E>(state, esr, (&raw const self.exits).cast()) };
+    }
+
+    fn trap(&self, state: &mut VcpuState, esr: u64) {
+        (self.watch)(Some((state.gprs[0], esr)));
+        // SAFETY: as above.
+        unsafe { on_trap::<E>(state, esr, (&raw const self.exits).cast()) };
+    }
+}
+
 /// Runs the guest whose registers are loaded ([`crate::context::load`]) from `state`'s general registers. It goes on after each exit that
 /// `exits` has answered, until that has set `leave`. All general registers, PC and PSTATE are in `state` then.
 #[inline]

@@ -12,7 +12,7 @@ use crate::guest::Guest;
 use crate::memory::TablePool;
 
 /// A VM's place among the guests, and a channel of its.
-pub type End = (usize, usize);
+type End = (usize, usize);
 
 /// The ends that a new VM has, by its configuration and `earlier` VMs'.
 pub fn of(config: &VmConfig<'_>, earlier: &[&Guest]) -> Vec<Channel> {
@@ -39,13 +39,13 @@ pub fn extents(pages: &[Pa]) -> impl Iterator<Item = Extent> {
     })
 }
 
-/// By guest and channel: the other end, if there is one.
-pub fn peers(guests: &[&Guest]) -> Vec<Vec<Option<End>>> {
+/// By guest and channel: the guest at the other end, if there is one, and its channel.
+pub fn peers(guests: &[&'static Guest]) -> Vec<Vec<Option<(&'static Guest, usize)>>> {
     let peer = |me: usize, name: &str| {
         let mut others = guests.iter().enumerate().filter(|&(other, _)| other != me);
-        others.find_map(|(other, guest)| Some((other, position(name, guest)?)))
+        others.find_map(|(_, guest)| Some((*guest, position(name, guest)?)))
     };
-    let of_guest = |(me, guest): (usize, &&Guest)| {
+    let of_guest = |(me, guest): (usize, &&'static Guest)| {
         guest.vm.config.channels.iter().map(|channel| peer(me, &channel.name)).collect()
     };
     guests.iter().enumerate().map(of_guest).collect()

@@ -286,7 +286,7 @@ impl Cpu {
             drop(vgic);
             self.here.pay(guest, effects);
         }
-        let sleeps = !self.here.leaves() && !deliverable;
+        let sleeps = !self.here.leaves() && !deliverable && !guest.sleeps(vcpu);
         if !quiet {
             // The list registers are empty now.
             guest.attend(vcpu);

@@ -27,6 +27,19 @@ struct Place(AtomicU32);
 const RUNS: u32 = 1 << 31;
 /// Its list registers no longer say all there is.
 const ATTENTION: u32 = 1 << 30;
+/// It has gone to sleep since it ran last.
+const SLEEPS: u32 = 1 << 29;
+
+/// What becomes of a vCPU that was marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// It runs on this CPU, which has to look before it goes on.
+    Runs(usize),
+    /// It is to be woken.
+    Sleeps,
+    /// It looks when it runs again, or is started.
+    Waits,
+}
 
 /// The pages of EL2's that a VM sees.
 pub struct Pages {
@@ -104,10 +117,15 @@ impl Guest {
         VcpuId(self.first + vcpu as u16)
     }
 
-    /// Marks a vCPU whose list registers have to be brought up to date before it runs on. Returns the CPU where it runs, if it does.
-    pub fn attend(&self, vcpu: usize) -> Option<usize> {
+    /// Marks a vCPU whose list registers have to be brought up to date before it runs on.
+    #[inline]
+    pub fn attend(&self, vcpu: usize) -> Marked {
         let was = self.running[vcpu].0.fetch_or(ATTENTION, Ordering::AcqRel);
-        (was & RUNS != 0).then_some((was & !(RUNS | ATTENTION)) as usize)
+        match was & !(RUNS | ATTENTION | SLEEPS) {
+            cpu if was & RUNS != 0 => Marked::Runs(cpu as usize),
+            _ if was & SLEEPS != 0 => Marked::Sleeps,
+            _ => Marked::Waits,
+        }
     }
 
     /// Whether the vCPU was marked; it no longer is.
@@ -130,6 +148,12 @@ impl Guest {
     #[inline]
     pub fn leaves(&self, vcpu: usize) -> bool {
         self.running[vcpu].0.fetch_and(ATTENTION, Ordering::AcqRel) & ATTENTION != 0
+    }
+
+    /// The vCPU, which has left, goes to sleep. Returns whether it is marked, and must not.
+    #[inline]
+    pub fn sleeps(&self, vcpu: usize) -> bool {
+        self.running[vcpu].0.fetch_or(SLEEPS, Ordering::AcqRel) & ATTENTION != 0
     }
 
     /// When the vCPU's emulated timer is due, on the physical counter.

@@ -10,7 +10,7 @@ use vgic::{Control, Effects, ListRegisters, Lr, State, Vgic};
 use vm::exit::SysReg;
 use vm::{Host, Next, Phase, StageTwoAccess, VcpuState, Vm};
 
-use crate::guest::Guest;
+use crate::guest::{Guest, Marked};
 use crate::machine::{Machine, NOTICE};
 use crate::{console, trace};
 
@@ -65,7 +65,37 @@ impl Here {
     #[inline]
     pub fn pay(&self, guest: &Guest, effects: Effects) {
         if effects != Effects::NONE {
-            self.interrupts(&guest.vm, effects);
+            self.interrupts_of(guest, effects);
+        }
+    }
+
+    fn interrupts_of(&self, guest: &Guest, effects: Effects) {
+        self.trace(trace::kicked, (guest, effects));
+        let mut asleep = 0;
+        for vcpu in effects.kick.iter() {
+            match guest.attend(vcpu) {
+                Marked::Runs(cpu) if cpu == self.index() => self.refresh(guest, vcpu),
+                Marked::Runs(cpu) => self.machine.gic.send_sgi(NOTICE, cpu),
+                Marked::Sleeps => asleep |= 1 << guest.id(vcpu).0,
+                Marked::Waits => {}
+            }
+        }
+        self.wake_all(asleep);
+        if effects.deactivate {
+            self.deactivate(guest);
+        }
+    }
+
+    /// Deactivates the physical interrupts whose virtual ones have ended without the hardware's help.
+    #[cold]
+    #[inline(never)]
+    fn deactivate(&self, guest: &Guest) {
+        let loaded = self.loaded.get().filter(|(other, _)| other.index == guest.index).map(|(_, vcpu)| vcpu);
+        loop {
+            // The lock is not held across the register write.
+            let next = guest.vm.gic.lock().take_deactivation(loaded);
+            let Some(pintid) = next else { break };
+            self.machine.gic.set_active(self.index(), u32::from(pintid), false);
         }
     }
 
@@ -120,8 +150,12 @@ impl Here {
             })
     }
 
+    #[inline]
     fn guest(&self, vm: &Vm) -> Option<&'static Guest> {
-        self.machine.guest(usize::from(vm.config.id))
+        match self.loaded.get() {
+            Some((guest, _)) if core::ptr::eq(&raw const guest.vm, vm) => Some(guest),
+            _ => self.machine.guest(usize::from(vm.config.id)),
+        }
     }
 
     /// Takes the wake-up's consequence for this CPU.
@@ -187,26 +221,8 @@ impl Host for Here {
     }
 
     fn interrupts(&self, vm: &Vm, effects: Effects) {
-        let Some(guest) = self.guest(vm) else { return };
-        self.trace(trace::kicked, (guest, effects));
-        let mut asleep = 0;
-        for vcpu in effects.kick.iter() {
-            match guest.attend(vcpu) {
-                Some(cpu) if cpu == self.index() => self.refresh(guest, vcpu),
-                Some(cpu) => self.machine.gic.send_sgi(NOTICE, cpu),
-                None => asleep |= 1 << guest.id(vcpu).0,
-            }
-        }
-        self.wake_all(asleep);
-        if effects.deactivate {
-            let loaded =
-                self.loaded.get().filter(|(other, _)| other.index == guest.index).map(|(_, vcpu)| vcpu);
-            loop {
-                // The lock is not held across the register write.
-                let next = vm.gic.lock().take_deactivation(loaded);
-                let Some(pintid) = next else { break };
-                self.machine.gic.set_active(self.index(), u32::from(pintid), false);
-            }
+        if let Some(guest) = self.guest(vm) {
+            self.interrupts_of(guest, effects);
         }
     }
 
@@ -254,10 +270,13 @@ impl Host for Here {
     fn notify(&self, vm: &Vm, channel: usize) -> Result<(), Error> {
         plant!("plant_vm_notify", true);
         let end = self.guest(vm).and_then(|guest| *self.machine.peers.get(guest.index)?.get(channel)?);
-        let (peer, channel) = end.ok_or(Error::NotSupported)?;
-        let peer = self.machine.guests.get(peer).filter(|peer| peer.vm.phase() == Phase::Running);
-        peer.ok_or(Error::NotSupported)?.vm.ring(self, channel);
-        Ok(())
+        match end {
+            Some((peer, channel)) if peer.vm.phase() == Phase::Running => {
+                self.pay(peer, peer.vm.ring(channel));
+                Ok(())
+            }
+            _ => Err(Error::NotSupported),
+        }
     }
 
     fn console_put(&self, vm: &Vm, bytes: &[u8]) -> usize {
@@ -296,10 +315,11 @@ impl ListRegisters for Registers<'_> {
         }
     }
 
-    fn write(&mut self, n: usize, lr: Lr) {
+    #[inline(always)]
+    fn write(&mut self, n: usize, value: u64) {
         match self.0 {
-            Gic::V2(gic) => gic.write_lr(n, lr.to_gicv2()),
-            Gic::V3(gic) => gic.write_lr(n, lr.to_gicv3()),
+            Gic::V2(gic) => gic.write_lr(n, value as u32),
+            Gic::V3(gic) => gic.write_lr(n, value),
         }
     }
 

@@ -21,15 +21,15 @@ impl Here {
     }
 
     /// Takes the interrupt that a guest was interrupted by, if it is still there.
-    #[inline(never)]
-    pub fn interrupted(&self) {
-        if let Some(interrupt) = self.machine.gic.acknowledge() {
-            if interrupt.intid() == time::VIRTUAL_TIMER_INTID {
+    #[inline(always)]
+    pub fn interrupted(&self, guest: &Guest, vcpu: usize) {
+        match self.machine.gic.acknowledge() {
+            Some(interrupt) if interrupt.intid() == time::VIRTUAL_TIMER_INTID => {
                 plant!("plant_timer_tick", self.machine.guests.len() == 1);
-                self.virtual_timer(interrupt);
-            } else {
-                self.interrupt(interrupt);
+                self.virtual_timer(interrupt, guest, vcpu);
             }
+            Some(interrupt) => self.interrupt(interrupt),
+            None => {}
         }
     }
 
@@ -43,7 +43,11 @@ impl Here {
                 self.disarm();
                 self.pick_again();
             }
-            time::VIRTUAL_TIMER_INTID => return self.virtual_timer(interrupt),
+            time::VIRTUAL_TIMER_INTID => {
+                if let Some((guest, vcpu)) = self.loaded.get() {
+                    return self.virtual_timer(interrupt, guest, vcpu);
+                }
+            }
             NOTICE => self.notice(),
             KICK => {
                 trace::follow(self);
@@ -59,12 +63,9 @@ impl Here {
 
     /// The loaded vCPU's timer fired. The physical interrupt stays active until the guest deactivates the virtual one.
     #[inline(always)]
-    fn virtual_timer(&self, interrupt: Acknowledged) {
+    fn virtual_timer(&self, interrupt: Acknowledged, guest: &Guest, vcpu: usize) {
         let gic = &self.machine.gic;
         gic.priority_drop(interrupt);
-        let Some((guest, vcpu)) = self.loaded.get() else {
-            return gic.set_active(self.index(), time::VIRTUAL_TIMER_INTID, false);
-        };
         let effects = guest.vm.gic.lock().fire(vcpu, timer::CNTV_INTID, &mut Registers(gic));
         self.pay(guest, effects);
     }

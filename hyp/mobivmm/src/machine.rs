@@ -13,7 +13,6 @@ use sched::{CpuId, CpuSet, Scheduler, VcpuId};
 use spin::Once;
 use stage2::{DirtyMap, Owners};
 
-use crate::channels::End;
 use crate::control::Book;
 use crate::guest::Guest;
 use crate::memory::{Ram, TablePool};
@@ -32,8 +31,8 @@ pub struct Machine {
     pub maintenance_intid: u32,
     /// Those of the bundle's VMs that could be made.
     pub guests: Vec<&'static Guest>,
-    /// By a VM's place in `guests` and its channel: the other end.
-    pub peers: Vec<Vec<Option<End>>>,
+    /// By a VM's place in `guests` and its channel: the VM at the other end, and its channel.
+    pub peers: Vec<Vec<Option<(&'static Guest, usize)>>>,
     /// By a VM's index in the bundle: its place in `guests`.
     pub places: Vec<Option<usize>>,
     /// By the scheduler's number of a vCPU: the VM's index and its vCPU, if it could be made.

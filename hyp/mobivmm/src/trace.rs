@@ -83,20 +83,16 @@ pub fn picked(here: &Here, (run, waited): (Option<VcpuId>, u64)) {
     }
 }
 
-/// A guest was left for EL2 because of a trap, or an SError.
+/// A guest was left for EL2: because of a trap or an SError, with this x0 and ESR_EL2, or of an interrupt.
 #[cold]
 #[inline(never)]
-pub fn exit(here: &Here, vcpu: VcpuId, x0: u64, esr: u64) {
-    let detail = if esr >> 26 & !0b100 == ABORT { enter::fault_address().1 >> 4 } else { x0 };
+pub fn exit(here: &Here, vcpu: VcpuId, trap: Option<(u64, u64)>) {
+    let (detail, esr) = match trap {
+        None => (here.machine.gic.highest_pending().into(), INTERRUPT),
+        Some((_, esr)) if esr >> 26 & !0b100 == ABORT => (enter::fault_address().1 >> 4, esr),
+        Some(trap) => trap,
+    };
     record(here, time::now(), Kind::Exit, vcpu, detail << 32 | esr & 0xffff_ffff);
-}
-
-/// The same because of an interrupt.
-#[cold]
-#[inline(never)]
-pub fn interrupted(here: &Here, vcpu: VcpuId) {
-    let intid = u64::from(here.machine.gic.highest_pending());
-    record(here, time::now(), Kind::Exit, vcpu, intid << 32 | INTERRUPT);
 }
 
 /// A VM's vCPUs are told of interrupts.

@@ -2,7 +2,7 @@
 
 use crate::lr::{Control, ListRegisters, Lr, State};
 use crate::state::{Groups, bits};
-use crate::{Effects, LIST_REGISTERS_MAX, VcpuSet, Vgic};
+use crate::{Effects, LIST_REGISTERS_MAX, MANY, NOT_MAPPED, VcpuSet, Version, Vgic};
 
 /// What a virtual CPU interface lets through to its vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ enum Kind {
 /// The most active interrupts that get list registers at a time: as deep as guests nest them, and few, so that a guest that makes many
 /// active by register writes does not keep EL2 busy.
 const LISTED_ACTIVE: usize = 2;
+/// Where both encodings of a list register have the INTID.
+const VINTID: u16 = 0x3ff;
 
 impl Vgic {
     /// Whether [`Vgic::enter`] has something to do for `vcpu`.
@@ -58,7 +60,7 @@ impl Vgic {
     fn recall_spilled(&mut self, vcpu: usize) {
         let this = &mut self.vcpus[vcpu];
         this.attention |= this.spilled_pending | this.spilled_active;
-        this.raised = None;
+        this.raised = MANY;
     }
 
     /// Whether nothing is pending or active for `vcpu`, which this CPU has loaded and whose list registers are up to date: it may
@@ -79,9 +81,8 @@ impl Vgic {
         if !self.needs_enter(vcpu) {
             return Effects::NONE;
         }
-        if let Some(intid) = self.vcpus[vcpu].raised
-            && (self.rearm(vcpu, intid, hw) || self.list_alone(vcpu, intid, hw))
-        {
+        let intid = self.vcpus[vcpu].raised;
+        if intid != MANY && (self.rearm(vcpu, intid, hw) || self.list_alone(vcpu, intid, hw)) {
             self.vcpus[vcpu].attention = 0;
             return Effects::NONE;
         }
@@ -122,9 +123,15 @@ impl Vgic {
 
         let state = &mut self.vcpus[vcpu];
         state.control = control;
+        if control != Control::default() {
+            // A mapped interrupt that fires has to compete as well.
+            state.mapped = NOT_MAPPED;
+        }
         for n in bits((state.used | stale) & !kept) {
-            let listed = state.used >> n & 1 != 0;
-            hw.write(n, if listed { state.lrs[n] } else { Lr::EMPTY });
+            match self.vcpus[vcpu].used >> n & 1 {
+                0 => hw.write(n, 0),
+                _ => self.write(vcpu, n, hw),
+            }
         }
         if control != old || eois != 0 {
             hw.set_control(control);
@@ -165,28 +172,33 @@ impl Vgic {
         false
     }
 
+    /// Writes a list register as `lrs` has it.
+    fn write(&mut self, vcpu: usize, n: usize, hw: &mut impl ListRegisters) {
+        let this = &mut self.vcpus[vcpu];
+        this.written[n] = match self.version {
+            Version::V2 => this.lrs[n].to_gicv2().into(),
+            Version::V3 => this.lrs[n].to_gicv3(),
+        };
+        hw.write(n, this.written[n]);
+    }
+
     /// The physical interrupt behind the mapped `intid` fired on the CPU that has `vcpu` loaded, its priority was dropped and it was
     /// left active: [`Vgic::line`] and [`Vgic::enter`] in one.
-    #[inline]
+    #[inline(always)]
     pub fn fire(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> Effects {
-        let this = &mut self.vcpus[vcpu];
-        let n = usize::from(this.mapped) % LIST_REGISTERS_MAX;
-        let lr = this.lrs[n];
+        let this = &self.vcpus[vcpu];
+        let n = usize::from(this.mapped);
         // The usual case. Nobody's attention is called, so the interrupt has no other state than in its list register; and the guest
         // has emptied that, or the physical interrupt could not have fired.
-        if this.attention == 0
-            && (this.latched & this.used) >> n & 1 != 0
-            && lr.vintid == intid
-            && lr.state == State::PENDING
-            && lr.hw.is_some()
-            && this.control == Control::default()
-        {
-            debug_assert!(hw.empty() >> n & 1 != 0);
-            debug_assert!(self.is_nowhere_else(vcpu, intid));
-            hw.write(n, lr);
-            return Effects::NONE;
+        match this.written.get(n) {
+            Some(&value) if this.attention == 0 && value as u16 & VINTID == intid => {
+                debug_assert!(hw.empty() >> n & 1 != 0);
+                debug_assert!(self.is_nowhere_else(vcpu, intid));
+                hw.write(n, value);
+                Effects::NONE
+            }
+            _ => self.fire_anew(vcpu, intid, hw),
         }
-        self.fire_anew(vcpu, intid, hw)
     }
 
     #[inline(never)]
@@ -225,13 +237,13 @@ impl Vgic {
             hw: Some(word.pintid[n]),
             ..Lr::EMPTY
         };
-        let n = free.trailing_zeros() as usize;
+        let n = free.trailing_zeros() as usize % LIST_REGISTERS_MAX;
         word.lr_pending |= bit;
         this.used |= 1 << n;
         this.latched |= 1 << n;
         this.mapped = n as u8;
-        this.lrs[n % LIST_REGISTERS_MAX] = lr;
-        hw.write(n, lr);
+        this.lrs[n] = lr;
+        self.write(vcpu, n, hw);
         true
     }
 
@@ -269,7 +281,10 @@ impl Vgic {
             this.sgi_pending[sgi] = 0;
         }
         this.latched |= 1 << n;
-        hw.write(n, lr);
+        if lr.hw.is_some() {
+            this.mapped = n as u8;
+        }
+        hw.write(n, this.written[n]);
         true
     }
 
@@ -285,7 +300,7 @@ impl Vgic {
         {
             return false;
         }
-        hw.write(n, self.vcpus[vcpu].lrs[n]);
+        self.write(vcpu, n, hw);
         true
     }
 
@@ -306,7 +321,7 @@ impl Vgic {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
             } else {
                 effects |= self.unlist(vcpu, n, hw.state(n));
-                hw.write(n, Lr::EMPTY);
+                hw.write(n, 0);
             }
         }
         effects.kick = effects.kick.without(vcpu);
@@ -332,10 +347,14 @@ impl Vgic {
             let state = if empty >> n & 1 != 0 { State::INACTIVE } else { hw.state(n) };
             if state == State::INACTIVE {
                 effects |= self.unlist(vcpu, n, state);
-                hw.write(n, Lr::EMPTY);
+                hw.write(n, 0);
                 continue;
             }
-            self.vcpus[vcpu].lrs[n].state = state;
+            let this = &mut self.vcpus[vcpu];
+            this.lrs[n].state = state;
+            if state != State::PENDING && usize::from(this.mapped) == n {
+                this.mapped = NOT_MAPPED;
+            }
             let (word, bit) = (self.word_mut(vcpu, w), 1 << (vintid % 32));
             word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };
             word.lr_active = word.lr_active & !bit | if state.active { bit } else { 0 };
@@ -484,7 +503,7 @@ impl Vgic {
             source,
         };
         this.used |= 1 << n;
-        if hw.is_some() {
+        if hw.is_some() && latched && !active {
             this.mapped = n as u8;
         }
         this.latched = this.latched & !(1 << n) | u16::from(latched) << n;
@@ -498,6 +517,9 @@ impl Vgic {
         let index = self.index(vcpu, w);
         let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
         this.used &= !(1 << n);
+        if usize::from(this.mapped) == n {
+            this.mapped = NOT_MAPPED;
+        }
         word.lr_pending &= !bit;
         word.lr_active &= !bit;
         // A register that the guest emptied has deactivated the physical interrupt itself.
@@ -526,7 +548,7 @@ impl Vgic {
         if orphan || (word.ready(self.groups) | word.busy()) & bit != 0 {
             self.orphans |= u32::from(orphan && w > 0) << w;
             this.attention |= 1 << w;
-            this.raised = None;
+            this.raised = MANY;
         }
         Effects { kick: VcpuSet::EMPTY, deactivate: orphan }
     }

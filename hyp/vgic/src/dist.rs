@@ -4,7 +4,7 @@
 
 use crate::state::{Groups, bits};
 use crate::{Effects, INTID_LIMIT, VcpuSet, Version, Vgic};
-use core::ops::RangeInclusive;
+use core::ops::Range;
 
 pub(crate) const CTLR: usize = 0x000;
 pub(crate) const TYPER: usize = 0x004;
@@ -83,33 +83,28 @@ impl Vgic {
     /// A read by `vcpu` of `size` bytes at `offset` of the distributor. What does not exist, is misaligned or has
     /// another size reads as zero.
     pub fn gicd_read(&self, vcpu: usize, offset: u64, size: usize) -> u64 {
-        match (usize::try_from(offset), self.version) {
-            (Ok(offset), _) if !offset.is_multiple_of(size) => 0,
-            (Ok(offset @ 0..0x1000), Version::V2) => self.v2_gicd_read(vcpu, offset, size),
-            (Ok(offset @ 0..0x1_0000), Version::V3) => self.v3_gicd_read(vcpu, offset, size),
-            _ => 0,
+        let offset = offset as usize;
+        match self.version {
+            _ if !offset.is_multiple_of(size) || offset >= 0x1_0000 => 0,
+            Version::V2 => self.v2_gicd_read(vcpu, offset, size),
+            Version::V3 => self.v3_gicd_read(vcpu, offset, size),
         }
     }
 
     /// A write by `vcpu` of the lower `size` bytes of `value` at `offset` of the distributor. What does not exist, is
     /// misaligned or has another size is ignored.
     pub fn gicd_write(&mut self, vcpu: usize, offset: u64, size: usize, value: u64) -> Effects {
-        match (usize::try_from(offset), self.version) {
-            (Ok(offset), _) if !offset.is_multiple_of(size) => Effects::NONE,
-            (Ok(offset @ 0..0x1000), Version::V2) => self.v2_gicd_write(vcpu, offset, size, value),
-            (Ok(offset @ 0..0x1_0000), Version::V3) => self.v3_gicd_write(vcpu, offset, size, value),
-            _ => Effects::NONE,
+        let offset = offset as usize;
+        match self.version {
+            _ if !offset.is_multiple_of(size) || offset >= 0x1_0000 => Effects::NONE,
+            Version::V2 => self.v2_gicd_write(vcpu, offset, size, value),
+            Version::V3 => self.v3_gicd_write(vcpu, offset, size, value),
         }
     }
 
     /// Reads a register of the words in `window`; anything else reads as zero.
-    pub(crate) fn bank_read(
-        &self,
-        vcpu: usize,
-        offset: usize,
-        size: usize,
-        window: RangeInclusive<usize>,
-    ) -> u64 {
+    #[inline(never)]
+    pub(crate) fn bank_read(&self, vcpu: usize, offset: usize, size: usize, window: Range<usize>) -> u64 {
         let there = |w: &usize| *w < self.words() && window.contains(w);
         let value = match decode(offset, size) {
             Some(Register::Bits(kind, w)) if there(&w) => {
@@ -136,13 +131,14 @@ impl Vgic {
     }
 
     /// Writes a register of the words in `window`; anything else is ignored.
+    #[inline(never)]
     pub(crate) fn bank_write(
         &mut self,
         vcpu: usize,
         offset: usize,
         size: usize,
         value: u32,
-        window: RangeInclusive<usize>,
+        window: Range<usize>,
     ) -> Effects {
         let words = self.words();
         let there = |w: &usize| *w < words && window.contains(w);

@@ -140,6 +140,10 @@ impl core::ops::BitOrAssign for Effects {
 const INTID_LIMIT: usize = 1020;
 const SGIS: usize = 16;
 const LIST_REGISTERS_MAX: usize = 16;
+/// [`Vcpu::raised`] if it is more than one.
+const MANY: u16 = u16::MAX;
+/// [`Vcpu::mapped`] if there is none.
+const NOT_MAPPED: u8 = u8::MAX;
 
 /// A vCPU's part of the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,12 +163,15 @@ struct Vcpu {
     spilled_pending: u32,
     /// The same of active ones.
     spilled_active: u32,
-    /// The interrupt that became pending, if that is all that `attention` is about.
-    raised: Option<u16>,
+    /// The interrupt that became pending, if that is all that `attention` is about; else [`MANY`].
+    raised: u16,
     /// The list registers as they were written, or last seen, those of `used`.
     lrs: [Lr; LIST_REGISTERS_MAX],
     used: u16,
-    /// The list register in which a mapped interrupt was put last.
+    /// By list register: what was written to it last.
+    written: [u64; LIST_REGISTERS_MAX],
+    /// A list register of a mapped interrupt that was last known as pending, out of a latch, and may be written again when that fires
+    /// again; else an index of none.
     mapped: u8,
     /// The list registers whose pending state was taken out of a latch, to which it returns unless acknowledged.
     latched: u16,
@@ -224,10 +231,11 @@ impl Vgic {
             attention: 0,
             spilled_pending: 0,
             spilled_active: 0,
-            raised: None,
+            raised: MANY,
             lrs: [Lr::EMPTY; LIST_REGISTERS_MAX],
             used: 0,
-            mapped: 0,
+            written: [0; LIST_REGISTERS_MAX],
+            mapped: NOT_MAPPED,
             latched: 0,
             control: Control::default(),
             online: false,
@@ -381,23 +389,25 @@ impl Vgic {
         if w > 0 && orphans != 0 {
             self.orphans |= 1 << w;
         }
-        Effects { kick: self.attend(vcpu, w, concerned | orphans, None), deactivate: orphans != 0 }
+        Effects { kick: self.attend(vcpu, w, concerned | orphans, MANY), deactivate: orphans != 0 }
     }
 
     /// After the one interrupt `bit` of a word got a new pending latch or another line level.
+    #[inline]
     fn raise(&mut self, vcpu: usize, w: usize, bit: u32) -> Effects {
         let word = self.word(vcpu, w);
         if (word.ready(self.groups) | word.busy()) & bit == 0 {
             return Effects::NONE;
         }
         let intid = w * 32 + bit.trailing_zeros() as usize;
-        Effects { kick: self.attend(vcpu, w, bit, Some(intid as u16)), deactivate: false }
+        Effects { kick: self.attend(vcpu, w, bit, intid as u16), deactivate: false }
     }
 
     /// Calls the attention of those that have one of `bits` of a word at home.
-    fn attend(&mut self, vcpu: usize, w: usize, bits: u32, raised: Option<u16>) -> VcpuSet {
+    #[inline]
+    fn attend(&mut self, vcpu: usize, w: usize, bits: u32, raised: u16) -> VcpuSet {
         let one = |vcpu: &mut Vcpu| {
-            vcpu.raised = if vcpu.attention == 0 || vcpu.raised == raised { raised } else { None };
+            vcpu.raised = if vcpu.attention == 0 || vcpu.raised == raised { raised } else { MANY };
             vcpu.attention |= 1 << w;
         };
         if w == 0 {
@@ -417,7 +427,7 @@ impl Vgic {
     /// Has `vcpu` look at everything.
     fn attend_all(&mut self, vcpu: usize) {
         self.vcpus[vcpu].attention = self.all_words();
-        self.vcpus[vcpu].raised = None;
+        self.vcpus[vcpu].raised = MANY;
     }
 
     /// Gives the SPIs of a word that are no longer busy a home among their targets. Returns those that moved.

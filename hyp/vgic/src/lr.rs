@@ -121,8 +121,8 @@ pub struct Control {
 pub trait ListRegisters {
     /// The state in list register `n`.
     fn state(&self, n: usize) -> State;
-    /// Writes list register `n`.
-    fn write(&mut self, n: usize, lr: Lr);
+    /// Writes list register `n`: [`Lr::to_gicv2`] or [`Lr::to_gicv3`] of what is to be in it.
+    fn write(&mut self, n: usize, value: u64);
     /// ELRSR: bit n is set if register n is inactive and not waiting for its EOI maintenance.
     fn empty(&self) -> u16;
     /// HCR.EOIcount: deactivations by EOI that found no list register since the last [`ListRegisters::set_control`].

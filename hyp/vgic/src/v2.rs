@@ -13,23 +13,30 @@ const ICPIDR2: usize = 0xfe8;
 const ICPIDR2_VALUE: u64 = 0x2b;
 
 impl Vgic {
+    #[inline(never)]
     pub(crate) fn v2_gicd_read(&self, vcpu: usize, offset: usize, size: usize) -> u64 {
         match (offset, size) {
             (CTLR, 4) => self.read_groups(),
             (TYPER, 4) => (self.vcpus.len() as u64 - 1) << 5 | (self.words() as u64 - 1),
             (IIDR, 4) => IIDR_VALUE,
-            (0x800..0xc00, 1 | 4) => {
-                (0..size).fold(0, |v, n| v | self.itargets(vcpu, offset - 0x800 + n) << (8 * n))
-            }
-            (0xf10..0xf30, 1 | 4) => {
-                let sgi = offset % 16;
-                (0..size).fold(0, |value, n| value | u64::from(self.sgi_senders(vcpu, sgi + n)) << (8 * n))
-            }
+            (0x800..0xc00, 1 | 4) => self.read_itargets(vcpu, offset - 0x800, size),
+            (0xf10..0xf30, 1 | 4) => self.read_senders(vcpu, offset % 16, size),
             (ICPIDR2, 4) => ICPIDR2_VALUE,
-            _ => self.bank_read(vcpu, offset, size, 0..=31),
+            _ => self.bank_read(vcpu, offset, size, 0..32),
         }
     }
 
+    #[inline(never)]
+    fn read_itargets(&self, vcpu: usize, first: usize, size: usize) -> u64 {
+        (0..size).fold(0, |value, n| value | self.itargets(vcpu, first + n) << (8 * n))
+    }
+
+    #[inline(never)]
+    fn read_senders(&self, vcpu: usize, first: usize, size: usize) -> u64 {
+        (0..size).fold(0, |value, n| value | u64::from(self.sgi_senders(vcpu, first + n)) << (8 * n))
+    }
+
+    #[inline(never)]
     pub(crate) fn v2_gicd_write(&mut self, vcpu: usize, offset: usize, size: usize, value: u64) -> Effects {
         let bytes = value.to_le_bytes();
         match (offset, size) {
@@ -54,7 +61,7 @@ impl Vgic {
                 }
                 effects
             }
-            _ => self.bank_write(vcpu, offset, size, value as u32, 0..=31),
+            _ => self.bank_write(vcpu, offset, size, value as u32, 0..32),
         }
     }
 

@@ -86,7 +86,7 @@ impl Vgic {
             return 0;
         };
         match (offset, size) {
-            (FRAME.., _) => self.bank_read(vcpu, offset - FRAME, size, 0..=0),
+            (FRAME.., _) => self.bank_read(vcpu, offset - FRAME, size, 0..1),
             (GICR_IIDR, 4) => IIDR_VALUE,
             (GICR_TYPER..0x10, _) => {
                 let last = if vcpu + 1 == self.vcpus.len() { GICR_TYPER_LAST } else { 0 };
@@ -101,9 +101,7 @@ impl Vgic {
     /// A guest's write of `size` bytes at `offset` of the redistributors' region (GICv3).
     pub fn gicr_write(&mut self, offset: u64, size: usize, value: u64) -> Effects {
         match self.redistributor(offset, size) {
-            Some((vcpu, offset @ FRAME..)) => {
-                self.bank_write(vcpu, offset - FRAME, size, value as u32, 0..=0)
-            }
+            Some((vcpu, offset @ FRAME..)) => self.bank_write(vcpu, offset - FRAME, size, value as u32, 0..1),
             Some((vcpu, GICR_WAKER)) if size == 4 => {
                 self.vcpus[vcpu].asleep = value & WAKER_PROCESSOR_SLEEP != 0;
                 self.rehome_after(vcpu)
@@ -131,7 +129,7 @@ impl Vgic {
                 let route = self.route_index(offset).map_or(0, |n| self.routes[n]);
                 part(route.into(), offset, size)
             }
-            _ => self.bank_read(vcpu, offset, size, 1..=31),
+            _ => self.bank_read(vcpu, offset, size, 1..32),
         }
     }
 
@@ -143,7 +141,7 @@ impl Vgic {
                 Some(n) => self.write_route(n, value as u32 & IROUTER_MASK),
                 None => Effects::NONE,
             },
-            _ => self.bank_write(vcpu, offset, size, value as u32, 1..=31),
+            _ => self.bank_write(vcpu, offset, size, value as u32, 1..32),
         }
     }
 

@@ -141,41 +141,56 @@ pub fn gicr(vcpus: usize) -> Range<u64> {
 }
 
 /// A guest's read of `size` (1, 2, 4 or 8) bytes at `offset` in a device. What does not exist reads as zero.
+#[inline(never)]
 pub(crate) fn read(cx: &Context<'_, impl Host>, device: Device, offset: u64, size: u8) -> u64 {
-    let size = size.into();
     match device {
         Device::Uart => console::read(cx.vm, offset, cx.host),
         Device::GiccDir => 0,
-        Device::Gicd => read_gic(cx, offset, |gic| gic.gicd_read(cx.vcpu, offset, size)),
-        Device::Gicr => read_gic(cx, offset, |gic| gic.gicr_read(offset, size)),
+        Device::Gicd => read_gicd(cx, offset, size),
+        Device::Gicr => read_gic(cx, offset, |gic| gic.gicr_read(offset, size.into())),
     }
 }
 
 /// A guest's write. What does not exist is ignored.
+#[inline(never)]
 pub(crate) fn write(cx: &Context<'_, impl Host>, device: Device, offset: u64, size: u8, value: u64) {
-    let size = size.into();
     match device {
         Device::Uart => console::write(cx.vm, offset, value, cx.host),
         Device::GiccDir if offset == 0 => write_gic(cx, |gic| gic.dir(cx.vcpu, value as u32)),
         Device::GiccDir => {}
-        Device::Gicd => write_gic(cx, |gic| gic.gicd_write(cx.vcpu, offset, size, value)),
-        Device::Gicr => write_gic(cx, |gic| gic.gicr_write(offset, size, value)),
+        Device::Gicd => write_gicd(cx, offset, size, value),
+        Device::Gicr => write_gic(cx, |gic| gic.gicr_write(offset, size.into(), value)),
     }
 }
 
-/// A read of the vGIC's register at `offset`, with a look first at what the hardware holds if the register shows that.
-fn read_gic(cx: &Context<'_, impl Host>, offset: u64, read: impl FnOnce(&Vgic) -> u64) -> u64 {
-    let mut gic = cx.vm.gic.lock();
-    let Some(word) = vgic::listed_word(offset) else {
-        return read(&gic);
-    };
-    let effects = cx.host.observe(&mut gic, cx.vcpu, word);
-    let value = read(&gic);
-    drop(gic);
-    cx.vm.pay(cx.host, effects);
-    value
+/// A read of the distributor.
+#[inline(always)]
+pub(crate) fn read_gicd(cx: &Context<'_, impl Host>, offset: u64, size: u8) -> u64 {
+    read_gic(cx, offset, |gic| gic.gicd_read(cx.vcpu, offset, size.into()))
 }
 
+/// A write of the distributor.
+#[inline(always)]
+pub(crate) fn write_gicd(cx: &Context<'_, impl Host>, offset: u64, size: u8, value: u64) {
+    write_gic(cx, |gic| gic.gicd_write(cx.vcpu, offset, size.into(), value));
+}
+
+/// A read of the vGIC's register at `offset`, with a look first at what the hardware holds if the register shows that.
+#[inline(always)]
+fn read_gic(cx: &Context<'_, impl Host>, offset: u64, read: impl FnOnce(&Vgic) -> u64) -> u64 {
+    if let Some(word) = vgic::listed_word(offset) {
+        observe(cx, word);
+    }
+    read(&cx.vm.gic.lock())
+}
+
+#[inline(never)]
+fn observe(cx: &Context<'_, impl Host>, word: usize) {
+    let effects = cx.host.observe(&mut cx.vm.gic.lock(), cx.vcpu, word);
+    cx.vm.pay(cx.host, effects);
+}
+
+#[inline(always)]
 fn write_gic(cx: &Context<'_, impl Host>, write: impl FnOnce(&mut Vgic) -> Effects) {
     let mut gic = cx.vm.gic.lock();
     let effects = write(&mut gic);

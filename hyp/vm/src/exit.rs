@@ -45,26 +45,32 @@ pub enum Trap {
     },
 }
 
-/// A system register as instructions name it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A system register as instructions name it, and ESR_EL2 of their traps: the fields Op0, Op2, Op1, CRn and CRm of the ISS.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SysReg(u32);
 
 impl SysReg {
     /// The register S`op0`_`op1`_C`crn`_C`crm`_`op2`.
     pub const fn new(op0: u8, op1: u8, crn: u8, crm: u8, op2: u8) -> Self {
         Self(
-            (op0 as u32 & 3) << 14
-                | (op1 as u32 & 7) << 11
-                | (crn as u32 & 15) << 7
-                | (crm as u32 & 15) << 3
-                | op2 as u32 & 7,
+            (op0 as u32 & 3) << 20
+                | (op2 as u32 & 7) << 17
+                | (op1 as u32 & 7) << 14
+                | (crn as u32 & 15) << 10
+                | (crm as u32 & 15) << 1,
         )
+    }
+
+    /// One of 256 places for the register in a table.
+    #[inline]
+    pub(crate) const fn hash(self, multiplier: u32) -> usize {
+        (self.0.wrapping_mul(multiplier) >> 24) as usize
     }
 
     /// op0, op1, CRn, CRm, op2.
     pub fn parts(self) -> (u8, u8, u8, u8, u8) {
         let field = |shift: u32, mask: u32| (self.0 >> shift & mask) as u8;
-        (field(14, 3), field(11, 7), field(7, 15), field(3, 15), field(0, 7))
+        (field(20, 3), field(14, 7), field(10, 15), field(1, 15), field(17, 7))
     }
 }
 
@@ -205,20 +211,14 @@ pub(crate) const fn is_wfe(esr: u64) -> bool {
 
 /// Bytes of the instruction that trapped, from ESR_EL2.IL.
 pub(crate) const fn instruction_len(esr: u64) -> u8 {
-    if esr & 1 << 25 != 0 { 4 } else { 2 }
+    2 + (esr >> 24 & 2) as u8
 }
 
 impl SysRegAccess {
     #[inline]
     pub(crate) fn decode(esr: u64) -> Self {
         Self {
-            reg: SysReg::new(
-                (esr >> 20 & 3) as u8,
-                (esr >> 14 & 7) as u8,
-                (esr >> 10 & 15) as u8,
-                (esr >> 1 & 15) as u8,
-                (esr >> 17 & 7) as u8,
-            ),
+            reg: SysReg(esr as u32 & SysReg::new(3, 7, 15, 15, 7).0),
             rt: (esr >> 5 & 31) as u8,
             write: esr & 1 == 0,
         }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Answers a data abort if it is a plain access to an emulated device, as the syndrome registers tell; false if it is anything else.
-#[inline]
+#[inline(always)]
 pub(crate) fn emulates(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) -> bool {
     // What must be so: ISV, a translation fault (at any level), and not of a walk or cache maintenance.
     const BITS: u64 = exit::ISV | 1 << 10 | 1 << 8 | 1 << 7 | 0x3c;
@@ -19,24 +19,44 @@ pub(crate) fn emulates(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: 
     }
     let (far, hpfar) = cx.host.fault_address();
     let ipa = (hpfar & 0xfff_ffff_fff0) << 8 | far & 0xfff;
+    // An aligned access crosses no device's end: devices are whole pages.
+    if ipa & ((1 << (esr >> 22 & 3)) - 1) != 0 {
+        return false;
+    }
+    // The distributor's registers are the ones that are used at run time.
+    if bus::GICD.contains(&ipa) {
+        let offset = ipa - bus::GICD.start;
+        let write = |size, value| bus::write_gicd(cx, offset, size, value);
+        transfer(state, esr, |size| bus::read_gicd(cx, offset, size), write);
+        return true;
+    }
+    emulates_other(cx, state, esr, ipa)
+}
+
+#[inline(never)]
+fn emulates_other(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64, ipa: u64) -> bool {
     let Some(&Region { ref range, target: Target::Device(device) }) = cx.vm.map.find(ipa) else {
         return false;
     };
+    let offset = ipa - range.start;
+    let write = |size, value| bus::write(cx, device, offset, size, value);
+    transfer(state, esr, |size| bus::read(cx, device, offset, size), write);
+    true
+}
+
+/// Does what the load or store of a syndrome with ISV does.
+#[inline(always)]
+fn transfer(state: &mut VcpuState, esr: u64, read: impl FnOnce(u8) -> u64, write: impl FnOnce(u8, u64)) {
     let Access { size, rt, sign_extend, wide } = Access::decode(esr);
-    if ipa & (u64::from(size) - 1) != 0 || range.end - ipa < size.into() {
-        return false;
-    }
     let unused = 64 - 8 * u32::from(size);
     if esr & 1 << 6 != 0 {
-        bus::write(cx, device, ipa - range.start, size, state.x(rt) << unused >> unused);
+        write(size, state.x(rt) << unused >> unused);
     } else {
-        let value = bus::read(cx, device, ipa - range.start, size);
-        let extended =
-            if sign_extend { ((value << unused) as i64 >> unused) as u64 } else { value << unused >> unused };
+        let value = read(size) << unused;
+        let extended = if sign_extend { (value as i64 >> unused) as u64 } else { value >> unused };
         state.set_x(rt, if wide { extended } else { extended & u64::from(u32::MAX) });
     }
     skip(state, exit::instruction_len(esr));
-    true
 }
 
 /// Answers a stage-2 data abort.

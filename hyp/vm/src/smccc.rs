@@ -30,15 +30,16 @@ pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16)
     let function = state.gprs[0] as u32;
     match imm {
         0 if psci::owns(function) => psci::call(cx, state, function),
+        0 if function & !0xff == vendor::CALLS => vendor(cx, state, function),
         0 => other(cx, state, function),
         _ => state.gprs[0] = NOT_SUPPORTED as u64,
     }
 }
 
-/// What is not PSCI's.
+/// The standard's own calls, and who we are.
 #[inline(never)]
 fn other(cx: &Context<'_, impl Host>, state: &mut VcpuState, function: u32) {
-    let &Context { vm, vcpu, host } = cx;
+    let &Context { vcpu, host, .. } = cx;
     let result = match function {
         VERSION => VERSION_1_2,
         ARCH_FEATURES => arch_features(state.gprs[1] as u32, host),
@@ -51,6 +52,16 @@ fn other(cx: &Context<'_, impl Host>, state: &mut VcpuState, function: u32) {
         vendor::CALL_REVISION => {
             return results(state, [vendor::REVISION_MAJOR.into(), vendor::REVISION_MINOR.into()]);
         }
+        _ => NOT_SUPPORTED,
+    };
+    state.gprs[0] = result as u64;
+}
+
+/// The vendor's calls.
+#[inline(never)]
+fn vendor(cx: &Context<'_, impl Host>, state: &mut VcpuState, function: u32) {
+    let &Context { vm, vcpu, host } = cx;
+    let result = match function {
         vendor::CONSOLE_WRITE => console_write(vm, state, host),
         vendor::CONSOLE_READ => return console_read(vm, state, host),
         vendor::CONSOLE_EVENTS => console_events(vm, state.gprs[1], host),

@@ -56,7 +56,6 @@ const OSLSR_OSLK: u64 = 1 << 1;
 /// MDSCR_EL1.SS, TDCC, KDE and MDE: what a guest may set.
 const MDSCR_GUEST: u64 = 1 | 1 << 12 | 1 << 13 | 1 << 15;
 
-/// Ascending by register.
 const TABLE: &[(SysReg, Register)] = &[
     (reg(1, 0, 7, 6, 2), SetWay),                             // DC ISW
     (reg(1, 0, 7, 10, 2), SetWay),                            // DC CSW
@@ -100,13 +99,44 @@ const TABLE: &[(SysReg, Register)] = &[
     (reg(3, 3, 14, 2, 2), Timer(timer::Register::Compare)),   // CNTP_CVAL_EL0
 ];
 
+/// [`SysReg::hash`] with this has a place of its own for each register of [`TABLE`].
+const MULTIPLIER: u32 = {
+    let mut multiplier = 1;
+    while places(multiplier).is_none() {
+        // Any sequence of odd numbers will do.
+        multiplier = multiplier.wrapping_mul(0x9e37_79b1).wrapping_add(2) | 1;
+    }
+    multiplier
+};
+/// By hash: where in [`TABLE`] the register is, if it is there.
+const PLACES: [u8; 256] = match places(MULTIPLIER) {
+    Some(places) => places,
+    None => unreachable!(),
+};
+
+const fn places(multiplier: u32) -> Option<[u8; 256]> {
+    let mut places = [u8::MAX; 256];
+    let mut n = 0;
+    while n < TABLE.len() {
+        let place = TABLE[n].0.hash(multiplier);
+        if places[place] != u8::MAX {
+            return None;
+        }
+        places[place] = n as u8;
+        n += 1;
+    }
+    Some(places)
+}
+
 /// Breakpoint and watchpoint registers: S2_0_C0_C`n`_4 to 7.
 fn is_breakpoint(reg: SysReg) -> bool {
     matches!(reg.parts(), (2, 0, 0, _, 4..=7))
 }
 
-fn find(reg: SysReg) -> Option<Register> {
-    TABLE.binary_search_by_key(&reg, |&(key, _)| key).ok().map(|at| TABLE[at].1)
+#[inline]
+fn find(reg: SysReg) -> Option<&'static Register> {
+    let (key, register) = TABLE.get(usize::from(PLACES[reg.hash(MULTIPLIER)]))?;
+    (*key == reg).then_some(register)
 }
 
 /// Answers a trapped MSR, MRS or system instruction.
@@ -126,13 +156,14 @@ pub(crate) fn access(cx: &Context<'_, impl Host>, state: &mut VcpuState, len: u8
 /// None: UNDEFINED.
 fn read(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg) -> Option<u64> {
     let &Context { vm, host, .. } = cx;
-    if idreg::is_id(reg) {
-        return Some(idreg::value(reg, host.id_register(reg), vm.config.gic.version));
-    }
-    if is_breakpoint(reg) {
-        return Some(0);
-    }
-    match find(reg)? {
+    let Some(&register) = find(reg) else {
+        return if idreg::is_id(reg) {
+            Some(idreg::value(reg, host.id_register(reg), vm.config.gic.version))
+        } else {
+            is_breakpoint(reg).then_some(0)
+        };
+    };
+    match register {
         Constant(value) | ReadOnly(value) => Some(value),
         OsLockStatus => Some(OSLSR_OSLM | if state.sys.oslock & OSLOCK_LOCKED != 0 { OSLSR_OSLK } else { 0 }),
         // Every write traps, so this is what the hardware has.
@@ -151,11 +182,11 @@ fn read(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg) -> Opti
 /// None: UNDEFINED.
 fn write(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg, value: u64) -> Option<()> {
     let &Context { vm, vcpu, host } = cx;
-    if is_breakpoint(reg) {
-        return Some(());
-    }
+    let Some(&register) = find(reg) else {
+        return is_breakpoint(reg).then_some(());
+    };
     let v3 = vm.config.gic.version == Version::V3;
-    match find(reg)? {
+    match register {
         Constant(_) => {}
         OsLockAccess => state.sys.oslock = value & OSLOCK_LOCKED,
         DebugControl => {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::vec::Vec;
 
 use abi::smccc::{Error, Left, Reservation};
-use vgic::{Control, Effects, ListRegisters, Lr, State, Version, Vgic};
+use vgic::{Control, Effects, ListRegisters, State, Version, Vgic};
 
 use crate::exit::{Access, DataAbort, Exit, Fault, InstrAbort, SysReg, SysRegAccess, Trap};
 use crate::handle::{Context, Host, Next, StageTwoAccess, handle};
@@ -61,7 +61,7 @@ impl ListRegisters for NoListRegisters {
     fn state(&self, _: usize) -> State {
         State::INACTIVE
     }
-    fn write(&mut self, _: usize, _: Lr) {}
+    fn write(&mut self, _: usize, _: u64) {}
     fn empty(&self) -> u16 {
         u16::MAX
     }

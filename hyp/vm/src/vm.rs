@@ -261,13 +261,9 @@ impl Vm {
         self.pay(host, effects);
     }
 
-    /// Rings the bell of a channel: an edge, which no bell before it hides.
-    pub fn ring(&self, host: &impl Host, channel: usize) {
-        let mut gic = self.gic.lock();
-        let mut effects = gic.line(0, bus::channel_intid(channel), true);
-        effects |= gic.line(0, bus::channel_intid(channel), false);
-        drop(gic);
-        self.pay(host, effects);
+    /// Rings the bell of a channel. What that owes is the caller's to pay.
+    pub fn ring(&self, channel: usize) -> Effects {
+        self.gic.lock().pulse(0, bus::channel_intid(channel))
     }
 
     /// Tells the host what a change of the vGIC owes, if anything.

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use mobivmm_vgic::{Config as GicConfig, Control, Effects, ListRegisters, Lr, State, Version, Vgic};
+use mobivmm_vgic::{Config as GicConfig, Control, Effects, ListRegisters, State, Version, Vgic};
 use vm::exit::SysReg;
 use vm::state::VcpuState;
 use vm::{Config, Context, Entry, Exit, Host, Next, StageTwoAccess, Vm, bus, handle, inject, timer};
@@ -67,7 +67,7 @@ impl ListRegisters for NoListRegisters {
     fn state(&self, _: usize) -> State {
         State::INACTIVE
     }
-    fn write(&mut self, _: usize, _: Lr) {}
+    fn write(&mut self, _: usize, _: u64) {}
     fn empty(&self) -> u16 {
         u16::MAX
     }

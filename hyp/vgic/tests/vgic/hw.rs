@@ -155,18 +155,15 @@ impl ListRegisters for Hw {
         }
     }
 
-    fn write(&mut self, n: usize, lr: Lr) {
-        self.lrs[n] = match self.version {
-            Version::V2 => lr.to_gicv2().into(),
-            Version::V3 => lr.to_gicv3(),
-        };
-        if lr == Lr::EMPTY {
+    fn write(&mut self, n: usize, value: u64) {
+        self.lrs[n] = value;
+        if value == 0 {
             return;
         }
-        assert_ne!(self.state(n), 0, "wrote an inactive interrupt: {lr:?}");
+        assert_ne!(self.state(n), 0, "wrote an inactive interrupt: {value:#x}");
         assert!(
             !self.is_hw(n) || self.state(n) != PENDING | ACTIVE,
-            "HW = 1 with pending and active: {lr:?}"
+            "HW = 1 with pending and active: {value:#x}"
         );
     }
 

@@ -176,6 +176,7 @@ fn a_bell_rings_at_the_other_end_only() {
     assert!(!guest.pending(97));
     // GICD_ICFGR6: INTIDs 96 to 111; the second is edge-triggered.
     guest.store(0x0800_0C18, 0b10 << 2);
-    guest.vm.ring(&guest.host, 1);
+    let effects = guest.vm.ring(1);
+    guest.vm.pay(&guest.host, effects);
     assert!(guest.pending(97) && !guest.pending(96));
 }
