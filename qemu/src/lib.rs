@@ -47,7 +47,7 @@ pub use jobs::{Job, Jobs};
 pub use memory::Memory;
 pub use outcome::{Ending, Failure, Outcome};
 pub use profile::{Class, Code, Profile};
-pub use recording::{Clock, Event, Events, Guest, JOB_BEGIN, JOB_END, Kind, Recording};
+pub use recording::{Clock, Event, Events, Guest, JOB_BEGIN, JOB_END, Kind, Recording, Steps};
 pub use run::Run;
 pub use script::{Step, unescape};
 pub use sections::{Section, Sections};

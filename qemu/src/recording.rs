@@ -17,16 +17,27 @@ pub struct Recording {
     pub file: PathBuf,
     /// Record entries to EL2, returns from it, waits and changes of the interrupt mask.
     pub entries: bool,
-    /// Record each run of instructions at EL2 between the marks that ask for it.
-    pub steps: bool,
+    /// Where each run of instructions at EL2 is recorded.
+    pub steps: Steps,
     /// Virtual addresses in guests whose execution is recorded.
     pub watch: Vec<u64>,
+}
+
+/// Which runs of instructions at EL2 are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steps {
+    /// None.
+    None,
+    /// Those between the marks that ask for it.
+    Marked,
+    /// Those from reset on, up to a mark that ends it.
+    All,
 }
 
 impl Recording {
     /// A recording of all but steps.
     pub fn new(plugin: PathBuf, file: PathBuf) -> Self {
-        Self { plugin, file, entries: true, steps: false, watch: Vec::new() }
+        Self { plugin, file, entries: true, steps: Steps::None, watch: Vec::new() }
     }
 
     /// QEMU's arguments for it.
@@ -37,9 +48,11 @@ impl Recording {
         if !self.entries {
             value.push(",entries=off");
         }
-        if self.steps {
-            value.push(",steps=on");
-        }
+        value.push(match self.steps {
+            Steps::None => "",
+            Steps::Marked => ",steps=on",
+            Steps::All => ",steps=all",
+        });
         for address in &self.watch {
             value.push(format!(",watch={address:#x}"));
         }
@@ -122,7 +135,7 @@ mod tests {
     fn a_recording_is_asked_for_by_arguments() {
         let mut recording = Recording::new("/p.so".into(), "/a,b".into());
         assert_eq!(recording.arguments(), ["-plugin", "/p.so,out=/a,,b"].map(OsString::from));
-        (recording.entries, recording.steps, recording.watch) = (false, true, vec![0x4000, 1]);
+        (recording.entries, recording.steps, recording.watch) = (false, Steps::Marked, vec![0x4000, 1]);
         let all = "/p.so,out=/a,,b,entries=off,steps=on,watch=0x4000,watch=0x1";
         assert_eq!(recording.arguments()[1], all);
     }

@@ -86,7 +86,7 @@ primary:
         str     x2, [x6, x1, lsl #3]
 9:
         // What was written with caches off must not hide behind lines that the boot loader left in them.
-        adr_l   x1, __image_end
+        adr_l   x1, __bss_end
         bl      invalidate
 
         mov     x19, #0                         // CPU index

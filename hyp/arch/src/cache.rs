@@ -3,33 +3,28 @@
 use core::arch::asm;
 
 /// Lines of a round of [`by_line!`].
-const ROUND: usize = 16;
+const ROUND: usize = 32;
 
 /// Does something to each line of `$line` bytes between two addresses. In rounds: on gigabytes of RAM the loop would cost more than what it does.
 macro_rules! by_line {
     ($line:expr, $start:expr, $len:expr, $($op:literal),+) => {{
         let (line, end): (usize, usize) = ($line, $start.saturating_add($len));
-        let mut at: usize = $start & !(line - 1);
-        while at < end {
-            // SAFETY: each caller says why `$op` may be done to these lines.
-            unsafe {
-                if end - at >= ROUND * line {
-                    asm!(
-                        ".rept {round}", $($op,)+ "add {at}, {at}, {line}", ".endr",
-                        round = const ROUND, at = inout(reg) at, line = in(reg) line,
-                        options(nostack, preserves_flags)
-                    );
-                } else {
-                    asm!(
-                        $($op,)+ "add {at}, {at}, {line}",
-                        at = inout(reg) at, line = in(reg) line, options(nostack, preserves_flags)
-                    );
-                }
-            }
+        let at: usize = $start & !(line - 1);
+        let lines = (end - at).div_ceil(line);
+        // SAFETY: each caller says why `$op` may be done to these lines. The barrier: the maintenance is complete for every observer (Arm
+        // ARM, "Ordering and completion of data and instruction cache instructions").
+        unsafe {
+            asm!(
+                "cbz {rounds}, 3f",
+                "2:", ".rept {round}", $($op,)+ "add {at}, {at}, {line}", ".endr",
+                "subs {rounds}, {rounds}, #1", "b.ne 2b",
+                "3:", "cbz {rest}, 5f",
+                "4:", $($op,)+ "add {at}, {at}, {line}", "subs {rest}, {rest}, #1", "b.ne 4b",
+                "5:", "dsb sy",
+                round = const ROUND, rounds = inout(reg) lines / ROUND => _, rest = inout(reg) lines % ROUND => _,
+                at = inout(reg) at => _, line = in(reg) line, options(nostack)
+            );
         }
-        // SAFETY: a barrier: the maintenance is complete for every observer (Arm ARM, "Ordering and completion of data
-        // and instruction cache instructions").
-        unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
     }};
 }
 

@@ -1,4 +1,4 @@
-//! EL2's heap, in the image's `.bss`: for boot and for work items. Exit handlers do not allocate.
+//! EL2's heap, in the image's range: for boot and for work items. Exit handlers do not allocate.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -18,6 +18,7 @@ pub const HEAP_SIZE: usize = 384 * 1024;
 struct Memory(UnsafeCell<[MaybeUninit<u8>; HEAP_SIZE]>);
 // SAFETY: handed out once, to the allocator below, which is behind a lock.
 unsafe impl Sync for Memory {}
+#[unsafe(link_section = ".uninit")]
 static MEMORY: Memory = Memory(UnsafeCell::new([MaybeUninit::uninit(); HEAP_SIZE]));
 static TAKEN: AtomicBool = AtomicBool::new(false);
 

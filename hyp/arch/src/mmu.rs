@@ -44,8 +44,8 @@ pub(crate) const BOOT_BLOCK: u64 = LEAF | NORMAL;
 struct Table([AtomicU64; 512]);
 
 impl Table {
-    /// The attributes with which the root table maps an address.
-    fn attributes(&self, at: usize) -> Option<u64> {
+    /// The attributes with which the root table maps an address, and where the block or page that holds it ends.
+    fn attributes(&self, at: usize) -> Option<(u64, usize)> {
         let mut table = self;
         for shift in [30, 21, 12] {
             let entry = table.0[(at >> shift) & 511].load(Ordering::Relaxed);
@@ -53,7 +53,7 @@ impl Table {
                 return None;
             }
             if shift == 12 || entry & TABLE_OR_PAGE == 0 {
-                return Some(entry & ATTRIBUTES);
+                return Some((entry & ATTRIBUTES, (at >> shift) + 1 << shift));
             }
             table = next_table(entry);
         }
@@ -104,9 +104,12 @@ impl DeviceMemory {
 impl Active {
     /// The registers at these addresses. `None` if not all of them were added by [`Map::device`], or if any is in other use.
     pub fn device(&self, range: &Range<u64>) -> Option<DeviceMemory> {
-        let pages = (range.start as usize & !(PAGE - 1)..range.end as usize).step_by(PAGE);
-        let mapped = pages.into_iter().all(|at| self.root.attributes(at) == Some(DEVICE | EXECUTE_NEVER));
-        (mapped && phys::claim(range)).then(|| DeviceMemory { range: range.clone() })
+        let mut at = range.start as usize;
+        while at < range.end as usize {
+            let (attributes, end) = self.root.attributes(at)?;
+            at = if attributes == DEVICE | EXECUTE_NEVER { end } else { return None };
+        }
+        phys::claim(range).then(|| DeviceMemory { range: range.clone() })
     }
 }
 

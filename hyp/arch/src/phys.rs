@@ -216,6 +216,7 @@ pub const TABLE_MEMORY: usize = 512 * 1024;
 struct TableMemory(core::cell::UnsafeCell<[u8; TABLE_MEMORY]>);
 // SAFETY: no Rust code refers to the bytes; they are reached through the one `Region` that `Region::tables` makes.
 unsafe impl Sync for TableMemory {}
+#[unsafe(link_section = ".uninit")]
 static TABLES: TableMemory = TableMemory(core::cell::UnsafeCell::new([0; TABLE_MEMORY]));
 static TABLES_TAKEN: AtomicBool = AtomicBool::new(false);
 

@@ -7,8 +7,8 @@ use core::fmt;
 
 use arch::cpu;
 use bundle::{DTB_WINDOW, Image, Memory};
+use hmac_sha256::Hash;
 use sched::CpuId;
-use sha2::{Digest as _, Sha256};
 use stage2::{Fault, GuestMem, Ipa, Pa};
 use thiserror::Error;
 use vm::{Entry, Phase, Power, dtb};
@@ -186,7 +186,7 @@ fn copy(
     load: u64,
 ) -> Result<(), LoadError> {
     let source = machine.ram.bundle.as_ptr() as u64 + image.offset;
-    let mut hash = Sha256::new();
+    let mut hash = Hash::new();
     let mut buffer = [0; COPY_PIECE];
     let mut done = 0;
     while done < image.size {
@@ -200,7 +200,7 @@ fn copy(
         done += len as u64;
     }
     clean(machine, guest, name, load, image.size)?;
-    let found: [u8; 32] = hash.finalize().into();
+    let found = hash.finalize();
     if found == *image.sha256 {
         Ok(())
     } else {

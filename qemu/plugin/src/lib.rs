@@ -3,7 +3,7 @@
 //! each run of instructions at EL2. It interprets nothing: that is for the reader of the file.
 //!
 //! ```text
-//! -plugin libmobivmm_qemu_plugin.so,out=FILE[,entries=off][,steps=on][,watch=ADDRESS]…
+//! -plugin libmobivmm_qemu_plugin.so,out=FILE[,entries=off][,steps=on|all][,watch=ADDRESS]…
 //! ```
 //!
 //! | argument | |
@@ -11,6 +11,7 @@
 //! | `out` | where the events go; a FIFO will do |
 //! | `entries=off` | leave out all but marks, watches and clock readings |
 //! | `steps=on` | record each run of instructions at EL2 between the marks 0xfff0 and 0xfff1 |
+//! | `steps=all` | the same from reset on |
 //! | `watch` | record each execution of the instruction at this virtual address at EL1 or EL0 |
 //!
 //! # How it counts

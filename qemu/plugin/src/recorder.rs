@@ -22,13 +22,16 @@ pub struct Options {
     out: String,
     entries: bool,
     steps: bool,
+    /// From reset on, not from a mark.
+    all_steps: bool,
     watch: Vec<u64>,
 }
 
 impl Options {
     /// Reads `key=value` arguments.
     pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { out: String::new(), entries: true, steps: false, watch: Vec::new() };
+        let mut options =
+            Self { out: String::new(), entries: true, steps: false, all_steps: false, watch: Vec::new() };
         for argument in arguments {
             let wrong = || format!("{argument}: no such argument");
             let (key, value) = argument.split_once('=').ok_or_else(wrong)?;
@@ -38,6 +41,7 @@ impl Options {
                     let on = value == "on";
                     *(if key == "steps" { &mut options.steps } else { &mut options.entries }) = on;
                 }
+                ("steps", "all") => (options.steps, options.all_steps) = (true, true),
                 ("watch", _) => {
                     let digits = value.strip_prefix("0x").ok_or_else(wrong)?;
                     options.watch.push(u64::from_str_radix(digits, 16).map_err(|_| wrong())?);
@@ -176,6 +180,7 @@ impl Recorder {
             Counts::Inline(score.expose_provenance())
         };
         Ok(Self {
+            stepping: options.all_steps,
             options,
             out: BufWriter::with_capacity(1 << 16, out),
             registers: Registers::default(),
@@ -183,7 +188,6 @@ impl Recorder {
             counts,
             clocks: HashMap::new(),
             idle: None,
-            stepping: false,
         })
     }
 

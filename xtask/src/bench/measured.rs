@@ -1,7 +1,7 @@
 //! What was measured for a row, and how that is done.
 
 use anyhow::{Result, ensure};
-use qemu::Code;
+use qemu::{Code, Steps};
 use serde_json::{Value, json};
 
 use super::figure::Figure;
@@ -50,7 +50,7 @@ impl Measured {
         let mut code = Code::load(&stage.hypervisor().elf, &stage.hypervisor().image)?;
         let mut measured = Self { row, scenarios: Vec::new(), total: Figure::default() };
         for scenario in (row.scenarios)(extent.events(row)) {
-            let taken = stage.run_twice(&scenario, row.steps)?;
+            let taken = stage.run_twice(&scenario, if row.steps { Steps::Marked } else { Steps::None })?;
             let figure = (row.measure)(&taken, &mut code)?;
             ensure!(figure.n() > 0, "{}: nothing was measured in {}", row.name, scenario.name);
             measured.scenarios.push((scenario.name, figure));

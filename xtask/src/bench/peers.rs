@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use qemu::{Board, Config, Gic, HYPERVISOR, Recording, Run, Step};
+use qemu::{Board, Config, Gic, HYPERVISOR, Recording, Run, Step, Steps};
 use serde_json::{Value, json};
 
 use super::figure::Figure;
@@ -97,7 +97,7 @@ struct Measured {
 
 fn measure(stage: &Stage, files: &Files, row: &Row, contender: &Contender, case: &Case) -> Result<Measured> {
     let Some(peer) = contender.peer else {
-        let taken = stage.run_twice(&scenario(row, case), false)?;
+        let taken = stage.run_twice(&scenario(row, case), Steps::None)?;
         let figure = complete(row.measured.figure(taken.events()?)?)?;
         taken.remove()?;
         return Ok(Measured { figure, repeats: true });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use qemu::{Class, Code, Kind, Profile};
+use qemu::{Class, Code, Kind, Profile, Steps};
 
 use super::measure::{BEGIN, END, INTERRUPT, from_guest, to_guest};
 use super::rows::Row;
@@ -13,32 +13,36 @@ use super::scenario::Stage;
 const SHOWN: usize = 60;
 
 /// Prints what one event of a row's first scenario costs at EL2 on average, by function and kind of instruction. An event of a row that
-/// is about switches is a visit to EL2 that leaves one VM and enters another.
+/// is about switches is a visit to EL2 that leaves one VM and enters another; that of one from reset is all up to the first guest.
 pub fn print(stage: &Stage, row: &Row) -> Result<()> {
     let Some(mut scenario) = (row.scenarios)(row.n[0].min(100)).into_iter().next() else { return Ok(()) };
     // Where the image is, is seen at its vectors.
     scenario.marks_only = false;
-    let taken = stage.run(&scenario, true)?;
+    let steps = if row.from_reset { Steps::All } else { Steps::Marked };
+    let taken = stage.run(&scenario, steps)?;
     let mut code = Code::load(&stage.hypervisor().elf, &stage.hypervisor().image)?;
     let (mut profile, mut events, mut begun) = (Profile::default(), 0u64, false);
+    let whole_visits = row.steps || row.from_reset;
     let (mut visit, mut entered) = (Vec::new(), None);
     for event in taken.events()? {
         match event?.kind {
             Kind::Mark { id: BEGIN, .. } => {
                 begun = true;
-                events += u64::from(!row.steps);
+                events += u64::from(!whole_visits);
             }
             Kind::Mark { id: END | INTERRUPT, .. } => begun = false,
             Kind::Entry { vector, .. } if from_guest(vector) => visit.clear(),
             Kind::Return { vmid, spsr, vbar, .. } if to_guest(spsr) => {
                 code.set_vbar(vbar);
-                let switched = entered.replace(vmid).is_some_and(|before| before != vmid);
-                if row.steps && switched && !visit.is_empty() {
+                let before = entered.replace(vmid);
+                let counts =
+                    if row.from_reset { before.is_none() } else { before.is_some_and(|vm| vm != vmid) };
+                if whole_visits && counts && !visit.is_empty() {
                     events += 1;
                     visit.drain(..).for_each(|(pc, count)| profile.add(&mut code, pc, count));
                 }
             }
-            Kind::Steps { pc, count } if row.steps => visit.push((pc, count)),
+            Kind::Steps { pc, count } if whole_visits => visit.push((pc, count)),
             Kind::Steps { pc, count } if begun => profile.add(&mut code, pc, count),
             _ => {}
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use linux_guest::{Entry, pack};
 use machines::Machine;
-use qemu::{Board, Config, Event, Events, Gic, HYPERVISOR, Kind, Recording, Run, Step};
+use qemu::{Board, Config, Event, Events, Gic, HYPERVISOR, Kind, Recording, Run, Step, Steps};
 
 use super::measure::DONE;
 use super::peers::tree::Tree;
@@ -59,6 +59,8 @@ pub struct Scenario {
 pub enum Guest {
     /// The bench guest.
     Bench,
+    /// A guest of 20 KiB that does nothing.
+    Bare,
     /// Linux, up to its first program.
     Linux,
     /// The same at EL1 of a machine without EL2: there is no MobiVMM.
@@ -104,6 +106,7 @@ impl Scenario {
             let name = if n == 0 { BENCH.into() } else { format!("load-{n}") };
             let images = match self.guest {
                 Guest::Linux if n == 0 => "kernel = \"linux-guest:Image\"\ninitrd = \"bench:initramfs\"",
+                Guest::Bare if n == 0 => "kernel = \"bench-guest:bare\"",
                 _ => "kernel = \"bench-guest:bench\"",
             };
             text += &format!(
@@ -154,6 +157,7 @@ pub struct Stage {
     builder: Builder,
     hypervisor: Hypervisor,
     guest: PathBuf,
+    bare: PathBuf,
     /// Linux' initial RAM disk with a first program that marks that it is there.
     initramfs: PathBuf,
     plugin: PathBuf,
@@ -167,7 +171,8 @@ impl Stage {
     /// Something cannot be built.
     pub fn new(builder: Builder) -> Result<Self> {
         let hypervisor = builder.hypervisor()?;
-        let guest = builder.artefact("bench-guest", "bench")?;
+        let [guest, bare] = ["bench", "bare"].map(|name| builder.artefact("bench-guest", name));
+        let (guest, bare) = (guest?, bare?);
         let plugin = builder.plugin()?;
         let files = hypervisor.image.with_file_name("bench-runs");
         fs::create_dir_all(&files).with_context(|| files.display().to_string())?;
@@ -183,7 +188,7 @@ impl Stage {
         let rest = &builder.tools().initramfs;
         archives.extend(fs::read(rest).with_context(|| rest.display().to_string())?);
         fs::write(&initramfs, archives).with_context(|| initramfs.display().to_string())?;
-        Ok(Self { builder, hypervisor, guest, initramfs, plugin, files })
+        Ok(Self { builder, hypervisor, guest, bare, initramfs, plugin, files })
     }
 
     /// The same with an EL2 program that is built with this feature, away from the usual one, which stays.
@@ -236,7 +241,7 @@ impl Stage {
     ///
     /// # Errors
     /// The run failed.
-    pub fn run(&self, scenario: &Scenario, steps: bool) -> Result<Taken> {
+    pub fn run(&self, scenario: &Scenario, steps: Steps) -> Result<Taken> {
         self.record(scenario, steps, 0)
     }
 
@@ -244,7 +249,7 @@ impl Stage {
     ///
     /// # Errors
     /// A run failed, another one went another way, or there are no two equal ones.
-    pub fn run_twice(&self, scenario: &Scenario, steps: bool) -> Result<Taken> {
+    pub fn run_twice(&self, scenario: &Scenario, steps: Steps) -> Result<Taken> {
         let same = |one: &Taken, other: &Taken| match compare(one.events()?, other.events()?)? {
             Comparison::Equal => Ok(true),
             Comparison::Clock => Ok(false),
@@ -259,7 +264,7 @@ impl Stage {
         Ok(taken)
     }
 
-    fn record(&self, scenario: &Scenario, steps: bool, copy: u32) -> Result<Taken> {
+    fn record(&self, scenario: &Scenario, steps: Steps, copy: u32) -> Result<Taken> {
         let beside = self.files.join(format!("{}-{copy}", scenario.name));
         let machine = scenario.machine()?;
         let alone = scenario.guest == Guest::LinuxAlone;
@@ -295,7 +300,7 @@ impl Stage {
             let bundle = beside.with_extension("itb");
             let artefact = |package: &str, file: &str| match package {
                 "bench" => Ok(self.initramfs.clone()),
-                "bench-guest" => Ok(self.guest.clone()),
+                "bench-guest" => Ok(if file == "bare" { self.bare.clone() } else { self.guest.clone() }),
                 _ => self.builder.artefact(package, file),
             };
             fs::write(&bundle, machine.compile(&artefact)?).with_context(|| bundle.display().to_string())?;
