@@ -68,7 +68,7 @@ pub enum Kind {
     Preempt,
     /// It had the CPU, and has used up its budget. When some of that comes back.
     Exhausted,
-    /// The CPU came from it into EL2. Bits 31:0: ESR_EL2 of a trap; 1: an interrupt; 2: an SError. Bits 63:32: an interrupt's INTID
+    /// The CPU came from it into EL2. Bits 31:0: ESR_EL2 of a trap or an SError; 1: an interrupt. Bits 63:32: an interrupt's INTID
     /// (1,020 or more: it has gone), the page of an abort's intermediate physical address, or else w0: what a hypercall asks for.
     Exit,
     /// Another vCPU, a device or EL2 made an interrupt pending for it, which wakes it if it sleeps. (Its own timer's is an

@@ -20,6 +20,8 @@ mod control;
 #[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]
+mod exits;
+#[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]
 mod host;
