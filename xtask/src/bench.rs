@@ -27,6 +27,7 @@ use peers::Peer;
 pub use limits::Limits;
 pub use measured::{Extent, Measured};
 pub use plants::Plants;
+use rows::State;
 pub use rows::{ROWS, Row};
 pub use scenario::Stage;
 
@@ -39,7 +40,7 @@ const PEERS: &str = "docs/peers.json";
 pub struct BenchOptions {
     /// What to measure; everything by default
     names: Vec<String>,
-    /// Fail if a promise is broken
+    /// Fail if a promise is broken, or where another number is proposed, that one
     #[arg(long)]
     check: bool,
     /// Fail only if a promise is broken that was kept in docs/bench.json, or a figure is worse than there
@@ -107,11 +108,13 @@ pub fn run(options: &BenchOptions) -> Result<bool> {
     let (mut all, mut broken) = (Vec::new(), Vec::new());
     for row in chosen(&options.names) {
         let measured = Measured::take(&stage, row, if options.full { Extent::Full } else { Extent::Usual })?;
-        let worse = limits.as_ref().map_or(!measured.kept(), |limits| limits.exceeded(&measured));
-        measured.print(match (worse, measured.kept()) {
-            (true, _) if options.no_worse => "  WORSE",
-            (_, false) => "  BROKEN",
-            _ => "",
+        let state = measured.state();
+        let worse = limits.as_ref().map_or(state == State::Broken, |limits| limits.exceeded(&measured));
+        measured.print(match state {
+            _ if worse && options.no_worse => "  WORSE",
+            State::Broken => "  BROKEN",
+            State::Proposed => "  as proposed",
+            State::Kept => "",
         });
         broken.extend(worse.then_some(row.name));
         all.push(measured);
@@ -168,7 +171,7 @@ fn pages() -> Result<[(&'static str, String); 5]> {
         ))
     };
     Ok([
-        ("PROMISES.md", report::promises(&figures)),
+        ("PROMISES.md", report::promises(&figures, ROWS)),
         page("docs/performance.md", &report::figures(&figures))?,
         page("docs/peers.md", &format!("```text\n{}```\n", peers::table::text(&peers)))?,
         ("docs/promises.svg", plots::promises(&figures)?),

@@ -1,7 +1,7 @@
 //! From a recording to figures.
 
 use anyhow::{Context, Result};
-use qemu::{Clock, Code, Events, Guest, Kind, Sections};
+use qemu::{Clock, Code, Events, Guest, Kind, Section, Sections};
 
 use super::figure::Figure;
 use super::scenario::Taken;
@@ -98,7 +98,7 @@ pub fn decision(taken: &Taken, code: &mut Code) -> Result<Figure> {
     visits(taken.events()?, code, |visit| (visit.decision > 0).then_some(visit.decision))
 }
 
-/// What happened at EL2 between leaving a guest and entering one.
+/// A visit to EL2.
 struct Visit {
     total: u64,
     /// Instructions of the scheduler.
@@ -107,40 +107,26 @@ struct Visit {
     switched: bool,
 }
 
-/// A CPU at EL2.
-#[derive(Clone, Copy, Default)]
-struct Cpu {
-    vmid: Option<u16>,
-    entered: Option<u64>,
-    decision: u64,
-}
-
-/// A value of each visit to EL2 that begins while something is measured.
+/// A value of each visit to EL2 that ends while something is measured.
 fn visits(events: Events, code: &mut Code, value: impl Fn(&Visit) -> Option<u64>) -> Result<Figure> {
-    let (mut figure, mut cpus, mut begun) = (Figure::default(), [Cpu::default(); 256], false);
+    let (mut figure, mut sections, mut begun) = (Figure::default(), Sections::default(), false);
+    let mut decisions = [0; 256];
     for event in events {
         let event = event?;
-        let cpu = &mut cpus[usize::from(event.cpu)];
+        let decision = &mut decisions[usize::from(event.cpu)];
         match event.kind {
             Kind::Mark { id: BEGIN, .. } => begun = true,
             Kind::Mark { id: END, .. } => begun = false,
-            Kind::Entry { vector, .. } if from_guest(vector) => {
-                (cpu.entered, cpu.decision) = (begun.then_some(event.own), 0);
-            }
             Kind::Steps { pc, count } => {
                 let steps = (0..u64::from(count)).map(|n| pc + 4 * n);
-                cpu.decision += steps.filter(|pc| code.is_in(*pc, SCHEDULER)).count() as u64;
+                *decision += steps.filter(|pc| code.is_in(*pc, SCHEDULER)).count() as u64;
             }
-            Kind::Return { vmid, spsr, vbar, .. } if to_guest(spsr) => {
-                code.set_vbar(vbar);
-                let before = cpu.vmid.replace(vmid);
-                if let (Some(entered), Some(before)) = (cpu.entered.take(), before) {
-                    let total = event.own + 1 - entered;
-                    let visit = Visit { total, decision: cpu.decision, switched: before != vmid };
-                    figure.extend(value(&visit));
-                }
-            }
+            Kind::Return { spsr, vbar, .. } if to_guest(spsr) => code.set_vbar(vbar),
             _ => {}
+        }
+        if let Some(Section { visit: Some(total), switch: switched, .. }) = sections.observe(&event) {
+            let visit = Visit { total, decision: std::mem::take(decision), switched };
+            figure.extend(value(&visit).filter(|_| begun));
         }
     }
     Ok(figure)

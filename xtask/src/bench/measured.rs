@@ -5,7 +5,7 @@ use qemu::{Code, Steps};
 use serde_json::{Value, json};
 
 use super::figure::Figure;
-use super::rows::Row;
+use super::rows::{Proposal, Row, State};
 use super::scenario::Stage;
 
 /// How much is measured.
@@ -60,9 +60,9 @@ impl Measured {
         Ok(measured)
     }
 
-    /// Whether the promise is kept.
-    pub fn kept(&self) -> bool {
-        self.total.n() > 0 && self.total.max() <= self.row.promise
+    /// What becomes of the promise.
+    pub fn state(&self) -> State {
+        if self.total.n() > 0 { self.row.state(self.total.max()) } else { State::Broken }
     }
 
     /// Prints the row's lines of the table; `verdict` ends the first.
@@ -87,6 +87,9 @@ impl Measured {
         value["unit"] = row.unit.name().into();
         value["promise"] = row.promise.into();
         value["path"] = row.path.into();
+        if let Some(Proposal { number, reason, .. }) = row.proposal {
+            value["proposal"] = json!({ "number": number, "reason": reason });
+        }
         value["scenarios"] =
             scenarios.iter().map(|(name, at)| ((*name).to_owned(), at.to_json())).collect::<Value>();
         value

@@ -8,6 +8,7 @@ use super::measured;
 use super::scenario::{Guest, Scenario};
 
 /// A row of the promises.
+#[derive(Clone, Copy)]
 pub struct Row {
     /// What it is called, on the command line and in reports.
     pub name: &'static str,
@@ -32,6 +33,8 @@ pub struct Row {
     pub from_reset: bool,
     /// What the scenarios' figures come to.
     pub total: fn(&[(&'static str, Figure)]) -> Figure,
+    /// What is proposed in the promise's place.
+    pub proposal: Option<Proposal>,
     /// Rows that contain this one's path by their nature, so that they may notice a delay there.
     pub part_of: &'static [&'static str],
 }
@@ -49,8 +52,42 @@ const ROW: Row = Row {
     steps: false,
     from_reset: false,
     total: measured::together,
+    proposal: None,
     part_of: &[],
 };
+
+/// Another number, where the design has been changed as far as it goes and the promise can't be met.
+#[derive(Clone, Copy, Debug)]
+pub struct Proposal {
+    /// What the figure does not exceed: more than the promise.
+    pub number: u64,
+    /// Why, in one line.
+    pub reason: &'static str,
+    /// The heading of the section of docs/performance.md that has the evidence.
+    pub section: &'static str,
+}
+
+/// What becomes of a promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is kept.
+    Kept,
+    /// It is not, but what is proposed in its place would be.
+    Proposed,
+    /// Neither is.
+    Broken,
+}
+
+impl Row {
+    /// What a figure of this row makes of the promise.
+    pub fn state(&self, max: u64) -> State {
+        match self.proposal {
+            _ if max <= self.promise => State::Kept,
+            Some(proposal) if max <= proposal.number => State::Proposed,
+            _ => State::Broken,
+        }
+    }
+}
 
 /// What a figure counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +261,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "pick_next",
         promise: 250,
-        path: "what the scheduler does at one exit, with 64 vCPUs, while they come up and when they are queued",
+        path: "what the scheduler does at one exit of a guest or a work item, with 64 vCPUs, while they come up and when they are queued",
         scenarios: |n| {
             let beside_63 = |name, role: &str| {
                 let queue = Scenario::alone(name, role, n);
