@@ -88,7 +88,7 @@ pub fn init(uart: Pl011, arguments: &str) {
     let wire = wire.unwrap_or_else(|| Wire::Uart {
         uart,
         format: match console {
-            Some("mux") => Format::Mux(Encoder::new(), Decoder::new()),
+            Some("mux") => Format::Mux(Encoder::default(), Decoder::default()),
             _ => Format::Plain(Plain::new()),
         },
         pending: heapless::Deque::new(),

@@ -1,6 +1,5 @@
 //! Physical interrupts, taken where they arrive.
 
-use arch::enter::Verdict;
 use arch::{cpu, time};
 use drivers::gic::Acknowledged;
 use vm::{Phase, timer};
@@ -23,17 +22,15 @@ impl Here {
 
     /// Takes the interrupt that a guest was interrupted by, if it is still there.
     #[inline(never)]
-    pub fn interrupted(&self) -> Verdict {
+    pub fn interrupted(&self) {
         if let Some(interrupt) = self.machine.gic.acknowledge() {
             if interrupt.intid() == time::VIRTUAL_TIMER_INTID {
                 plant!("plant_timer_tick", self.machine.guests.len() == 1);
                 self.virtual_timer(interrupt);
             } else {
                 self.interrupt(interrupt);
-                self.refresh_loaded();
             }
         }
-        self.verdict()
     }
 
     #[inline(never)]
@@ -76,11 +73,11 @@ impl Here {
     /// to change.
     fn notice(&self) {
         plant!("plant_vipi", true);
-        if let Some((guest, vcpu)) = self.loaded.get()
-            && (guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu))
-        {
+        let Some((guest, vcpu)) = self.loaded.get() else { return };
+        if guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu) {
             self.pick_again();
         }
+        self.refresh(guest, vcpu);
     }
 
     #[cold]

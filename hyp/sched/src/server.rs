@@ -107,7 +107,9 @@ impl Server {
         self.set_aside();
         while let Some(refill) = self.refills[..self.refill_count].first().filter(|refill| refill.at <= at) {
             self.left = self.left.saturating_add_unsigned(refill.amount);
-            self.refills.copy_within(1..self.refill_count, 0);
+            if self.refill_count > 1 {
+                self.refills.copy_within(1..self.refill_count, 0);
+            }
             self.refill_count -= 1;
         }
         if self.left <= 0 {

@@ -195,7 +195,7 @@ fn schedules_change_while_they_run() {
     let light = Share { weight: 256, cap: 30, affinity: CpuSet::only(CpuId(1)) };
     let told = m.sched.set_share(VmId(1), light, m.now).unwrap();
     m.tell(told);
-    let shares = m.shares(S, &[a, b]);
+    let shares = m.shares(2 * S, &[a, b]);
     assert!(shares.iter().all(|share| (share - 0.1).abs() < 0.001), "{shares:?}");
 }
 
