@@ -14,8 +14,10 @@ use std::collections::BinaryHeap;
 /// What EL2's paths cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Costs {
-    /// From one vCPU to another, decision included.
+    /// From one vCPU to another, decision included: an interrupt is why.
     pub switch: Ns,
+    /// The same from one that goes to sleep.
+    pub sleep: Ns,
     /// An exit that goes back to the same vCPU, decision included.
     pub exit: Ns,
     /// From one CPU's kick until the other sees it.
@@ -29,7 +31,7 @@ impl Costs {
     /// again as the exit and the decision alone.
     pub const fn of(overhead: Overhead) -> Self {
         let exit = overhead.vm_switch / 2;
-        Self { switch: overhead.vm_switch, exit, kick: overhead.irq_off_max, timer: exit }
+        Self { switch: overhead.vm_switch, sleep: overhead.vm_switch, exit, kick: overhead.irq_off_max, timer: exit }
     }
 }
 
@@ -269,7 +271,11 @@ impl Engine {
         self.cpus[c].running = decision.run;
         self.meter.occupy(cpu, decision.run);
         let Some(v) = decision.run else { return };
-        let mut cost = if before == Some(v) { self.costs.exit } else { self.costs.switch };
+        let mut cost = match leave {
+            _ if before == Some(v) => self.costs.exit,
+            Leave::Sleeps(_) => self.costs.sleep,
+            Leave::Ready | Leave::Yields => self.costs.switch,
+        };
         if self.due >> v.0 & 1 != 0 {
             self.due &= !(1 << v.0);
             cost += self.costs.timer;

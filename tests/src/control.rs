@@ -66,7 +66,7 @@ fn reservations(setup: Setup) -> Result<()> {
     // What one gives up another one can have.
     script.extend(order(
         "reserve rival 900us 1ms",
-        "vm rival: refused, nothing has changed: vCPU 0: .*over capacity.*",
+        r"vm rival: refused, nothing has changed: vCPU 0: over capacity: .*; CPU 0 .* %, of 95\.00 % that can be reserved",
     )?);
     script.extend(ask("rival", "1 1 1", "-3 get=0 now=500000/1000000/1000000")?);
     script.extend(order("reserve rival 100us 1ms", r"vm rival: 100us in every 1ms \(10\.00 %\)")?);

@@ -2,9 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::iter;
+use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -17,7 +20,7 @@ use super::peers::tree::Tree;
 use crate::build::{Builder, Hypervisor};
 
 /// How long a run may take on the host's clock.
-const TIMEOUT: Duration = Duration::from_secs(3600);
+const TIMEOUT: Duration = Duration::from_secs(3 * 3_600);
 /// How many rounds of runs it may take until two are equal: a pair, then one at a time, beside which the host is quieter.
 const ROUNDS: u32 = 7;
 /// Linux' command line.
@@ -243,6 +246,31 @@ impl Stage {
     /// The run failed.
     pub fn run(&self, scenario: &Scenario, steps: Steps) -> Result<Taken> {
         self.record(scenario, steps, 0)
+    }
+
+    /// Runs each scenario once, as many at a time as there are CPUs.
+    ///
+    /// # Errors
+    /// A run failed.
+    pub fn run_each(&self, scenarios: &[Scenario], steps: bool) -> Result<Vec<Taken>> {
+        let left = Mutex::new(scenarios.iter().enumerate());
+        let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            let runs = iter::from_fn(next).map(|(n, scenario)| Ok((n, self.run(scenario, steps)?)));
+            runs.collect::<Result<Vec<_>>>()
+        };
+        let workers = thread::available_parallelism().map_or(1, NonZero::get);
+        let mut all = thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let join =
+                |worker: ScopedJoinHandle<'_, _>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+            workers.into_iter().map(join).collect::<Result<Vec<_>>>()
+        })?
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>();
+        all.sort_unstable_by_key(|(n, _)| *n);
+        Ok(all.into_iter().map(|(_, taken)| taken).collect())
     }
 
     /// Runs a scenario twice at once. Where QEMU got the time wrong in one of the two, it takes more runs, until two are equal.

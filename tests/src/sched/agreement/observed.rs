@@ -9,22 +9,22 @@ use super::super::scene::{Seen, VIRT};
 
 /// The bench guest's mark in its interrupt vector.
 const INTERRUPT: u16 = 3;
+/// The vector of an interrupt that is taken from EL1 or EL0 in AArch64.
+const INTERRUPTED: u16 = 0x480;
 
 /// A recording.
 #[derive(Default)]
 pub struct Observed {
-    /// The jobs of each VM, with the visits to EL2 between the release and the end of each.
-    pub by_vm: Vec<Vec<(Job, u64)>>,
+    /// The jobs of each VM.
+    pub by_vm: Vec<Vec<Job>>,
     visits: Visits,
 }
 
 /// What visits to EL2 and the guests beside their work took, ns.
 #[derive(Clone, Default)]
 struct Visits {
-    /// From another VM to one with jobs, where its timer interrupted it at once.
-    switches: Vec<Ns>,
-    /// Those that brought it that interrupt after it had been entered; 0 if it came with the switch.
-    timers: Vec<Ns>,
+    /// To a VM with jobs that did not run just before, by [`Switch::kind`].
+    switches: [Vec<Ns>; 4],
     /// Back to the same VM.
     exits: Vec<Ns>,
     longest: Ns,
@@ -33,66 +33,79 @@ struct Visits {
     after: Vec<Ns>,
 }
 
-/// A VM is entered.
+/// The last entry of a VM, and what brought it if that was a switch to one with jobs, until anything else happens.
 #[derive(Default)]
 struct Entered {
     at: Ns,
-    /// What the switch to it took, and visits since.
-    switch: Ns,
-    timer: Ns,
+    switch: Option<Switch>,
+}
+
+struct Switch {
+    length: Ns,
+    /// The VM before went to sleep; else an interrupt is why.
+    sleep: bool,
+}
+
+impl Switch {
+    /// A number for its kind. `due`: the timer of the VM that is entered interrupts that at once.
+    const fn kind(sleep: bool, due: bool) -> usize {
+        (sleep as usize) << 1 | due as usize
+    }
 }
 
 impl Observed {
-    /// What was recorded from the time `from` on.
-    pub fn of(seen: &Seen, from: Ns) -> Result<Self> {
+    /// What was recorded from the time `from` on. The first `tasks` VMs have jobs.
+    pub fn of(seen: &Seen, from: Ns, tasks: usize) -> Result<Self> {
         let (mut clock, mut collector, mut sections) =
             (Clock::default(), Jobs::default(), Sections::default());
-        let (mut this, mut jobs, mut ends) = (Self::default(), Vec::new(), Vec::new());
-        let (mut entered, mut worked) = (Entered::default(), None);
+        let mut this = Self { by_vm: vec![Vec::new(); tasks], ..Self::default() };
+        let (mut entered, mut worked, mut vector) = (Entered::default(), None, 0);
         for event in seen.events()? {
             let event = event?;
             clock.observe(&event);
-            jobs.extend(collector.observe(&event));
+            if let Some(job) = collector.observe(&event) {
+                this.by_vm
+                    .get_mut(usize::from(job.vmid) - 1)
+                    .context("a job of a VM without tasks")?
+                    .push(job);
+            }
             let section = sections.observe(&event);
             let now = clock.time(&event);
             if now < from {
                 continue;
             }
-            if let Some(Section { visit: Some(length), switch, .. }) = section {
-                ends.push(now);
-                this.visits.longest = this.visits.longest.max(length);
-                entered = if switch {
-                    Entered { at: now, switch: length, timer: 0 }
-                } else {
-                    this.visits.exits.push(length);
-                    Entered { at: now, timer: entered.timer + length, ..entered }
-                };
+            if let Kind::Entry { vector: at, .. } = event.kind {
+                vector = at;
             }
-            this.visits.observe(&event, now, &entered, &mut worked);
-        }
-        for job in jobs {
-            let vm = usize::from(job.vmid) - 1;
-            let before = |time: Ns| ends.partition_point(|end| *end <= time) as u64;
-            this.by_vm.resize(this.by_vm.len().max(vm + 1), Vec::new());
-            this.by_vm[vm].push((job, before(job.end) - before(job.release)));
+            if let Some(Section { visit: Some(length), switch, .. }) = section {
+                this.visits.longest = this.visits.longest.max(length);
+                let to_task = event.kind.entered().is_some_and(|vmid| usize::from(vmid) <= tasks);
+                let sleep = vector != INTERRUPTED;
+                entered =
+                    Entered { at: now, switch: (switch && to_task).then_some(Switch { length, sleep }) };
+                this.visits.exits.extend((!switch).then_some(length));
+            }
+            this.visits.observe(&event, now, &mut entered, &mut worked);
         }
         Ok(this)
     }
 
     /// All jobs.
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.by_vm.iter().flatten().map(|(job, _)| job)
+        self.by_vm.iter().flatten()
     }
 }
 
 impl Visits {
     /// Takes an event of the guest that was `entered`, or that ends it. `worked` is the end of its job, until it exits.
-    fn observe(&mut self, event: &Event, now: Ns, entered: &Entered, worked: &mut Option<Ns>) {
+    fn observe(&mut self, event: &Event, now: Ns, entered: &mut Entered, worked: &mut Option<Ns>) {
+        let due = matches!(event.kind, Kind::Mark { id: INTERRUPT, .. });
+        if (due || matches!(event.kind, Kind::Entry { .. }))
+            && let Some(Switch { length, sleep }) = entered.switch.take()
+        {
+            self.switches[Switch::kind(sleep, due)].push(length);
+        }
         match event.kind {
-            Kind::Mark { id: INTERRUPT, .. } => {
-                self.switches.push(entered.switch);
-                self.timers.push(entered.timer);
-            }
             Kind::Mark { id: JOB_BEGIN, .. } => self.before.push(now - entered.at),
             Kind::Mark { id: JOB_END, .. } => *worked = Some(now),
             Kind::Entry { .. } => self.after.extend(worked.take().map(|at| now - at)),
@@ -121,11 +134,15 @@ impl Measured {
             all.sort_unstable();
             all.get(all.len() / 2).copied().context("nothing was measured")
         };
-        let (switch, timer, exit) =
-            (median(|at| &at.switches)?, median(|at| &at.timers)?, median(|at| &at.exits)?);
+        let due = median(|at| &at.switches[Switch::kind(false, true)])?;
+        let sleep = median(|at| &at.switches[Switch::kind(true, false)])?;
+        // That of the guest's own timer is what such a switch takes more.
+        let timer = median(|at| &at.switches[Switch::kind(true, true)])?.saturating_sub(sleep);
+        let switch = due.saturating_sub(timer);
+        let exit = median(|at| &at.exits)?;
         let (before, after) = (median(|at| &at.before)?, median(|at| &at.after)?);
         let longest = observed.iter().map(|at| at.visits.longest).max().unwrap_or(0);
-        let costs = Costs { switch, exit, timer, kick: VIRT.irq_off_max };
+        let costs = Costs { switch, sleep, exit, timer, kick: VIRT.irq_off_max };
         Ok(Self { costs, before, after, longest })
     }
 }
