@@ -49,17 +49,13 @@ impl Measured {
     pub fn take(stage: &Stage, row: &'static Row, extent: Extent) -> Result<Self> {
         let mut code = Code::load(&stage.hypervisor().elf, &stage.hypervisor().image)?;
         let mut measured = Self { row, scenarios: Vec::new(), total: Figure::default() };
-<<<<<<< HEAD
-        for scenario in (row.scenarios)(extent.events(row)) {
-            let taken = stage.run_twice(&scenario, if row.steps { Steps::Marked } else { Steps::None })?;
-=======
+        let steps = if row.steps { Steps::Marked } else { Steps::None };
         let scenarios = (row.scenarios)(extent.events(row));
         // That two runs are equal is for shorter ones to show.
-        let once = if extent == Extent::Full { stage.run_each(&scenarios, row.steps)? } else { Vec::new() };
+        let once = if extent == Extent::Full { stage.run_each(&scenarios, steps)? } else { Vec::new() };
         let mut once = once.into_iter();
         for scenario in &scenarios {
-            let taken = once.next().map_or_else(|| stage.run_twice(scenario, row.steps), Ok)?;
->>>>>>> proofs
+            let taken = once.next().map_or_else(|| stage.run_twice(scenario, steps), Ok)?;
             let figure = (row.measure)(&taken, &mut code)?;
             ensure!(figure.n() > 0, "{}: nothing was measured in {}", row.name, scenario.name);
             measured.scenarios.push((scenario.name, figure));

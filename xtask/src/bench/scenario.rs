@@ -252,7 +252,7 @@ impl Stage {
     ///
     /// # Errors
     /// A run failed.
-    pub fn run_each(&self, scenarios: &[Scenario], steps: bool) -> Result<Vec<Taken>> {
+    pub fn run_each(&self, scenarios: &[Scenario], steps: Steps) -> Result<Vec<Taken>> {
         let left = Mutex::new(scenarios.iter().enumerate());
         let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work = || {
