@@ -1,8 +1,8 @@
 //! Running a guest: the safe face of the world switch.
 
-use core::arch::asm;
 use core::cell::Cell;
 
+use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2, Readable};
 use vm::state::VcpuState;
 
 use crate::vectors;
@@ -79,18 +79,10 @@ unsafe extern "C" fn on_trap<E: Exits>(state: *mut VcpuState, esr: u64, exits: *
 /// FAR_EL2 and HPFAR_EL2: where the last exit's abort was.
 #[inline]
 pub fn fault_address() -> (u64, u64) {
-    let (far, hpfar): (u64, u64);
-    // SAFETY: reads syndrome registers.
-    unsafe {
-        asm!("mrs {}, far_el2", "mrs {}, hpfar_el2", out(reg) far, out(reg) hpfar, options(nomem, nostack, preserves_flags));
-    }
-    (far, hpfar)
+    (FAR_EL2.get(), HPFAR_EL2.get())
 }
 
 /// ESR_EL2: what the last exit was.
 pub fn syndrome() -> u64 {
-    let esr: u64;
-    // SAFETY: reads a syndrome register.
-    unsafe { asm!("mrs {}, esr_el2", out(reg) esr, options(nomem, nostack, preserves_flags)) };
-    esr
+    ESR_EL2.get()
 }

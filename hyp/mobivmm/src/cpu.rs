@@ -165,8 +165,10 @@ impl Cpu {
         self.here.enters(guest, vcpu);
         loop {
             self.here.look.set(false);
-            // The timer of a vCPU that was just loaded is due already if that is what woke it.
             self.poll();
+            if self.here.repick.get() {
+                break;
+            }
             self.timers(guest, vcpu, decision.until);
             if self.here.repick.get() || self.step(guest, vcpu) == Then::Pick {
                 break;
@@ -356,8 +358,13 @@ impl Cpu {
         Registers(gic).set_control(Control::default());
         guest.take_attention(vcpu);
         let mut vgic = guest.vm.gic.lock();
-        let active = vgic.physical_active(vcpu, timer::CNTV_INTID);
-        let effects = vgic.enter(vcpu, &mut Registers(gic));
+        let mut active = vgic.physical_active(vcpu, timer::CNTV_INTID);
+        let mut effects = vgic.enter(vcpu, &mut Registers(gic));
+        if !active && timer::virtual_deadline(&guest.vm, &state.timer).is_some_and(|at| time::ticks() >= at) {
+            // As if it had been taken: often that is what woke this vCPU.
+            effects |= vgic.fire(vcpu, timer::CNTV_INTID, &mut Registers(gic));
+            active = true;
+        }
         drop(vgic);
         if active {
             gic.set_active(self.here.index(), time::VIRTUAL_TIMER_INTID, true);

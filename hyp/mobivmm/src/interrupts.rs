@@ -4,7 +4,6 @@ use arch::{cpu, time};
 use drivers::gic::Acknowledged;
 use vm::{Phase, timer};
 
-use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{KICK, NOTICE};
 use crate::{console, log, operator, trace};
@@ -97,26 +96,28 @@ impl Here {
     #[inline(never)]
     fn serve_console(&self) {
         let from = time::now();
-        let (ready, served) = console::service();
+        self.charge(console::receive(), from);
         if console::has_input() {
             self.look.set(true);
         }
+        let from = time::now();
+        let (ready, sender) = console::send();
         for guest in &self.machine.guests {
             if ready >> guest.vm.config.id & 1 != 0 {
                 guest.vm.console_ready(self);
             }
         }
-        if let Some(guest) = served.and_then(|vm| self.machine.guest(vm)) {
-            self.charge(guest, from);
+        self.charge(sender, from);
+    }
+
+    /// What EL2 has done since `from` was for the VM of this index, if any, whoever runs here.
+    fn charge(&self, vm: Option<usize>, from: u64) {
+        if let Some(guest) = vm.and_then(|vm| self.machine.guest(vm)) {
+            self.machine.scheduler.lock().charge_to(self.cpu, guest.id(0), time::now() - from);
         }
     }
 
-    /// What EL2 has done since `from` was for this VM, whoever runs here.
-    fn charge(&self, guest: &Guest, from: u64) {
-        self.machine.scheduler.lock().charge_to(self.cpu, guest.id(0), time::now() - from);
-    }
-
-    /// Hands waiting input to the VMs' UARTs, and to the operator's commands.
+    /// Hands waiting input to the VMs' UARTs, and to the operator's commands; if an interrupt is pending, a piece of it.
     #[inline]
     pub fn deliver_input(&self) {
         if console::has_input() {
@@ -133,12 +134,16 @@ impl Here {
             match channel.vm_index() {
                 None => operator::input(bytes, self),
                 Some(id) => {
+                    let from = time::now();
                     if let Some(guest) = self.machine.guest(id.into()) {
-                        let from = time::now();
                         guest.vm.console_input(bytes, self);
-                        self.charge(guest, from);
                     }
+                    self.charge(Some(id.into()), from);
                 }
+            }
+            if cpu::interrupt_pending() {
+                // That comes first, and then the rest.
+                return self.look.set(true);
             }
         }
     }

@@ -38,8 +38,6 @@ mod operator;
 #[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]
-mod ranges;
-#[cfg(target_os = "none")]
 mod schedule;
 #[cfg(target_os = "none")]
 mod trace;

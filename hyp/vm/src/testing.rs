@@ -155,7 +155,6 @@ pub(crate) fn config(vcpus: usize, version: Version) -> Config {
         name: String::from("test"),
         gic: vgic::Config { version, vcpus, spis: 64, list_registers: 4 },
         ram: RAM..RAM + RAM_SIZE,
-        mapped: Vec::new(),
         channels: Vec::new(),
     }
 }

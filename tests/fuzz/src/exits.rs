@@ -105,7 +105,6 @@ impl Guest {
             name: "fuzzed".into(),
             gic: GicConfig { version, vcpus, spis: 96, list_registers: 4 },
             ram: bus::RAM_BASE..bus::RAM_BASE + (16 << 20),
-            mapped: Vec::new(),
             channels: Vec::new(),
         })
         .expect("a good configuration");

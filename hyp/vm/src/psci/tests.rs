@@ -60,7 +60,10 @@ fn the_32_bit_call_looks_at_32_bits() {
     let mut guest = Guest::v3();
     let junk = 0xdead_beef << 32;
     assert_eq!(guest.hvc(&[junk | u64::from(CPU_ON), junk | 1, junk | ENTRY, junk | 5]), SUCCESS);
-    assert_eq!(guest.vm.power(1), Some(VcpuPower::OnPending(Entry { pc: ENTRY, context: 5 })));
+    assert_eq!(
+        guest.vm.lifecycle.lock().power.get(1),
+        Some(&VcpuPower::OnPending(Entry { pc: ENTRY, context: 5 }))
+    );
 }
 
 #[test]
@@ -72,7 +75,7 @@ fn who_and_where_must_exist() {
     for entry in [0x0900_0000, RAM - 4, RAM + RAM_SIZE, ENTRY + 1, u64::MAX] {
         assert_eq!(guest.hvc(&[CPU_ON_64.into(), 1, entry, 0]), INVALID_ADDRESS, "{entry:#x}");
     }
-    assert_eq!(guest.vm.power(1), Some(VcpuPower::Off));
+    assert_eq!(guest.vm.lifecycle.lock().power.get(1), Some(&VcpuPower::Off));
 }
 
 #[test]
