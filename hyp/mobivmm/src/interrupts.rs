@@ -4,6 +4,7 @@ use arch::{cpu, time};
 use drivers::gic::Acknowledged;
 use vm::{Phase, timer};
 
+use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{KICK, NOTICE};
 use crate::{console, log, operator, trace};
