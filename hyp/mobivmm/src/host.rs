@@ -269,8 +269,8 @@ impl Host for Here {
 
     fn notify(&self, vm: &Vm, channel: usize) -> Result<(), Error> {
         plant!("plant_vm_notify", true);
-        let end = self.guest(vm).and_then(|guest| *self.machine.peers.get(guest.index)?.get(channel)?);
-        match end {
+        let end = self.guest(vm).and_then(|guest| self.machine.peers.get(guest.index)?.get(channel));
+        match *end.ok_or(Error::InvalidParameter)? {
             Some((peer, channel)) if peer.vm.phase() == Phase::Running => {
                 self.pay(peer, peer.vm.ring(channel));
                 Ok(())

@@ -36,9 +36,9 @@ enum Kind {
     Active,
 }
 
-/// The most active interrupts that get list registers at a time: as deep as guests nest them, and few, so that a guest that makes many
-/// active by register writes does not keep EL2 busy.
-const LISTED_ACTIVE: usize = 2;
+/// The most active interrupts that get list registers again at a time: of those that a guest nests, one ends first. Few, so that a guest
+/// that makes many active by register writes does not keep EL2 busy.
+const LISTED_ACTIVE: usize = 1;
 /// Where both encodings of a list register have the INTID.
 const VINTID: u16 = 0x3ff;
 
@@ -194,6 +194,7 @@ impl Vgic {
             Some(&value) if this.attention == 0 && value as u16 & VINTID == intid => {
                 debug_assert!(hw.empty() >> n & 1 != 0);
                 debug_assert!(self.is_nowhere_else(vcpu, intid));
+                self.vcpus[vcpu].ended = 0;
                 hw.write(n, value);
                 Effects::NONE
             }
@@ -281,6 +282,7 @@ impl Vgic {
             this.sgi_pending[sgi] = 0;
         }
         this.latched |= 1 << n;
+        this.ended &= !(1 << n);
         if lr.hw.is_some() {
             this.mapped = n as u8;
         }
@@ -344,13 +346,12 @@ impl Vgic {
             if usize::from(vintid) / 32 != w {
                 continue;
             }
-            let state = if empty >> n & 1 != 0 { State::INACTIVE } else { hw.state(n) };
-            if state == State::INACTIVE {
-                effects |= self.unlist(vcpu, n, state);
-                hw.write(n, 0);
+            let this = &mut self.vcpus[vcpu];
+            if empty >> n & 1 != 0 {
+                this.ended |= 1 << n;
                 continue;
             }
-            let this = &mut self.vcpus[vcpu];
+            let state = hw.state(n);
             this.lrs[n].state = state;
             if state != State::PENDING && usize::from(this.mapped) == n {
                 this.mapped = NOT_MAPPED;
@@ -361,6 +362,15 @@ impl Vgic {
         }
         effects.kick = effects.kick.without(vcpu);
         effects
+    }
+
+    /// The interrupts of word `w` that are listed for `vcpu`, but are known to have ended.
+    pub(crate) fn ended(&self, vcpu: usize, w: usize) -> u32 {
+        let this = &self.vcpus[vcpu];
+        bits(this.ended)
+            .map(|n| usize::from(this.lrs[n].vintid))
+            .filter(|intid| intid / 32 == w)
+            .fold(0, |set, intid| set | 1 << (intid % 32))
     }
 
     /// Whether an interrupt would be signalled to `vcpu` through a CPU interface that lets `mask` through: ends a WFI.
@@ -517,6 +527,7 @@ impl Vgic {
         let index = self.index(vcpu, w);
         let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
         this.used &= !(1 << n);
+        this.ended &= !(1 << n);
         if usize::from(this.mapped) == n {
             this.mapped = NOT_MAPPED;
         }

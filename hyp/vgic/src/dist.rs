@@ -113,9 +113,11 @@ impl Vgic {
                     Bits::Group => word.group1,
                     Bits::SetEnable | Bits::ClearEnable => word.enabled,
                     Bits::SetPending | Bits::ClearPending => {
-                        word.pending() | word.lr_pending & !word.drop_pending
+                        word.pending() | word.lr_pending & !(word.drop_pending | self.ended(vcpu, w))
                     }
-                    Bits::SetActive | Bits::ClearActive => word.active | word.lr_active & !word.drop_active,
+                    Bits::SetActive | Bits::ClearActive => {
+                        word.active | word.lr_active & !(word.drop_active | self.ended(vcpu, w))
+                    }
                 }
             }
             Some(Register::Priority(first)) if there(&(first / 32)) => {

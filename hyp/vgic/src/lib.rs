@@ -20,7 +20,7 @@
 //! * A vCPU that sleeps and stays loaded keeps its list registers if it [is quiet](Vgic::is_quiet).
 //!
 //! A read of ISPENDR or ISACTIVER shows an interrupt in the list register of *another* vCPU as it was when that
-//! register was written or last seen; a write to them takes effect when that vCPU, having been kicked, next enters. Clearing the
+//! register was written or last taken back; a write to them takes effect when that vCPU, having been kicked, next enters. Clearing the
 //! active state of an interrupt that another vCPU acknowledges at the same moment may deactivate the new activation.
 //!
 //! # Choices where the architecture leaves one
@@ -173,6 +173,9 @@ struct Vcpu {
     /// A list register of a mapped interrupt that was last known as pending, out of a latch, and may be written again when that fires
     /// again; else an index of none.
     mapped: u8,
+    /// The list registers of `used` that the guest had emptied when they were looked at last. They are taken back when there is
+    /// another reason for that; until then a mapped one may fire again.
+    ended: u16,
     /// The list registers whose pending state was taken out of a latch, to which it returns unless acknowledged.
     latched: u16,
     control: Control,
@@ -185,6 +188,13 @@ impl Vcpu {
     /// Whether it takes part in the choice of homes.
     fn is_willing(&self) -> bool {
         self.online && !self.asleep
+    }
+
+    /// Calls its attention to word `w`: because `raised` became pending, or of [`MANY`].
+    #[inline]
+    fn attend(&mut self, w: usize, raised: u16) {
+        self.raised = if self.attention == 0 || self.raised == raised { raised } else { MANY };
+        self.attention |= 1 << w;
     }
 }
 
@@ -236,6 +246,7 @@ impl Vgic {
             used: 0,
             written: [0; LIST_REGISTERS_MAX],
             mapped: NOT_MAPPED,
+            ended: 0,
             latched: 0,
             control: Control::default(),
             online: false,
@@ -393,7 +404,7 @@ impl Vgic {
     }
 
     /// After the one interrupt `bit` of a word got a new pending latch or another line level.
-    #[inline]
+    #[inline(always)]
     fn raise(&mut self, vcpu: usize, w: usize, bit: u32) -> Effects {
         let word = self.word(vcpu, w);
         if (word.ready(self.groups) | word.busy()) & bit == 0 {
@@ -404,20 +415,21 @@ impl Vgic {
     }
 
     /// Calls the attention of those that have one of `bits` of a word at home.
-    #[inline]
+    #[inline(always)]
     fn attend(&mut self, vcpu: usize, w: usize, bits: u32, raised: u16) -> VcpuSet {
-        let one = |vcpu: &mut Vcpu| {
-            vcpu.raised = if vcpu.attention == 0 || vcpu.raised == raised { raised } else { MANY };
-            vcpu.attention |= 1 << w;
-        };
-        if w == 0 {
-            one(&mut self.vcpus[vcpu]);
-            return VcpuSet::one(vcpu);
+        if w > 0 {
+            return self.attend_homes(w, bits, raised);
         }
+        self.vcpus[vcpu].attend(w, raised);
+        VcpuSet::one(vcpu)
+    }
+
+    #[inline(never)]
+    fn attend_homes(&mut self, w: usize, bits: u32, raised: u16) -> VcpuSet {
         let mut kick = VcpuSet::EMPTY;
         for (n, vcpu) in self.vcpus.iter_mut().enumerate() {
             if vcpu.home[w] & bits != 0 {
-                one(vcpu);
+                vcpu.attend(w, raised);
                 kick.0 |= 1 << n;
             }
         }

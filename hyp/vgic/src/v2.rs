@@ -114,7 +114,9 @@ impl Vgic {
     fn sgi_senders(&self, vcpu: usize, sgi: usize) -> u8 {
         let word = self.word(vcpu, 0);
         let listed = match self.listed_sender(vcpu, sgi) {
-            Some(sender) if word.lr_pending & !word.drop_pending & 1 << sgi != 0 => sender,
+            Some(sender) if word.lr_pending & !(word.drop_pending | self.ended(vcpu, 0)) & 1 << sgi != 0 => {
+                sender
+            }
             _ => 0,
         };
         self.vcpus[vcpu].sgi_pending[sgi] | listed

@@ -68,7 +68,7 @@ pub trait Host {
     /// [`crate::Config::channels`].
     ///
     /// # Errors
-    /// [`Error::NotSupported`] if there is no VM.
+    /// [`Error::InvalidParameter`] if the VM has no such channel, [`Error::NotSupported`] if there is no VM at its other end.
     fn notify(&self, _vm: &Vm, _channel: usize) -> Result<(), Error> {
         Err(Error::NotSupported)
     }

@@ -8,7 +8,6 @@ use abi::smccc as vendor;
 
 use crate::handle::{Context, Host, Next};
 use crate::state::VcpuState;
-use crate::vm::Vm;
 use crate::{console, psci, stolen};
 
 const NOT_SUPPORTED: i64 = vendor::NOT_SUPPORTED;
@@ -30,7 +29,7 @@ pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16)
     let function = state.gprs[0] as u32;
     match imm {
         0 if psci::owns(function) => psci::call(cx, state, function),
-        0 if function & !0xff == vendor::CALLS => vendor(cx, state, function),
+        0 if function & !0xff == vendor::CALLS => vendor(cx, state, function as u8),
         0 => other(cx, state, function),
         _ => state.gprs[0] = NOT_SUPPORTED as u64,
     }
@@ -57,34 +56,37 @@ fn other(cx: &Context<'_, impl Host>, state: &mut VcpuState, function: u32) {
     state.gprs[0] = result as u64;
 }
 
-/// The vendor's calls.
+/// The numbers of the vendor's calls, from [`vendor::CALLS`] on: small constants, which take one instruction to compare with.
+mod number {
+    use abi::smccc as vendor;
+
+    pub(super) const CONSOLE_WRITE: u8 = vendor::CONSOLE_WRITE as u8;
+    pub(super) const CONSOLE_READ: u8 = vendor::CONSOLE_READ as u8;
+    pub(super) const CONSOLE_EVENTS: u8 = vendor::CONSOLE_EVENTS as u8;
+    pub(super) const JOB_DONE: u8 = vendor::JOB_DONE as u8;
+    pub(super) const RESERVATION_GET: u8 = vendor::RESERVATION_GET as u8;
+    pub(super) const RESERVATION_LEFT: u8 = vendor::RESERVATION_LEFT as u8;
+    pub(super) const RESERVATION_SET: u8 = vendor::RESERVATION_SET as u8;
+    pub(super) const CHANNEL_NOTIFY: u8 = vendor::CHANNEL_NOTIFY as u8;
+}
+
+/// The vendor's calls. Nothing is saved for those who need nothing saved.
 #[inline(never)]
-fn vendor(cx: &Context<'_, impl Host>, state: &mut VcpuState, function: u32) {
-    let &Context { vm, vcpu, host } = cx;
-    let result = match function {
-        vendor::CONSOLE_WRITE => console_write(vm, state, host),
-        vendor::CONSOLE_READ => return console_read(vm, state, host),
-        vendor::CONSOLE_EVENTS => console_events(vm, state.gprs[1], host),
-        vendor::JOB_DONE => return job_done(cx, state),
-        vendor::RESERVATION_GET => match host.reservation(vm, vcpu) {
-            Ok(r) => return results(state, [SUCCESS as u64, r.budget, r.period, r.deadline]),
-            Err(error) => error as i64,
-        },
-        vendor::RESERVATION_LEFT => match host.reservation_left(vm, vcpu) {
-            Ok(left) => {
-                let replenished = left.replenished.wrapping_sub(vm.cntvoff());
-                return results(state, [SUCCESS as u64, left.budget, replenished]);
-            }
-            Err(error) => error as i64,
-        },
-        vendor::RESERVATION_SET => {
+fn vendor(cx: &Context<'_, impl Host>, state: &mut VcpuState, number: u8) {
+    match number {
+        number::CONSOLE_WRITE => console_write(cx, state),
+        number::CONSOLE_READ => console_read(cx, state),
+        number::CONSOLE_EVENTS => console_events(cx, state),
+        number::JOB_DONE => job_done(cx, state),
+        number::RESERVATION_GET => reservation(cx, state),
+        number::RESERVATION_LEFT => reservation_left(cx, state),
+        number::RESERVATION_SET => {
             let [_, budget, period, deadline, ..] = state.gprs;
-            return host.leave(Next::Reserve(vendor::Reservation { budget, period, deadline }));
+            cx.host.leave(Next::Reserve(vendor::Reservation { budget, period, deadline }));
         }
-        vendor::CHANNEL_NOTIFY => answer(notify(vm, state.gprs[1], host)),
-        _ => NOT_SUPPORTED,
-    };
-    state.gprs[0] = result as u64;
+        number::CHANNEL_NOTIFY => notify(cx, state),
+        _ => state.gprs[0] = NOT_SUPPORTED as u64,
+    }
 }
 
 /// Puts results into x0 and up.
@@ -112,9 +114,28 @@ fn job_done(cx: &Context<'_, impl Host>, state: &mut VcpuState) {
     }
 }
 
-fn notify(vm: &Vm, channel: u64, host: &impl Host) -> Result<(), vendor::Error> {
-    let channel = usize::try_from(channel).ok().filter(|&channel| channel < vm.config.channels.len());
-    host.notify(vm, channel.ok_or(vendor::Error::InvalidParameter)?)
+#[inline(never)]
+fn notify(cx: &Context<'_, impl Host>, state: &mut VcpuState) {
+    state.gprs[0] = answer(cx.host.notify(cx.vm, state.gprs[1] as usize)) as u64;
+}
+
+#[inline(never)]
+fn reservation(cx: &Context<'_, impl Host>, state: &mut VcpuState) {
+    match cx.host.reservation(cx.vm, cx.vcpu) {
+        Ok(r) => results(state, [SUCCESS as u64, r.budget, r.period, r.deadline]),
+        Err(error) => state.gprs[0] = error as i64 as u64,
+    }
+}
+
+#[inline(never)]
+fn reservation_left(cx: &Context<'_, impl Host>, state: &mut VcpuState) {
+    match cx.host.reservation_left(cx.vm, cx.vcpu) {
+        Ok(left) => {
+            let replenished = left.replenished.wrapping_sub(cx.vm.cntvoff());
+            results(state, [SUCCESS as u64, left.budget, replenished]);
+        }
+        Err(error) => state.gprs[0] = error as i64 as u64,
+    }
 }
 
 fn arch_features(function: u32, host: &impl Host) -> i64 {
@@ -133,35 +154,40 @@ fn pv_time_features(function: u32) -> i64 {
 }
 
 #[inline(never)]
-fn console_write(vm: &Vm, state: &VcpuState, host: &impl Host) -> i64 {
+fn console_write(cx: &Context<'_, impl Host>, state: &mut VcpuState) {
     let mut bytes = [0; vendor::CONSOLE_WRITE_MAX];
     for (chunk, register) in bytes.chunks_exact_mut(8).zip(&state.gprs[2..]) {
         chunk.copy_from_slice(&register.to_le_bytes());
     }
     let count = usize::try_from(state.gprs[1]).unwrap_or(usize::MAX);
-    match bytes.get(..count) {
+    let result = match bytes.get(..count) {
         Some([]) => 0,
-        Some(bytes) => console::pv_write(vm, bytes, host) as i64,
+        Some(bytes) => console::pv_write(cx.vm, bytes, cx.host) as i64,
         None => vendor::Error::InvalidParameter as i64,
-    }
+    };
+    state.gprs[0] = result as u64;
 }
 
 #[inline(never)]
-fn console_read(vm: &Vm, state: &mut VcpuState, host: &impl Host) {
+fn console_read(cx: &Context<'_, impl Host>, state: &mut VcpuState) {
     let mut bytes = [0; vendor::CONSOLE_READ_MAX];
-    let count = console::pv_read(vm, &mut bytes, host);
+    let count = console::pv_read(cx.vm, &mut bytes, cx.host);
     state.gprs[0] = count as u64;
     for (register, chunk) in state.gprs[1..].iter_mut().zip(bytes.chunks_exact(8)) {
         *register = chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
     }
 }
 
-fn console_events(vm: &Vm, events: u64, host: &impl Host) -> i64 {
-    if events & !(vendor::CONSOLE_EVENT_RX | vendor::CONSOLE_EVENT_TX) != 0 {
-        return vendor::Error::InvalidParameter as i64;
-    }
-    console::pv_events(vm, events, host);
-    SUCCESS
+#[inline(never)]
+fn console_events(cx: &Context<'_, impl Host>, state: &mut VcpuState) {
+    let events = state.gprs[1];
+    let result = if events & !(vendor::CONSOLE_EVENT_RX | vendor::CONSOLE_EVENT_TX) == 0 {
+        console::pv_events(cx.vm, events, cx.host);
+        SUCCESS
+    } else {
+        vendor::Error::InvalidParameter as i64
+    };
+    state.gprs[0] = result as u64;
 }
 
 #[cfg(test)]

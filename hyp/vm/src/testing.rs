@@ -122,7 +122,10 @@ impl Host for Mock {
             Ok(())
         })
     }
-    fn notify(&self, _: &Vm, channel: usize) -> Result<(), Error> {
+    fn notify(&self, vm: &Vm, channel: usize) -> Result<(), Error> {
+        if channel >= vm.config.channels.len() {
+            return Err(Error::InvalidParameter);
+        }
         self.set(|m| {
             m.rung.push(channel);
             m.refusal.map_or(Ok(()), Err)

@@ -14,9 +14,6 @@ const TTBR0: SysReg = reg(3, 0, 2, 0, 0);
 const RESUME: Option<Option<Next>> = Some(None);
 
 #[test]
-fn the_table_is_sorted() {}
-
-#[test]
 fn what_is_not_there_is_undefined() {
     // PMCR_EL0, CPUACTLR_EL1 of an A72, an implementation-defined instruction, ZCR_EL1, CNTPCTSS_EL0, SCXTNUM_EL1.
     let nothing = [
