@@ -53,7 +53,7 @@ impl Table {
                 return None;
             }
             if shift == 12 || entry & TABLE_OR_PAGE == 0 {
-                return Some((entry & ATTRIBUTES, (at >> shift) + 1 << shift));
+                return Some((entry & ATTRIBUTES, ((at >> shift) + 1) << shift));
             }
             table = next_table(entry);
         }

@@ -20,7 +20,7 @@ impl Digest {
     pub fn property(&mut self, name: &str, value: &[u8]) {
         self.text(name);
         // A property's length is a 32-bit field of the tree.
-        self.0.update(&(value.len() as u32).to_be_bytes());
+        self.0.update((value.len() as u32).to_be_bytes());
         self.0.update(value);
     }
 
@@ -31,6 +31,6 @@ impl Digest {
 
     fn text(&mut self, text: &str) {
         self.0.update(text.as_bytes());
-        self.0.update(&[0]);
+        self.0.update([0]);
     }
 }
