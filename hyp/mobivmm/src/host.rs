@@ -309,6 +309,13 @@ impl ListRegisters for Registers<'_> {
         }
     }
 
+    fn clear(&mut self, n: usize) {
+        match self.0 {
+            Gic::V2(gic) => gic.write_lr(n, 0),
+            Gic::V3(gic) => gic.write_lr(n, 0),
+        }
+    }
+
     fn empty(&self) -> u16 {
         self.0.elrsr()
     }

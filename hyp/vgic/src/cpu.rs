@@ -306,7 +306,7 @@ impl Vgic {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
             } else {
                 effects |= self.unlist(vcpu, n, hw.state(n));
-                hw.write(n, Lr::EMPTY);
+                hw.clear(n);
             }
         }
         effects.kick = effects.kick.without(vcpu);
@@ -332,7 +332,7 @@ impl Vgic {
             let state = if empty >> n & 1 != 0 { State::INACTIVE } else { hw.state(n) };
             if state == State::INACTIVE {
                 effects |= self.unlist(vcpu, n, state);
-                hw.write(n, Lr::EMPTY);
+                hw.clear(n);
                 continue;
             }
             self.vcpus[vcpu].lrs[n].state = state;

@@ -123,6 +123,10 @@ pub trait ListRegisters {
     fn state(&self, n: usize) -> State;
     /// Writes list register `n`.
     fn write(&mut self, n: usize, lr: Lr);
+    /// Empties list register `n`.
+    fn clear(&mut self, n: usize) {
+        self.write(n, Lr::EMPTY);
+    }
     /// ELRSR: bit n is set if register n is inactive and not waiting for its EOI maintenance.
     fn empty(&self) -> u16;
     /// HCR.EOIcount: deactivations by EOI that found no list register since the last [`ListRegisters::set_control`].
