@@ -178,14 +178,6 @@ impl Vm {
         self.span = self.virtual_time(request.into());
     }
 
-    /// A new round for its vCPUs `awake`, of which there are some.
-    fn begin_round(&mut self, awake: u64, had: &Had, slice: u32) {
-        self.round = least(awake, had) + u64::from(slice);
-        for v in bits(awake) {
-            self.turn(v, had[v]);
-        }
-    }
-
     /// The vCPU `v` has had `had` ns.
     fn turn(&mut self, v: usize, had: u64) {
         let behind = u64::from(had + NEARLY < self.round);
@@ -349,6 +341,7 @@ impl Fair {
         self.sleep(v, now);
         let vm = self.vm_of(v);
         self.vms[vm].members &= !bit(v);
+        self.vms[vm].behind &= !bit(v);
         self.vcpus &= !bit(v);
         self.capped &= !bit(v);
     }
@@ -376,11 +369,11 @@ impl Fair {
 
     /// The vCPUs `set` of `vm` start to want to run.
     pub(crate) fn wake(&mut self, vm: usize, set: u64, now: Ns) {
-        let this = &mut self.vms[vm];
-        let siblings = self.awake & this.members;
-        if siblings & this.behind == 0 && siblings != 0 {
-            this.begin_round(siblings, &self.had, self.slice);
+        let siblings = self.awake & self.vms[vm].members;
+        if siblings & self.vms[vm].behind == 0 && siblings != 0 {
+            self.begin_round(vm);
         }
+        let this = &mut self.vms[vm];
         // Who slept has not had less than anybody had when the round began.
         let least = this.round.saturating_sub(self.slice.into());
         let sleeps = this.awake == 0;
@@ -455,7 +448,11 @@ impl Fair {
     fn bill(&mut self, v: usize, time: u32, granted: u32, now: Ns) {
         let vm = self.vm_of(v);
         self.had[v] += u64::from(time);
-        self.vms[vm].turn(v, self.had[v]);
+        let this = &mut self.vms[vm];
+        this.turn(v, self.had[v]);
+        if self.awake & this.behind == 0 && this.awake > 1 {
+            self.begin_round(vm);
+        }
         if self.regime != Regime::Slack {
             self.advance(vm, i64::from(time) - i64::from(granted));
         }
@@ -548,10 +545,10 @@ impl Fair {
             return Some(kept);
         }
         self.turns[cpu].rest = 0;
-        if set & vm.behind == 0 && set & (set - 1) != 0 {
-            set = self.next_round(best, set);
-        } else if set & vm.behind != 0 {
+        if set & vm.behind != 0 {
             set &= vm.behind;
+        } else if set & (set - 1) != 0 {
+            set = self.next_of(set);
         }
         if set & local != 0 {
             set &= local;
@@ -559,17 +556,23 @@ impl Fair {
         Some(set.trailing_zeros() as usize)
     }
 
-    /// All vCPUs of `set`, some of those of `vm` that want to run, have had their turns: a new round begins, unless others have not.
-    /// Returns those of `set` that have had the least.
+    /// Those who have had the least of `set`, of whom nobody is behind in the round.
     #[inline(never)]
-    fn next_round(&mut self, vm: usize, set: u64) -> u64 {
-        let this = &mut self.vms[vm];
-        let awake = self.awake & this.members;
-        if awake & this.behind == 0 {
-            this.begin_round(awake, &self.had, self.slice);
-        }
+    fn next_of(&self, set: u64) -> u64 {
         let least = least(set, &self.had) + NEARLY;
         bits(set).filter(|&v| self.had[v] < least).fold(0, |set, v| set | bit(v))
+    }
+
+    /// All vCPUs of `vm` that want to run, of which there are some, have had their turns: a new round begins. It does so at once, also
+    /// while all of them run: who comes to wait then goes before those that have had more.
+    #[inline(never)]
+    fn begin_round(&mut self, vm: usize) {
+        let this = &mut self.vms[vm];
+        let awake = self.awake & this.members;
+        this.round = least(awake, &self.had) + u64::from(self.slice);
+        for v in bits(awake) {
+            this.turn(v, self.had[v]);
+        }
     }
 
     /// `v`, which was chosen, runs on `cpu` and pays for it as of `since`. Returns until when, if somebody else waits.

@@ -83,9 +83,9 @@ proptest! {
     }
 }
 
-/// What `sleepers_take_nothing_from_others` has found, once in some 10,000 cases: a known defect.
+/// Two vCPUs of a VM that nearly always has CPUs for both: who of them ran less must go first when it waits, though they never wait
+/// together. (5.2 ms behind when a round of theirs began only when both waited.)
 #[test]
-#[ignore = "one of them is 5.2 ms behind its fluid share, where 5 ms are promised"]
 fn five_vms_with_sleepers_on_four_cpus() {
     let busy = || vec![BUSY];
     let vms = [
@@ -120,5 +120,5 @@ fn five_vms_with_sleepers_on_four_cpus() {
         m.weighted(n as u8, weight, guests.into_iter().map(pattern).collect());
     }
     m.run(S / 2);
-    assert!(m.behind <= 5e6, "{} ms behind", m.behind / 1e6);
+    assert!(m.behind <= 2e6, "{} ms behind", m.behind / 1e6);
 }

@@ -69,8 +69,22 @@ fn comes_late(late: Ns) {
 #[test]
 fn what_was_overdrawn_is_paid_back() {
     comes_late(10 * US);
-    // More than a budget.
-    comes_late(350 * US);
+    comes_late(90 * US);
+}
+
+/// The CPU stands still for 50 ms while a reservation runs: that takes the next budget from it, and no more.
+#[test]
+fn a_standstill_costs_a_reservation_one_budget() {
+    let mut s = Scheduler::new(CpuSet::first(1), SLICE, 0);
+    let reservation = Reservation { budget: 100 * US, period: MS, deadline: MS };
+    let v = VcpuId(0);
+    s.add(v, Schedule::Reserved { reservation, cpu: CpuId(0) }).unwrap();
+    s.wake(v, 0);
+    assert_eq!(s.pick(CpuId(0), Leave::Ready, 0).until, Some(100 * US));
+    let waits = s.pick(CpuId(0), Leave::Ready, 50 * MS);
+    assert_eq!((waits.run, waits.until), (None, Some(51 * MS)));
+    let runs = s.pick(CpuId(0), Leave::Ready, 51 * MS);
+    assert_eq!((runs.run, runs.until), (Some(v), Some(51 * MS + 100 * US)));
 }
 
 #[test]
@@ -181,7 +195,7 @@ fn schedules_change_while_they_run() {
     let light = Share { weight: 256, cap: 30, affinity: CpuSet::only(CpuId(1)) };
     let told = m.sched.set_share(VmId(1), light, m.now).unwrap();
     m.tell(told);
-    let shares = m.shares(S, &[a, b]);
+    let shares = m.shares(2 * S, &[a, b]);
     assert!(shares.iter().all(|share| (share - 0.1).abs() < 0.001), "{shares:?}");
 }
 
