@@ -20,8 +20,8 @@ pub struct Section {
     pub decided: u64,
 }
 
-/// The looks from the one before the last decision to the guest's entry, at most: before the decision, after it, after the old vCPU's
-/// registers are saved, before the new one's are loaded, after that, and before its list registers are brought up to date.
+/// The looks from the one before the last decision to the guest's entry, at most: before the decision, after it, when the old vCPU's
+/// registers are saved, when the new one's are loaded, after its interrupts, and before its list registers are brought up to date.
 const LOOKS: usize = 6;
 
 /// Makes sections of events. Before its first return to a guest a CPU boots: that counts as none.

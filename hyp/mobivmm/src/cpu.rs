@@ -340,9 +340,6 @@ impl Cpu {
             return Load::Done;
         }
         self.unload();
-        if cpu::interrupt_pending() {
-            return Load::Interrupted;
-        }
         let mut state = guest.vm.vcpus[vcpu].state.lock();
         if !guest.vm.prepare(vcpu, &mut state, &self.here) {
             return Load::Off;

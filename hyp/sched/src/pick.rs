@@ -108,7 +108,7 @@ impl Scheduler {
     }
 
     /// `cpu` runs no share until then, but `chosen`, which has a reservation or owns it.
-    #[inline]
+    #[inline(always)]
     fn run_apart(
         &mut self,
         cpu: CpuId,
@@ -340,7 +340,7 @@ impl Scheduler {
 
     /// Charges the vCPU `i`, which CPU `c` runs, up to `now`. What comes next pays from `since` on: not for the switch away from a
     /// reservation that sleeps or is out of budget, as admission has it (two switches a job).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn charge(&mut self, c: usize, i: usize, now: Ns) {
         let this = &mut self.cpus[c];
         let ran = now.saturating_sub(this.since);

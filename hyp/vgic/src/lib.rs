@@ -354,7 +354,9 @@ impl Vgic {
 
     /// Tells that `vcpu` runs (PSCI CPU_ON) or not (CPU_OFF): where SPIs with a choice of vCPUs go.
     pub fn set_online(&mut self, vcpu: usize, online: bool) -> Effects {
-        self.vcpus[vcpu].online = online;
+        if core::mem::replace(&mut self.vcpus[vcpu].online, online) == online {
+            return Effects::NONE;
+        }
         self.rehome_after(vcpu)
     }
 
