@@ -1,6 +1,7 @@
 //! The decision: what ran is charged, what is due wakes, and somebody is chosen.
 
 use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, VcpuId, bit, bits};
+use crate::server::LAST;
 use crate::{Cpu, Decision, Leave, NEVER, Schedule, Scheduler};
 
 impl Scheduler {
@@ -167,7 +168,10 @@ impl Scheduler {
                 self.supply(i, at);
             }
         }
-        let (first, deadline) = self.ready.first(c)?;
+        let (mut first, mut deadline) = self.ready.first(c)?;
+        if deadline == LAST {
+            (first, deadline) = self.begin_reservations(c, now)?;
+        }
         let chosen = before.filter(|&i| self.ready.key(i) == Some(deadline) && self.ready.cpu(i) == Some(c));
         let chosen = chosen.unwrap_or(first);
         let mut until = self.cpus[c].since.saturating_add(self.vcpus[chosen].server.left());
@@ -179,6 +183,17 @@ impl Scheduler {
             }
         }
         Some((chosen, until))
+    }
+
+    /// None of CPU `c`'s reservations wants to run but those that are to begin then: nothing that was used before can make a deadline
+    /// fail from now on.
+    #[inline(never)]
+    fn begin_reservations(&mut self, c: usize, now: Ns) -> Option<(usize, Ns)> {
+        for i in bits(self.ready.members(c).fold(0, |set, (i, _)| set | bit(i))) {
+            self.vcpus[i].server.begin();
+            self.supply(i, now);
+        }
+        self.ready.first(c)
     }
 
     /// Wakes the shares that are due on `cpu`, and finds out whose turn it is. Returns that one, the end of its slice if
