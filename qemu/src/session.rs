@@ -57,8 +57,8 @@ impl Session {
         let names = [HYPERVISOR].into_iter().chain(vms.iter().map(String::as_str));
         let consoles: Vec<Console> = names.map(Console::new).collect();
         Ok(Self {
-            decoder: Decoder::new(),
-            encoder: Encoder::new(),
+            decoder: Decoder::default(),
+            encoder: Encoder::default(),
             script: Script::new(script, &consoles)?,
             consoles,
             symbols,

@@ -4,6 +4,7 @@
 
 pub mod channel;
 pub mod gpio;
+pub mod page;
 pub mod reservation;
 
 pub use abi::smccc::Error;
@@ -14,5 +15,34 @@ use crate::port;
 fn call(function: u32, args: [u64; 3]) -> Result<[u64; 7], Error> {
     let [x1, x2, x3] = args;
     let [x0, results @ ..] = port::hypercall(function, [x1, x2, x3, 0, 0, 0, 0]);
-    Error::of(x0).map_or(Ok(results), Err)
+    error(x0).map_or(Ok(results), Err)
+}
+
+/// The error in the x0 that a call returned; None if it is not negative. One that this version does not know is
+/// [`Error::NotSupported`].
+const fn error(x0: u64) -> Option<Error> {
+    Some(match x0 as i64 {
+        0.. => return None,
+        -3 => Error::InvalidParameter,
+        -4 => Error::NotPermitted,
+        -5 => Error::OverCapacity,
+        -6 => Error::NoPartition,
+        -7 => Error::Busy,
+        _ => Error::NotSupported,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_survive_the_register() {
+        use Error::*;
+        for error in [NotSupported, InvalidParameter, NotPermitted, OverCapacity, NoPartition, Busy] {
+            assert_eq!(super::error(error as i64 as u64), Some(error));
+        }
+        assert_eq!(error(i64::MIN as u64), Some(NotSupported));
+        assert_eq!((error(0), error(i64::MAX as u64)), (None, None));
+    }
 }

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 /// What stands for ESR_EL2 after an interrupt, and the INTID of the virtual timer's.
 pub(crate) const VIRTUAL_TIMER: (u32, u32) = (INTERRUPT, 27);
 const INTERRUPT: u32 = 1;
-const SERROR: u32 = 2;
 
 /// The reason, for people and to be counted by.
 pub(crate) fn reason(syndrome: u32, detail: u32) -> Cow<'static, str> {
@@ -18,7 +17,6 @@ pub(crate) fn reason(syndrome: u32, detail: u32) -> Cow<'static, str> {
             1020.. => "interrupt that has gone".into(),
             intid => format!("interrupt {intid}").into(),
         },
-        (SERROR, _) => "SError".into(),
         (_, 0x01) if syndrome & 1 != 0 => "WFE".into(),
         (_, 0x01) => "WFI".into(),
         (_, 0x16) => "HVC".into(),
@@ -26,6 +24,7 @@ pub(crate) fn reason(syndrome: u32, detail: u32) -> Cow<'static, str> {
         (_, 0x18) => "system register".into(),
         (_, 0x20) => "instruction abort".into(),
         (_, 0x24) => "data abort".into(),
+        (_, 0x2f) => "SError".into(),
         (_, class) => format!("trap {class:#x}").into(),
     }
 }
@@ -51,7 +50,7 @@ mod tests {
         for (syndrome, value, name, more) in [
             (1, 27, "virtual timer", Some(("INTID", 27))),
             (1, 33, "interrupt 33", Some(("INTID", 33))),
-            (2, 0, "SError", None),
+            (esr(0x2f, 0), 0, "SError", None),
             (esr(1, 0), 0, "WFI", None),
             (esr(1, 1), 0, "WFE", None),
             (esr(0x16, 0), 0x8400_0000, "HVC", Some(("function", 0x8400_0000))),

@@ -11,6 +11,7 @@ mod exits;
 mod meter;
 mod perfetto;
 mod reader;
+mod record;
 mod recorded;
 mod timeline;
 

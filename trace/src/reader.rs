@@ -6,6 +6,8 @@ use std::sync::atomic::{Ordering, fence};
 use abi::trace::{MAGIC, RECORDS, Record, Ring, TIME_MASK, Trace};
 use anyhow::{Context, Result, ensure};
 
+use crate::record::decode;
+
 /// Bytes of a record.
 const RECORD: usize = 16;
 
@@ -105,7 +107,7 @@ impl<M: Memory> Reader<M> {
             let kept = (begun + 1).saturating_sub(RECORDS as u64).clamp(first, head);
             let mut lost = kept - next;
             for words in &copied[(kept - first) as usize..] {
-                let record = Record::decode(*words).context("the hypervisor's trace is damaged")?;
+                let record = decode(*words).context("the hypervisor's trace is damaged")?;
                 // Modulo what a record keeps of it, and never before the last.
                 time += record.time.wrapping_sub(time) & TIME_MASK;
                 if lost > 0 {

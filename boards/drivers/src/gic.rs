@@ -90,6 +90,13 @@ macro_rules! both {
     };
 }
 
+impl fmt::Display for Gic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = if matches!(self, Self::V2(_)) { 2 } else { 3 };
+        write!(f, "GICv{version} with {} list registers", self.list_registers())
+    }
+}
+
 impl Gic {
     both! {
         /// Turns the distributor on, with every SPI disabled, inactive, not pending, level-triggered and of

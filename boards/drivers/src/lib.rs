@@ -1,7 +1,7 @@
 //! Drivers for the machine that EL2 itself uses (interrupt controller, console UART, CPU start, power), and the discovery
 //! of what there is from the device tree. A board is a [`board::Board`] of data in a crate of its own.
 //!
-//! [`platform`] is pure and knows nothing but bytes. `devices::Devices` makes drivers of what it describes, out of registers
+//! [`platform`] is pure and knows nothing but bytes, [`ranges`] nothing but numbers. `devices::Devices` makes drivers of what it describes, out of registers
 //! that are known to be mapped and nobody else's. What a device is, the device tree says: it is trusted like firmware. There are no statics in here; handles are plain data (`Send`
 //! and `Sync`), and a method that takes `&mut self` is one that must not run on two CPUs at once.
 #![cfg_attr(not(test), no_std)]
@@ -12,6 +12,7 @@ pub mod board;
 mod mmio;
 pub mod pl011;
 pub mod platform;
+pub mod ranges;
 
 #[cfg(target_os = "none")]
 pub mod devices;

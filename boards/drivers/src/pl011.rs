@@ -90,8 +90,8 @@ impl Pl011 {
         None
     }
 
-    /// Whether the UART interrupts when the transmit FIFO has run almost empty. To be turned on after
-    /// [`Pl011::try_write`] has refused a byte, or with 16 bytes in the FIFO: it takes crossing the level to interrupt.
+    /// Whether the UART interrupts when the transmit FIFO has run almost empty. To be turned on with more than an eighth of its depth in
+    /// it, which may be 16 or 32: it takes crossing the level to interrupt.
     pub fn set_tx_interrupt(&mut self, on: bool) {
         self.mask(INT_TX, on);
     }

@@ -62,15 +62,37 @@ impl File {
         (handle != u64::MAX).then_some(Self { handle })
     }
 
+    /// Writes all of `bytes`; whether that went well.
+    pub fn write_all(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            match self.write(bytes) {
+                0 => return false,
+                sent => bytes = &bytes[sent..],
+            }
+        }
+        true
+    }
+
+    /// Fills `into`; whether there was that much.
+    pub fn read_exact(&mut self, mut into: &mut [u8]) -> bool {
+        while !into.is_empty() {
+            match self.read(into) {
+                0 => return false,
+                got => into = &mut into[got..],
+            }
+        }
+        true
+    }
+
     /// Writes from the start of `bytes`; how many were written, 0 on failure.
-    pub fn write(&mut self, bytes: &[u8]) -> usize {
+    fn write(&mut self, bytes: &[u8]) -> usize {
         // SAFETY: the host reads `bytes`.
         let left = unsafe { call(SYS_WRITE, &[self.handle, bytes.as_ptr() as u64, bytes.len() as u64]) };
         bytes.len().saturating_sub(left as usize)
     }
 
     /// Reads into the start of `into`; how many bytes were read, 0 at the end of the file and on failure.
-    pub fn read(&mut self, into: &mut [u8]) -> usize {
+    fn read(&mut self, into: &mut [u8]) -> usize {
         // SAFETY: the host writes to `into`, at most its length.
         let left = unsafe { call(SYS_READ, &[self.handle, into.as_mut_ptr() as u64, into.len() as u64]) };
         into.len().saturating_sub(left as usize)

@@ -44,8 +44,8 @@ const SYNC: u8 = 0xC0;
 const END: u8 = 0xC1;
 const END_FAILURE: u8 = 0xC2;
 
-/// One of the consoles: the hypervisor's log or that of a VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// One of the consoles: the hypervisor's log (the default) or that of a VM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Channel(u8);
 
 impl Channel {
@@ -76,41 +76,23 @@ impl Channel {
 
 /// The sending half: turns bytes of channels into the wire's bytes.
 ///
-/// It announces a channel only when it changes. It makes no assumption about the receiver's current channel, so that
-/// a second encoder (that of a panic) may take the wire over at any byte with [`Encoder::take_over`].
+/// It announces a channel before its first byte, and then only when it changes.
 #[derive(Debug, Default)]
 pub struct Encoder {
     current: Option<Channel>,
 }
 
 impl Encoder {
-    /// An encoder that announces the channel before its first byte.
-    pub const fn new() -> Self {
-        Self { current: None }
-    }
-
-    /// An encoder for a wire on which another one may have stopped anywhere, even inside an escape.
-    pub fn take_over(mut sink: impl FnMut(u8)) -> Self {
-        // Completes whatever was begun: unknown as an escape, void as a credit, and invisible as text.
-        sink(0);
-        Self::new()
-    }
-
-    /// Makes `channel` the current one.
-    pub fn select(&mut self, channel: Channel, mut sink: impl FnMut(u8)) {
-        if self.current != Some(channel) {
-            self.current = Some(channel);
-            sink(DLE);
-            sink(SELECT | channel.0);
-        }
-    }
-
     /// Sends `bytes` on `channel`.
     pub fn bytes(&mut self, channel: Channel, bytes: &[u8], mut sink: impl FnMut(u8)) {
         if bytes.is_empty() {
             return;
         }
-        self.select(channel, &mut sink);
+        if self.current != Some(channel) {
+            self.current = Some(channel);
+            sink(DLE);
+            sink(SELECT | channel.0);
+        }
         for &byte in bytes {
             if byte == DLE {
                 sink(DLE);
@@ -172,32 +154,22 @@ pub enum Event {
     },
 }
 
-/// The receiving half: a state machine that takes any byte at any time.
-#[derive(Debug)]
+/// The receiving half: a state machine that takes any byte at any time. It begins on [`Channel::LOG`].
+#[derive(Debug, Default)]
 pub struct Decoder {
     current: Channel,
     state: State,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum State {
+    #[default]
     Text,
     Escape,
     Credit(Channel),
 }
 
-impl Default for Decoder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Decoder {
-    /// A decoder at the start of a stream, on [`Channel::LOG`].
-    pub const fn new() -> Self {
-        Self { current: Channel::LOG, state: State::Text }
-    }
-
     /// Takes the next byte of the wire; returns what it completes, if anything.
     pub fn push(&mut self, byte: u8) -> Option<Event> {
         let state = core::mem::replace(&mut self.state, State::Text);

@@ -81,22 +81,6 @@ pub enum Error {
     Busy = -7,
 }
 
-impl Error {
-    /// The error in the x0 that a call returned; None if it is not negative. One that this version does not know is
-    /// [`Error::NotSupported`].
-    pub const fn of(x0: u64) -> Option<Self> {
-        Some(match x0 as i64 {
-            0.. => return None,
-            -3 => Self::InvalidParameter,
-            -4 => Self::NotPermitted,
-            -5 => Self::OverCapacity,
-            -6 => Self::NoPartition,
-            -7 => Self::Busy,
-            _ => Self::NotSupported,
-        })
-    }
-}
-
 /// A vCPU's reservation of CPU time, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservation {
@@ -127,15 +111,5 @@ mod tests {
             [0x9f, 0x4c, 0x8a, 0x52, 0x6d, 0x1e, 0x4b, 0x0b, 0xa1, 0xd7, 0x5c, 0x36, 0xe0, 0xb7, 0x2f, 0x11];
         let bytes: Vec<u8> = UID.iter().flat_map(|w| w.to_le_bytes()).collect();
         assert_eq!(bytes, uuid);
-    }
-
-    #[test]
-    fn errors_survive_the_register() {
-        use Error::*;
-        for error in [NotSupported, InvalidParameter, NotPermitted, OverCapacity, NoPartition, Busy] {
-            assert_eq!(Error::of(error as i64 as u64), Some(error));
-        }
-        assert_eq!(Error::of(i64::MIN as u64), Some(NotSupported));
-        assert_eq!((Error::of(0), Error::of(i64::MAX as u64)), (None, None));
     }
 }

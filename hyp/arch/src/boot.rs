@@ -8,6 +8,8 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use aarch64_cpu::registers::{Readable, TTBR0_EL2};
+
 use crate::cpu::{CpuLocal, LOCALS};
 use crate::{MAX_CPUS, STACK_SIZE, cache, image, mmu};
 
@@ -77,7 +79,7 @@ pub fn secondary_entry() -> u64 {
 /// Tells the CPUs with these MPIDR affinities (in the order of their indices) who they are. To be called by the primary, after
 /// [`mmu::Map::activate`] and before the first secondary starts.
 pub fn prepare_secondaries(mpidrs: &[u64]) {
-    SECONDARY_TTBR.store(mmu::current_table(), Ordering::Relaxed);
+    SECONDARY_TTBR.store(TTBR0_EL2.get(), Ordering::Relaxed);
     for (slot, mpidr) in AFFINITY.iter().zip(mpidrs) {
         slot.store(mpidr & 0xff_00ff_ffff | VALID, Ordering::Relaxed);
     }

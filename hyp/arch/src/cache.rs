@@ -35,10 +35,7 @@ macro_rules! by_line {
 
 /// Bytes of the smallest data cache line (CTR_EL0.DminLine).
 fn line() -> usize {
-    let ctr: u64;
-    // SAFETY: reads CTR_EL0, an identification register.
-    unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };
-    4 << ((ctr >> 16) & 0xf)
+    4 << ((read!("ctr_el0") >> 16) & 0xf)
 }
 
 /// Cleans to the Point of Coherency: what a CPU with its caches off, or a device, will read (Arm ARM, "Effects of
@@ -79,9 +76,7 @@ pub(crate) unsafe fn zero(start: usize, len: usize) {
 
 /// Bytes that one DC ZVA clears, or `None` where it is prohibited (DCZID_EL0).
 fn zero_block() -> Option<usize> {
-    let dczid: u64;
-    // SAFETY: reads an identification register.
-    unsafe { asm!("mrs {}, dczid_el0", out(reg) dczid, options(nomem, nostack, preserves_flags)) };
+    let dczid = read!("dczid_el0");
     (dczid & (1 << 4) == 0).then_some(4 << (dczid & 0xf))
 }
 

@@ -2,26 +2,11 @@
 
 use core::arch::{asm, global_asm};
 
+use aarch64_cpu::asm::barrier;
+
 use vm::state::{El1Regs, FpRegs, VcpuState};
 
 use crate::{errata, features, traps};
-
-macro_rules! write {
-    ($name:literal, $value:expr) => {{
-        let value: u64 = $value;
-        // SAFETY: a register of EL1, or one that governs EL1 only; EL2 does not depend on it.
-        unsafe { asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) }
-    }};
-}
-
-macro_rules! read {
-    ($name:literal) => {{
-        let value: u64;
-        // SAFETY: reading a register of EL1 has no effect.
-        unsafe { asm!(concat!("mrs {}, ", $name), out(reg) value, options(nostack, preserves_flags)) };
-        value
-    }};
-}
 
 /// One line a register: saved and loaded alike. SCTLR, TCR and the TTBRs are apart, since their order matters.
 macro_rules! el1_registers {
@@ -52,11 +37,6 @@ pauth_keys! {
     apga: "s3_0_c2_c3_0", "s3_0_c2_c3_1"
 }
 
-fn isb() {
-    // SAFETY: a barrier.
-    unsafe { asm!("isb", options(nostack, preserves_flags)) };
-}
-
 /// TCR_EL1.EPD0 and EPD1: no walks.
 const TCR_EPD: u64 = (1 << 7) | (1 << 23);
 
@@ -83,7 +63,7 @@ pub fn load(state: &VcpuState, vm: &VmRegisters, stale_tlb: bool) {
     write!("cntv_cval_el0", state.timer.cntv_cval);
     write!("cntv_ctl_el0", state.timer.cntv_ctl);
     traps::set_hcr(state.hcr);
-    isb();
+    barrier::isb(barrier::SY);
 }
 
 /// Brings the EL1 system registers of the loaded vCPU into `state`; they stay in the hardware too.
@@ -102,7 +82,7 @@ pub fn sync(state: &mut VcpuState) {
 pub fn reload(state: &VcpuState, vm: &VmRegisters) {
     if errata::speculative_at() {
         write!("tcr_el1", state.sys.tcr | TCR_EPD);
-        isb();
+        barrier::isb(barrier::SY);
     }
     write!("vttbr_el2", vm.vttbr);
     write!("vmpidr_el2", state.sys.mpidr);
@@ -113,7 +93,7 @@ pub fn reload(state: &VcpuState, vm: &VmRegisters) {
     if features::pauth() {
         load_keys(&state.sys);
     }
-    isb();
+    barrier::isb(barrier::SY);
     write!("tcr_el1", state.sys.tcr);
 }
 
@@ -126,7 +106,7 @@ pub fn save(state: &mut VcpuState, synced: bool) {
     save_fp(&mut state.fp);
     sync_timer(state);
     write!("cntv_ctl_el0", 0);
-    isb();
+    barrier::isb(barrier::SY);
 }
 
 /// Brings the virtual timer's registers into `state`; it goes on running.

@@ -3,7 +3,7 @@
 use core::arch::asm;
 use core::cell::UnsafeCell;
 
-use aarch64_cpu::registers::{MIDR_EL1, MPIDR_EL1, Readable};
+use aarch64_cpu::registers::{MIDR_EL1, MPIDR_EL1, Readable, TPIDR_EL2};
 
 use crate::MAX_CPUS;
 
@@ -33,10 +33,8 @@ pub(crate) static LOCALS: [CpuLocal; MAX_CPUS] = [const {
 }; MAX_CPUS];
 
 pub(crate) fn local() -> &'static CpuLocal {
-    let at: usize;
-    // SAFETY: reads a register that boot.S set to this CPU's element and nothing changes.
-    unsafe { asm!("mrs {}, tpidr_el2", out(reg) at, options(nomem, nostack, preserves_flags)) };
-    let index = (at - LOCALS.as_ptr() as usize) / size_of::<CpuLocal>();
+    // boot.S set the register to this CPU's element, and nothing changes it.
+    let index = (TPIDR_EL2.get() as usize - LOCALS.as_ptr() as usize) / size_of::<CpuLocal>();
     &LOCALS[index]
 }
 

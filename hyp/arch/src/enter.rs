@@ -1,80 +1,59 @@
 //! Running a guest: the safe face of the world switch.
 
-use core::arch::asm;
+use core::cell::Cell;
 
+use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2, Readable};
 use vm::state::VcpuState;
 
-pub use crate::vectors::Verdict;
-use crate::vectors::{self, IRQ, SERROR};
+use crate::vectors;
 
-/// Why a guest stopped running.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exit(u64);
-
-/// The kinds of [`Exit`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// A physical interrupt is pending. x20 to x28, PC and PSTATE are in the state only once the guest is left.
-    Interrupt,
-    /// An asynchronous external abort was taken to EL2.
-    SystemError,
-    /// The guest did something that traps. After an HVC the same is so.
-    Trap,
+/// What answers a guest's exits.
+pub trait Exits {
+    /// A physical interrupt is pending.
+    fn interrupt(&self);
+    /// An HVC with this ESR_EL2. Of `state`, x0 to x19 are current.
+    fn hypercall(&self, state: &mut VcpuState, esr: u64);
+    /// Any other trap, or an SError, with this ESR_EL2. All general registers, PC and PSTATE are current.
+    fn trap(&self, state: &mut VcpuState, esr: u64);
 }
 
-impl Exit {
-    /// Which kind it is.
-    #[inline]
-    pub fn cause(self) -> Cause {
-        match self.0 {
-            IRQ => Cause::Interrupt,
-            SERROR => Cause::SystemError,
-            _ => Cause::Trap,
-        }
-    }
-
-    /// ESR_EL2 of a trap; else a value that is not one.
-    #[inline]
-    pub fn syndrome(self) -> u64 {
-        self.0
-    }
-}
-
-/// Runs the guest whose registers are loaded ([`crate::context::load`]) from `state`'s general registers. Each exit is for `handler`,
-/// which lets it go on, or leaves it.
+/// Runs the guest whose registers are loaded ([`crate::context::load`]) from `state`'s general registers. It goes on after each exit that
+/// `exits` has answered, until that has set `leave`. All general registers, PC and PSTATE are in `state` then.
 #[inline]
-pub fn run<F: FnMut(&mut VcpuState, Exit) -> Verdict>(state: &mut VcpuState, mut handler: F) {
-    let data = (&raw mut handler).cast();
+pub fn run<E: Exits>(state: &mut VcpuState, exits: &E, leave: &Cell<bool>) {
     // SAFETY: `state` is borrowed for the call; interrupts are masked at EL2 and the guest cannot reach EL2's memory: stage 2 is on
-    // (`context::load`) and maps only pages that `phys` keeps apart from Rust's. `data` is a live F, the one that `on_exit` takes.
-    unsafe { vectors::mobivmm_run(state, on_exit::<F>, data) };
+    // (`context::load`) and maps only pages that `phys` keeps apart from Rust's. `exits` is a live E, which the handlers take, and
+    // `leave` is this CPU's, as a `Cell`.
+    unsafe {
+        let data = (&raw const *exits).cast();
+        vectors::mobivmm_run(state, data, on_interrupt::<E>, on_hypercall::<E>, on_trap::<E>, leave.as_ptr());
+    }
 }
 
-unsafe extern "C" fn on_exit<F: FnMut(&mut VcpuState, Exit) -> Verdict>(
-    state: *mut VcpuState,
-    exit: u64,
-    handler: *mut (),
-) -> Verdict {
-    // SAFETY: both are `run`'s, which waits for this call and uses neither meanwhile.
-    let (state, handler) = unsafe { (&mut *state, &mut *handler.cast::<F>()) };
-    handler(state, Exit(exit))
+unsafe extern "C" fn on_interrupt<E: Exits>(_: *mut VcpuState, _: u64, exits: *const ()) {
+    // SAFETY: `run`'s, which waits for this call.
+    unsafe { &*exits.cast::<E>() }.interrupt();
+}
+
+unsafe extern "C" fn on_hypercall<E: Exits>(state: *mut VcpuState, esr: u64, exits: *const ()) {
+    // SAFETY: both are `run`'s, which waits for this call and does not use `state` meanwhile.
+    let (state, exits) = unsafe { (&mut *state, &*exits.cast::<E>()) };
+    exits.hypercall(state, esr);
+}
+
+unsafe extern "C" fn on_trap<E: Exits>(state: *mut VcpuState, esr: u64, exits: *const ()) {
+    // SAFETY: as above.
+    let (state, exits) = unsafe { (&mut *state, &*exits.cast::<E>()) };
+    exits.trap(state, esr);
 }
 
 /// FAR_EL2 and HPFAR_EL2: where the last exit's abort was.
 #[inline]
 pub fn fault_address() -> (u64, u64) {
-    let (far, hpfar): (u64, u64);
-    // SAFETY: reads syndrome registers.
-    unsafe {
-        asm!("mrs {}, far_el2", "mrs {}, hpfar_el2", out(reg) far, out(reg) hpfar, options(nomem, nostack, preserves_flags));
-    }
-    (far, hpfar)
+    (FAR_EL2.get(), HPFAR_EL2.get())
 }
 
 /// ESR_EL2: what the last exit was.
 pub fn syndrome() -> u64 {
-    let esr: u64;
-    // SAFETY: reads a syndrome register.
-    unsafe { asm!("mrs {}, esr_el2", out(reg) esr, options(nomem, nostack, preserves_flags)) };
-    esr
+    ESR_EL2.get()
 }

@@ -7,6 +7,9 @@
 #![no_std]
 #![cfg(target_os = "none")]
 
+#[macro_use]
+mod register;
+
 pub mod boot;
 pub mod cache;
 pub mod context;

@@ -222,11 +222,3 @@ impl Map {
         Active { root: self.root }
     }
 }
-
-/// TTBR0_EL2 as it is now.
-pub(crate) fn current_table() -> u64 {
-    let table: u64;
-    // SAFETY: reads a register.
-    unsafe { asm!("mrs {}, ttbr0_el2", out(reg) table, options(nomem, nostack, preserves_flags)) };
-    table
-}

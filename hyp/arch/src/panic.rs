@@ -1,6 +1,6 @@
 //! EL2's own faults: what the vectors call, and the backtrace.
 
-use core::arch::asm;
+use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, FP, Readable};
 
 use crate::{PAGE, image, mmu};
 
@@ -23,12 +23,7 @@ pub struct Crash {
 
 /// Called by the vectors, on the emergency stack. Panics with what the syndrome registers say; the panic handler is the program's.
 pub(crate) extern "C" fn mobivmm_fatal(kind: u64, crash: &Crash) -> ! {
-    let (esr, elr, far): (u64, u64, u64);
-    // SAFETY: reads syndrome registers.
-    unsafe {
-        asm!("mrs {}, esr_el2", "mrs {}, elr_el2", "mrs {}, far_el2", out(reg) esr, out(reg) elr, out(reg) far,
-            options(nomem, nostack, preserves_flags));
-    }
+    let (esr, elr, far) = (ESR_EL2.get(), ELR_EL2.get(), FAR_EL2.get());
     let base = image::range().start as u64;
     let what = ["synchronous exception", "IRQ", "FIQ", "SError"][(kind & 3) as usize];
     let stack = if kind < 4 { " on SP_EL0" } else { "" };
@@ -45,9 +40,7 @@ pub(crate) extern "C" fn mobivmm_fatal(kind: u64, crash: &Crash) -> ! {
 /// (AAPCS64, "The Frame Pointer"), which vectors.S continues across a fault.
 pub fn backtrace(mut each: impl FnMut(usize)) {
     let image = image::range();
-    let mut frame: usize;
-    // SAFETY: reads the frame pointer.
-    unsafe { asm!("mov {}, x29", out(reg) frame, options(nomem, nostack, preserves_flags)) };
+    let mut frame = FP.get() as usize;
     for _ in 0..32 {
         if !frame.is_multiple_of(8)
             || !image.contains(&frame)

@@ -29,11 +29,6 @@ pub fn init() -> Option<u64> {
     Some(hz)
 }
 
-/// The counter's frequency, Hz.
-pub fn frequency() -> u64 {
-    CNTFRQ_EL0.get()
-}
-
 /// CNTPCT: ticks since the counter started. The ISB keeps the read from being speculated early (Arm ARM, "The physical counter").
 pub fn ticks() -> u64 {
     // SAFETY: a barrier.

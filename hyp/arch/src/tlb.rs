@@ -2,15 +2,13 @@
 
 use core::arch::asm;
 
+use aarch64_cpu::registers::{Readable, TCR_EL1, VTTBR_EL2};
+
 /// Runs `f` with another VTTBR_EL2, since invalidations act on the current VMID. EL1 is off while EL2 runs, so nothing walks with the
 /// borrowed value, except by erratum 1319367: therefore TCR_EL1 forbids walks meanwhile.
 fn with_vmid(vttbr: u64, f: impl FnOnce()) {
     const EPD: u64 = (1 << 7) | (1 << 23);
-    let (old, tcr): (u64, u64);
-    // SAFETY: reads two registers of the EL1&0 regime.
-    unsafe {
-        asm!("mrs {}, vttbr_el2", "mrs {}, tcr_el1", out(reg) old, out(reg) tcr, options(nomem, nostack, preserves_flags));
-    }
+    let (old, tcr) = (VTTBR_EL2.get(), TCR_EL1.get());
     if old == vttbr {
         return f();
     }

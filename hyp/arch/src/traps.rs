@@ -1,7 +1,8 @@
 //! What every guest traps on: the EL2 configuration of one CPU.
 
-use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
+
+use aarch64_cpu::asm::barrier;
 
 use crate::{cpu, features};
 
@@ -42,14 +43,6 @@ const MDCR: u64 = (1 << 11) | (1 << 10) | (1 << 9) | (1 << 6) | (1 << 5);
 const MDCR_TPMS: u64 = 1 << 14;
 const MDCR_TTRF: u64 = 1 << 19;
 
-macro_rules! write {
-    ($name:expr, $value:expr) => {{
-        let value: u64 = $value;
-        // SAFETY: configures what traps from EL1; EL2's own execution does not depend on it.
-        unsafe { asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) }
-    }};
-}
-
 /// `bit` where the CPU has what it controls.
 fn if_any(feature: bool, bit: u64) -> u64 {
     if feature { bit } else { 0 }
@@ -71,14 +64,8 @@ pub fn init() {
     HCR_ALL.fetch_or(features, Ordering::Relaxed);
     set_hcr(0);
     write!("cptr_el2", CPTR | if_any(features::activity_monitors(), CPTR_TAM));
-    let mut counters = 0;
-    if features::pmu() {
-        let pmcr: u64;
-        // SAFETY: reads PMCR_EL0.
-        unsafe { asm!("mrs {}, pmcr_el0", out(reg) pmcr, options(nomem, nostack, preserves_flags)) };
-        // HPMN is PMCR_EL0.N, as after reset: none of the counters is apart.
-        counters = (pmcr >> 11) & 0x1f;
-    }
+    // HPMN is PMCR_EL0.N, as after reset: none of the counters is apart.
+    let counters = if features::pmu() { (read!("pmcr_el0") >> 11) & 0x1f } else { 0 };
     let traps = if_any(features::profiling(), MDCR_TPMS) | if_any(features::trace_filter(), MDCR_TTRF);
     write!("mdcr_el2", MDCR | traps | counters);
     quiet_debug();
@@ -97,8 +84,7 @@ pub fn init() {
     if features::hcrx() {
         write!("s3_4_c1_c2_2", 0); // HCRX_EL2: what it would enable stays hidden
     }
-    // SAFETY: a barrier.
-    unsafe { asm!("isb", options(nostack, preserves_flags)) };
+    barrier::isb(barrier::SY);
 }
 
 /// Unlocks the OS lock, which is locked after reset and would hold back the guests' software steps, and turns the breakpoints and

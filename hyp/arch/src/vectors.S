@@ -1,8 +1,8 @@
 // Exception vectors and the assembly half of the world switch.
 //
 // While a guest runs, SP_EL2 points at its VcpuState, whose first field are the general registers; EL2's own stack pointer is in the
-// CpuLocal. An exit saves the registers that a call may change, and calls the handler with the others still in their places. It
-// returns to the guest, or out of mobivmm_run.
+// CpuLocal. An exit saves the registers that a call may change, and calls its handler with the others still in their places. It
+// returns to the guest, or, if the byte that mobivmm_run was told of is not zero, out of mobivmm_run.
 
 // Cortex-A72 without firmware mitigation: overwrite the branch history before the first indirect branch
 // (Arm "Spectre-BHB: Speculative Target Reuse Attacks", table of loop counts: A72 k = 8). x0 and x1 are free.
@@ -15,19 +15,14 @@
         isb
 .endm
 
-// An exit from a guest: x0 and x1 are saved and free; x1 = cause unless it is a trap.
-.macro  guest_exit, cause, bhb
+// An exit from a guest: x0 and x1 are saved and free.
+.macro  guest_exit, to, bhb
         .balign 0x80
         stp     x0, x1, [sp]
     .if \bhb
         scrub_branch_history
     .endif
-    .if \cause == {SYNC}
-        b       guest_trap
-    .else
-        mov     x1, #\cause
-        b       guest_interrupt
-    .endif
+        b       \to
 .endm
 
 // An exception that EL2 itself caused: never returns. x0 and x1 are kept in EL1 scratch registers, which no longer matter.
@@ -57,15 +52,15 @@
         own_fault 6
         own_fault 7
         // Lower EL, AArch64.
-        guest_exit {SYNC}, \bhb
-        guest_exit {IRQ}, \bhb
-        guest_exit {IRQ}, \bhb
-        guest_exit {SERROR}, \bhb
+        guest_exit guest_trap, \bhb
+        guest_exit guest_interrupt, \bhb
+        guest_exit guest_interrupt, \bhb
+        guest_exit guest_trap, \bhb
         // Lower EL, AArch32: a 32-bit EL0 below an AArch64 EL1.
-        guest_exit {SYNC}, \bhb
-        guest_exit {IRQ}, \bhb
-        guest_exit {IRQ}, \bhb
-        guest_exit {SERROR}, \bhb
+        guest_exit guest_trap, \bhb
+        guest_exit guest_interrupt, \bhb
+        guest_exit guest_interrupt, \bhb
+        guest_exit guest_trap, \bhb
 .endm
 
         .section .text.vectors, "ax"
@@ -74,8 +69,17 @@
 
         .text
 
+// The frame of mobivmm_run: the caller's registers, then the handlers, of interrupts, of hypercalls and of traps, with their data
+// behind the first, and the address of the byte that has the guest left.
+        .equ    FRAME, 144
+        .equ    ON_INTERRUPT, 96
+        .equ    DATA, 104
+        .equ    ON_HYPERCALL, 112
+        .equ    ON_TRAP, 120
+        .equ    LEAVE, 128
+
 .macro  save_host
-        stp     x29, x30, [sp, #-112]!
+        stp     x29, x30, [sp, #-FRAME]!
         stp     x19, x20, [sp, #16]
         stp     x21, x22, [sp, #32]
         stp     x23, x24, [sp, #48]
@@ -89,7 +93,7 @@
         ldp     x23, x24, [sp, #48]
         ldp     x25, x26, [sp, #64]
         ldp     x27, x28, [sp, #80]
-        ldp     x29, x30, [sp], #112
+        ldp     x29, x30, [sp], #FRAME
 .endm
 
 // Stores (stp) or loads (ldp) x4 to x17, at their places above SP.
@@ -103,7 +107,7 @@
         \op     x16, x17, [sp, #128]
 .endm
 
-// What a call may change, x19, which holds the context meanwhile, and x29. x0 and x1 are saved already. Then x19 = context, SP = EL2's.
+// What a call may change, x19, which holds the context meanwhile, and x29. x0 to x3 are saved already. Then x19 = context, SP = EL2's.
 .macro  save_guest
         move_x4_to_x17 stp
         stp     x18, x19, [sp, #144]
@@ -115,11 +119,12 @@
         mov     x29, x4                         // the frame record of mobivmm_run
 .endm
 
-// The handler: u64 handler(VcpuState *context, u64 exit, void *data).
+// Calls x4, void handler(VcpuState *context, u64 syndrome, void *data); then w0 = whether the guest is to be left.
 .macro  call_handler
-        ldp     x4, x2, [sp, #96]
         mov     x0, x19
         blr     x4
+        ldr     x0, [sp, #LEAVE]
+        ldrb    w0, [x0]
 .endm
 
 .macro  return_to_guest
@@ -157,37 +162,51 @@
         ldr     x28, [x19, #224]
 .endm
 
-// A trap may concern any register, but for a hypercall, which has its arguments in x0 to x17.
 guest_trap:
         stp     x2, x3, [sp, #16]
         mrs     x1, esr_el2
-        lsr     x0, x1, #26
+        ubfx    x0, x1, #26, #6
         cmp     x0, #{EC_HVC}
-        b.eq    call_with_few
+        b.eq    hypercall
+        // Any other trap may concern any register.
         save_guest
         save_rest
+        ldr     x2, [sp, #DATA]
+        ldr     x4, [sp, #ON_TRAP]
         call_handler
-        cbnz    x0, leave_guest
+        cbnz    w0, leave_guest
         load_rest
+        return_to_guest
+
+// A hypercall has its arguments in x0 to x17.
+hypercall:
+        save_guest
+        ldp     x2, x4, [sp, #DATA]
+        call_handler
+        cbnz    w0, save_and_leave
         return_to_guest
 
 guest_interrupt:
         stp     x2, x3, [sp, #16]
-call_with_few:
         save_guest
+        ldp     x4, x2, [sp, #ON_INTERRUPT]
         call_handler
-        cbnz    x0, 1f
+        cbnz    w0, save_and_leave
         return_to_guest
-1:      save_rest
+
+save_and_leave:
+        save_rest
 leave_guest:
         restore_host
         ret
 
-// void mobivmm_run(VcpuState *context, handler, void *data)
+// void mobivmm_run(VcpuState *context, void *data, on_interrupt, on_hypercall, on_trap, const bool *leave)
         .global mobivmm_run
 mobivmm_run:
         save_host
-        stp     x1, x2, [sp, #96]
+        stp     x2, x1, [sp, #ON_INTERRUPT]
+        stp     x3, x4, [sp, #ON_HYPERCALL]
+        str     x5, [sp, #LEAVE]
         mrs     x1, tpidr_el2
         mov     x2, sp
         str     x2, [x1, #{HOST_SP}]
@@ -236,7 +255,7 @@ preempt_work:
         mrs     x2, elr_el2
         mrs     x3, spsr_el2
         stp     x2, x3, [sp, #248]
-        mov     x0, #{IRQ}
+        mov     x0, #{WORK_PREEMPTED}
 leave_work:
         mrs     x1, tpidr_el2
         mov     x2, sp

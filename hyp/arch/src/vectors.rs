@@ -14,35 +14,27 @@ unsafe extern "C" {
     pub(crate) fn mobivmm_vectors_bhb();
 }
 
-/// Why a guest stopped running, if it was no trap: values that no ESR_EL2 has.
-pub(crate) const IRQ: u64 = 1;
-pub(crate) const SERROR: u64 = 2;
-/// For the vectors.
-const SYNC: u64 = 0;
-/// What [`mobivmm_work_resume`] returns in x0 besides [`IRQ`].
-pub(crate) const WORK_DONE: u64 = 3;
+/// What [`mobivmm_work_resume`] returns.
+const WORK_PREEMPTED: u64 = 0;
+pub(crate) const WORK_DONE: u64 = 1;
 
-/// What the handler answers: enter the guest again, or return from [`mobivmm_run`].
-#[repr(u64)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The guest goes on.
-    Resume = 0,
-    /// It does not, for now.
-    Leave = 1,
-}
-
-/// Called on every exit, with the context, ESR_EL2 or [`IRQ`] or [`SERROR`], and what [`mobivmm_run`] was given. After an interrupt
-/// and a hypercall, x20 to x28, PC and
-/// PSTATE are not in the context before the guest is left.
-pub(crate) type Handler = unsafe extern "C" fn(*mut VcpuState, u64, *mut ()) -> Verdict;
+/// Called on an exit, with the context, ESR_EL2 (not after an interrupt), and what [`mobivmm_run`] was given.
+pub(crate) type Handler = unsafe extern "C" fn(*mut VcpuState, u64, *const ());
 
 unsafe extern "C" {
-    /// Runs the guest context until the handler leaves it.
+    /// Runs the guest context until `leave` is true after an exit was answered. After an interrupt and a hypercall, x20 to x28, PC and
+    /// PSTATE are not in the context before the guest is left.
     ///
     /// # Safety
-    /// `context` is this CPU's alone until the return, and the rest of the vCPU is loaded. `handler` may be called with `data`.
-    pub(crate) fn mobivmm_run(context: *mut VcpuState, handler: Handler, data: *mut ());
+    /// `context` is this CPU's alone until the return, and the rest of the vCPU is loaded. The handlers may be called with `data`.
+    pub(crate) fn mobivmm_run(
+        context: *mut VcpuState,
+        data: *const (),
+        on_interrupt: Handler,
+        on_hypercall: Handler,
+        on_trap: Handler,
+        leave: *const bool,
+    );
     /// Runs the work item whose stack pointer is `sp` until it is preempted or done.
     ///
     /// # Safety
@@ -67,9 +59,7 @@ global_asm!(
     HOST_SP = const offset_of!(CpuLocal, host_sp),
     WORK_SP = const offset_of!(CpuLocal, work_sp),
     CRASH = const offset_of!(CpuLocal, crash),
-    SYNC = const SYNC,
-    IRQ = const IRQ,
-    SERROR = const SERROR,
+    WORK_PREEMPTED = const WORK_PREEMPTED,
     WORK_DONE = const WORK_DONE,
     WORK_FRAME = const WORK_FRAME,
     EC_HVC = const EC_HVC,

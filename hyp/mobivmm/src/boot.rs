@@ -3,7 +3,6 @@
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,20 +15,21 @@ use drivers::board::{self, Board, Timing};
 use drivers::devices::Devices;
 use drivers::gic::Gic;
 use drivers::platform::{self, Platform};
+use drivers::ranges::Ranges;
 use lock::TicketMutex;
 use sched::admission::{Admission, Limits, Overhead};
-use sched::{CpuId, CpuSet, ScheduleError, Scheduler};
+use sched::{CpuId, CpuSet, MAX_AFFINITIES, ScheduleError, Scheduler};
 use stage2::{
-    AllocError, BLOCK, DirtyMap, Extent, FreeRanges, GrantError, Ipa, MAX_PIECES, Owners, PAGE, Pa,
-    PhysRange, Stage2, VmId, VmidAllocator,
+    BLOCK, DirtyMap, Extent, FreeRanges, GrantError, Ipa, MAX_PIECES, Owners, PAGE, Pa, PhysRange, Stage2,
+    VmId, VmidAllocator,
 };
+use thiserror::Error;
 use vm::{Config, Vm, bus};
 
 use crate::control::Book;
 use crate::guest::{Guest, Pages};
 use crate::machine::{self, Machine};
 use crate::memory::{Mmu, Ram, TablePool};
-use crate::ranges::Ranges;
 use crate::schedule::{self, Candidate};
 use crate::{channels, console, log, trace};
 
@@ -50,28 +50,22 @@ const START_TIMEOUT: u64 = 1_000_000_000;
 static ARRIVED: AtomicUsize = AtomicUsize::new(0);
 
 /// Why this machine cannot be used.
+#[derive(Debug, Error)]
 enum BootError {
+    #[error("no device tree in x0")]
     NoDeviceTree,
+    #[error("device tree: {0:?}")]
     Platform(platform::Error),
+    #[error("device tree: no PL011")]
     NoUart,
+    #[error("EL2 cannot map this machine: {0:?}")]
     Map(MapError),
+    #[error("CNTFRQ_EL0 is out of range: the firmware must set it")]
     NoCounter,
+    #[error("GIC: {0}")]
     Gic(drivers::gic::Error),
+    #[error("no memory for translation tables")]
     NoTables,
-}
-
-impl fmt::Display for BootError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoDeviceTree => write!(f, "no device tree in x0"),
-            Self::Platform(error) => write!(f, "device tree: {error:?}"),
-            Self::NoUart => write!(f, "device tree: no PL011"),
-            Self::Map(error) => write!(f, "EL2 cannot map this machine: {error:?}"),
-            Self::NoCounter => write!(f, "CNTFRQ_EL0 is out of range: the firmware must set it"),
-            Self::Gic(error) => write!(f, "GIC: {error}"),
-            Self::NoTables => write!(f, "no memory for translation tables"),
-        }
-    }
 }
 
 /// The primary CPU, from [`arch::boot`].
@@ -118,10 +112,9 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
     scheduler.start(online, SLICE, overhead.vm_switch);
     let tables = TicketMutex::new(TablePool::new().ok_or(BootError::NoTables)?);
     log!(
-        "{} CPUs, {} MHz counter, {:?}, {} MiB for guests",
+        "{} CPUs, {} MHz counter, {gic}, {} MiB for guests",
         online.iter().count(),
         hz / 1_000_000,
-        GicName(&gic),
         owners.get_mut().free().total() >> 20
     );
 
@@ -130,7 +123,7 @@ fn start(dtb: u64) -> Result<&'static Machine, BootError> {
         owners: owners.get_mut(),
         scheduler: &mut scheduler,
         tables: &tables,
-        vmids: VmidAllocator::new(),
+        vmids: VmidAllocator::default(),
     };
     let mut book = Box::new(Admission::new(online, overhead, Limits::EL2));
     let guests = builder.guests(bundle_bytes, &mut book);
@@ -295,43 +288,24 @@ fn start_secondaries(platform: &Platform<'_>, devices: &Devices<'_>) -> CpuSet {
 }
 
 /// Why a VM is not made.
+#[derive(Debug, Error)]
 enum VmError {
+    #[error("memory: {0}")]
     Memory(GrantError),
+    #[error("stage 2: {0:?}")]
     Stage2(stage2::Error),
+    #[error("no VMID is left")]
     NoVmid,
+    #[error("no page of EL2's is left for it")]
     NoPage,
+    #[error("more than {MAX_WORK} VMs")]
     NoWork,
+    #[error("{0:?}")]
     Vm(vm::BadVm),
+    #[error("affinity: more than {MAX_AFFINITIES} different ones among VMs with a share")]
+    TooManyAffinities,
+    #[error("scheduler: {0:?}")]
     Scheduler(ScheduleError),
-}
-
-impl fmt::Display for VmError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Memory(GrantError::Alloc(AllocError::OutOfMemory)) => {
-                write!(f, "memory: there is not that much left")
-            }
-            Self::Memory(GrantError::Alloc(AllocError::Fragmented) | GrantError::TooManyRanges) => {
-                write!(f, "memory: what is left is in too many pieces")
-            }
-            Self::Memory(GrantError::Alloc(AllocError::NotFree)) => {
-                write!(f, "memory: the identity range is not free RAM")
-            }
-            Self::Stage2(error) => write!(f, "stage 2: {error:?}"),
-            Self::NoVmid => write!(f, "no VMID is left"),
-            Self::NoPage => write!(f, "no page of EL2's is left for it"),
-            Self::NoWork => write!(f, "more than {MAX_WORK} VMs"),
-            Self::Vm(error) => write!(f, "{error:?}"),
-            Self::Scheduler(ScheduleError::TooManyAffinities) => {
-                write!(
-                    f,
-                    "affinity: more than {} different ones among VMs with a share",
-                    sched::MAX_AFFINITIES
-                )
-            }
-            Self::Scheduler(error) => write!(f, "scheduler: {error:?}"),
-        }
-    }
 }
 
 /// What a VM is made with: its RAM, the page of stolen time, the virtual CPU interface, its channels.
@@ -413,12 +387,14 @@ impl Builder<'_> {
                 list_registers: self.gic.list_registers(),
             },
             ram: config.memory.base..config.memory.base + config.memory.size,
-            mapped: Vec::new(),
             channels: channels::of(&config, earlier),
         })
         .map_err(VmError::Vm)?;
-        schedule::add(self.scheduler, book, candidate).map_err(VmError::Scheduler)?;
-        let vmid = self.vmids.alloc().map_err(|_| VmError::NoVmid)?;
+        schedule::add(self.scheduler, book, candidate).map_err(|error| match error {
+            ScheduleError::TooManyAffinities => VmError::TooManyAffinities,
+            error => VmError::Scheduler(error),
+        })?;
+        let vmid = self.vmids.alloc().ok_or(VmError::NoVmid)?;
         let stolen = self.tables.lock().page().ok_or(VmError::NoPage)?;
         let channels = channels::pages(&vm.config.channels, earlier, self.tables).ok_or(VmError::NoPage)?;
         let pages = Pages { stolen, channels };
@@ -461,14 +437,5 @@ impl Builder<'_> {
             let _ = self.scheduler.remove(vcpu);
             book.remove(vcpu);
         }
-    }
-}
-
-struct GicName<'a>(&'a Gic);
-
-impl fmt::Debug for GicName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let version = if matches!(self.0, Gic::V2(_)) { 2 } else { 3 };
-        write!(f, "GICv{version} with {} list registers", self.0.list_registers())
     }
 }

@@ -28,8 +28,9 @@ use plain::Plain;
 const VM_RING: usize = 1024;
 /// Bytes of log that can be waiting: more than boot prints.
 const LOG_RING: usize = 8192;
-/// Bytes that one call moves to the UART at the most: its FIFO's depth, so that interrupts are masked for a bounded time.
-const BURST: usize = 16;
+/// Bytes that one call moves each way at the most, so that interrupts are masked for a bounded time. More than an eighth of the transmit
+/// FIFO, whatever its depth: it interrupts when it has run down to that.
+const BURST: usize = 8;
 /// Bytes of one channel before another one gets its turn.
 const TURN: usize = 64;
 
@@ -72,6 +73,8 @@ struct Console {
     credits: Vec<usize>,
     /// The channel whose turn it is, and how much of the turn is left.
     turn: (usize, usize),
+    /// The channel whose bytes were put on the wire last.
+    sent: Option<Channel>,
     lost: usize,
 }
 
@@ -85,7 +88,7 @@ pub fn init(uart: Pl011, arguments: &str) {
     let wire = wire.unwrap_or_else(|| Wire::Uart {
         uart,
         format: match console {
-            Some("mux") => Format::Mux(Encoder::new(), Decoder::new()),
+            Some("mux") => Format::Mux(Encoder::default(), Decoder::default()),
             _ => Format::Plain(Plain::new()),
         },
         pending: heapless::Deque::new(),
@@ -97,6 +100,7 @@ pub fn init(uart: Pl011, arguments: &str) {
             inputs: alloc::vec![VecDeque::with_capacity(RX_WINDOW)],
             credits: alloc::vec![0],
             turn: (0, TURN),
+            sent: None,
             lost: 0,
         })
     });
@@ -176,11 +180,16 @@ pub fn consumed(vm: usize, count: usize) {
     });
 }
 
-/// The UART interrupted, or there may be room on the wire: moves bytes both ways. Returns the VMs that found their console full and
-/// have room again, and the VM whose bytes are being sent, if any.
-pub fn service() -> (VmSet, Option<usize>) {
+/// The UART interrupted: takes bytes that have come in. Returns the VM that they are for, if any.
+pub fn receive() -> Option<usize> {
+    with(|console| console.receive()?.vm_index().map(usize::from)).flatten()
+}
+
+/// There may be room on the wire: moves bytes there. Returns the VMs that found their console full and have room again, and the VM whose
+/// bytes were sent, if any.
+pub fn send() -> (VmSet, Option<usize>) {
     with(|console| {
-        console.receive();
+        console.sent = None;
         console.pump();
         let mut ready = 0;
         for (vm, output) in console.outputs.iter_mut().skip(1).enumerate() {
@@ -189,7 +198,7 @@ pub fn service() -> (VmSet, Option<usize>) {
                 ready |= 1 << vm;
             }
         }
-        (ready, console.turn.0.checked_sub(1))
+        (ready, console.sent.and_then(Channel::vm_index).map(usize::from))
     })
     .unwrap_or((0, None))
 }
@@ -325,6 +334,7 @@ impl Console {
         let credit = self.credits.iter_mut().enumerate().find(|(_, count)| **count > 0);
         let credit = credit.map(|(index, count)| (channel(index), core::mem::take(count)));
         let byte = if credit.is_some() { None } else { self.next_byte() };
+        self.sent = credit.map_or(byte.map(|(channel, _)| channel), |(channel, _)| channel).or(self.sent);
         let Wire::Uart { format, pending, .. } = &mut self.wire else { return false };
         let mut send = |byte| _ = pending.push_back(byte);
         match (format, credit, byte) {
@@ -372,27 +382,25 @@ impl Console {
         true
     }
 
-    fn receive(&mut self) {
-        let Wire::Uart { uart, format, .. } = &mut self.wire else { return };
-        for _ in 0..BURST * 2 {
-            let Some(byte) = uart.try_read() else { return };
-            match format {
-                Format::Mux(_, decoder) => {
-                    if let Some(event) = decoder.push(byte) {
-                        accept(&mut self.inputs, event);
-                    }
-                }
-                Format::Plain(plain) => {
-                    if let Some(event) = plain.push(byte, self.inputs.len() - 1) {
-                        if matches!(event, Event::Byte { channel: Channel::LOG, .. }) {
-                            // Guests echo what is typed to them.
-                            self.outputs[0].ring.push_back(if byte == b'\r' { b'\n' } else { byte });
-                        }
-                        accept(&mut self.inputs, event);
-                    }
-                }
+    /// Takes bytes from the wire; returns the channel of the last one.
+    fn receive(&mut self) -> Option<Channel> {
+        let Wire::Uart { uart, format, .. } = &mut self.wire else { return None };
+        let mut last = None;
+        for _ in 0..BURST {
+            let Some(byte) = uart.try_read() else { break };
+            let event = match format {
+                Format::Mux(_, decoder) => decoder.push(byte),
+                Format::Plain(plain) => plain.push(byte, self.inputs.len() - 1),
+            };
+            let Some(event @ Event::Byte { channel, byte }) = event else { continue };
+            if let (Format::Plain(_), Channel::LOG) = (&*format, channel) {
+                // Guests echo what is typed to them.
+                self.outputs[0].ring.push_back(if byte == b'\r' { b'\n' } else { byte });
             }
+            accept(&mut self.inputs, event);
+            last = Some(channel);
         }
+        last
     }
 }
 

@@ -5,7 +5,6 @@
 //! refused, or overtaken by another change, has changed nothing.
 
 use alloc::boxed::Box;
-use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -142,7 +141,7 @@ pub extern "C" fn work(index: usize) {
             guest.vm.vcpus[change.first].state.lock().gprs[0] = answer(&result) as u64;
         }),
         (Asker::Operator, Ok(book)) => {
-            log!("{guest}: {}", Shown(change.wanted));
+            log!("{guest}: {}", change.wanted);
             log_loads(book);
         }
         (Asker::Operator, Err(refusal)) => {
@@ -231,15 +230,5 @@ pub fn log_loads(book: &Admission) {
         if load != Default::default() {
             log!("CPU {}: {load}{}", cpu.0, if load.exclusive { "" } else { " reserved" });
         }
-    }
-}
-
-/// How a reservation is shown: in nanoseconds.
-pub struct Shown(pub Reservation);
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Reservation { budget, period, deadline } = self.0;
-        write!(f, "{budget} ns in every {period} ns, within {deadline} ns")
     }
 }

@@ -4,7 +4,7 @@
 //! of those was left because of them, or when the CPU was idle.
 
 use abi::smccc::Reservation;
-use arch::enter::{self, Cause, Exit};
+use arch::enter;
 use arch::work::Ran;
 use arch::{context, cpu, time};
 use drivers::gic::Gic;
@@ -16,7 +16,7 @@ use vm::{Next, Phase, Power, StageTwo, VcpuState, inject, timer};
 use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{self, Machine};
-use crate::{boot, console, control, load, log, memory, plant, trace};
+use crate::{boot, console, control, exits, load, log, memory, trace};
 
 /// A vCPU whose registers are on this CPU. The guard is what makes them this CPU's alone.
 struct Loaded {
@@ -41,16 +41,6 @@ enum Load {
     Off,
     /// An interrupt is pending, which comes first: ask the scheduler again.
     Interrupted,
-}
-
-/// Why a guest was left, if it was not for what [`Here`] wants.
-enum Left {
-    /// For that.
-    Look,
-    /// Its exit needs more than an answer.
-    Exit(Next),
-    /// An SError was taken.
-    SystemError,
 }
 
 struct Cpu {
@@ -175,8 +165,10 @@ impl Cpu {
         self.here.enters(guest, vcpu);
         loop {
             self.here.look.set(false);
-            // The timer of a vCPU that was just loaded is due already if that is what woke it.
             self.poll();
+            if self.here.repick.get() {
+                break;
+            }
             self.timers(guest, vcpu, decision.until);
             if self.here.repick.get() || self.step(guest, vcpu) == Then::Pick {
                 break;
@@ -208,35 +200,15 @@ impl Cpu {
             return Then::Continue;
         }
         self.here.refresh(guest, vcpu);
-        let left = if self.here.traced.get() { self.enter::<true>() } else { self.enter::<false>() };
-        let then = match left {
-            Left::Look => Then::Continue,
-            Left::Exit(next) => self.answer(guest, vcpu, &next),
-            Left::SystemError => {
-                log!("{guest}: SError (ESR {:#x}) on vCPU {vcpu}: stopped", enter::syndrome());
-                self.crash(guest);
-                Then::Pick
-            }
+        if let Some(loaded) = &mut self.loaded {
+            exits::run(&self.here, guest, vcpu, &mut loaded.state);
+        }
+        let then = match self.here.next.take() {
+            Some(next) => self.answer(guest, vcpu, &next),
+            None => Then::Continue,
         };
         self.reload();
         then
-    }
-
-    /// Runs the loaded guest for as long as its exits can be answered at once.
-    fn enter<const TRACED: bool>(&mut self) -> Left {
-        let mut left = Left::Look;
-        let Some(Loaded { guest, vcpu, state }) = &mut self.loaded else { return left };
-        let here = &self.here;
-        enter::run(state, |state, exit| {
-            if TRACED {
-                trace::exit(here, guest.id(*vcpu), state, exit);
-            }
-            if exit.cause() == Cause::Interrupt {
-                return here.interrupted();
-            }
-            trapped(here, guest, *vcpu, state, exit, &mut left)
-        });
-        left
     }
 
     /// Puts back the EL1 registers that answering an exit has changed.
@@ -251,7 +223,6 @@ impl Cpu {
     #[inline(never)]
     fn answer(&mut self, guest: &'static Guest, vcpu: usize, next: &Next) -> Then {
         match *next {
-            Next::Resume => Then::Continue,
             Next::Wait => self.wait(guest, vcpu),
             Next::Yield => {
                 self.leave = Leave::Yields;
@@ -286,7 +257,10 @@ impl Cpu {
             }
             Next::Crash(crash) => {
                 let pc = self.loaded.as_ref().map_or(0, |loaded| loaded.state.pc);
-                log!("{guest}: vCPU {vcpu} at {pc:#x} cannot go on ({crash:?}): stopped");
+                log!(
+                    "{guest}: vCPU {vcpu} at {pc:#x} cannot go on ({crash:?}, ESR {:#x}): stopped",
+                    enter::syndrome()
+                );
                 self.crash(guest);
                 Then::Pick
             }
@@ -384,8 +358,13 @@ impl Cpu {
         Registers(gic).set_control(Control::default());
         guest.take_attention(vcpu);
         let mut vgic = guest.vm.gic.lock();
-        let active = vgic.physical_active(vcpu, timer::CNTV_INTID);
-        let effects = vgic.enter(vcpu, &mut Registers(gic));
+        let mut active = vgic.physical_active(vcpu, timer::CNTV_INTID);
+        let mut effects = vgic.enter(vcpu, &mut Registers(gic));
+        if !active && timer::virtual_deadline(&guest.vm, &state.timer).is_some_and(|at| time::ticks() >= at) {
+            // As if it had been taken: often that is what woke this vCPU.
+            effects |= vgic.fire(vcpu, timer::CNTV_INTID, &mut Registers(gic));
+            active = true;
+        }
         drop(vgic);
         if active {
             gic.set_active(self.here.index(), time::VIRTUAL_TIMER_INTID, true);
@@ -425,34 +404,6 @@ fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (one, None) | (None, one) => one,
-    }
-}
-
-/// Answers a trap or an SError. Never inlined, so that an interrupt has but its own stack frame.
-#[inline(never)]
-fn trapped(
-    here: &Here,
-    guest: &'static Guest,
-    vcpu: usize,
-    state: &mut VcpuState,
-    exit: Exit,
-    left: &mut Left,
-) -> enter::Verdict {
-    if exit.cause() == Cause::SystemError {
-        *left = Left::SystemError;
-        return enter::Verdict::Leave;
-    }
-    let (far, hpfar) = enter::fault_address();
-    plant::trap(guest, state.gprs[0], exit.syndrome(), far);
-    match vm::answer(&guest.vm, vcpu, state, [exit.syndrome(), far, hpfar], here) {
-        Next::Resume => {
-            here.refresh(guest, vcpu);
-            here.verdict()
-        }
-        next => {
-            *left = Left::Exit(next);
-            enter::Verdict::Leave
-        }
     }
 }
 

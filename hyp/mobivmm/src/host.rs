@@ -3,13 +3,12 @@
 use core::cell::Cell;
 
 use abi::smccc::{Error, Left, Reservation};
-use arch::enter::Verdict;
-use arch::{context, cpu, features, time};
+use arch::{context, cpu, enter, features, time};
 use drivers::gic::Gic;
 use sched::{CpuId, Schedule, VcpuId};
 use vgic::{Control, Effects, ListRegisters, Lr, State, Vgic};
 use vm::exit::SysReg;
-use vm::{Host, Phase, StageTwoAccess, VcpuState, Vm};
+use vm::{Host, Next, Phase, StageTwoAccess, VcpuState, Vm};
 
 use crate::guest::Guest;
 use crate::machine::{Machine, NOTICE};
@@ -27,8 +26,10 @@ pub struct Here {
     pub synced: Cell<bool>,
     /// This CPU has to pick again.
     pub repick: Cell<bool>,
-    /// The run loop has to look at something before the guest goes on: at `synced`, `repick`, timers, console input.
+    /// The run loop has to look at something before the guest goes on: at `next`, `synced`, `repick`, timers, console input.
     pub look: Cell<bool>,
+    /// What the guest's exit asks for beyond an answer.
+    pub next: Cell<Option<Next>>,
     /// Whether what happens here is recorded: see [`crate::trace`].
     pub traced: Cell<bool>,
     /// Who runs here, as was recorded last.
@@ -48,6 +49,7 @@ impl Here {
             synced: Cell::new(false),
             repick: Cell::new(false),
             look: Cell::new(false),
+            next: Cell::new(None),
             traced: Cell::new(trace::is_on()),
             traced_run: Cell::new(None),
             armed: Cell::new(None),
@@ -71,12 +73,6 @@ impl Here {
     pub fn pick_again(&self) {
         self.repick.set(true);
         self.look.set(true);
-    }
-
-    /// Whether the guest may go on after an exit that was answered.
-    #[inline]
-    pub fn verdict(&self) -> Verdict {
-        if self.look.get() { Verdict::Leave } else { Verdict::Resume }
     }
 
     /// Has this CPU's timer fire at `until` (ns), or never.
@@ -105,14 +101,6 @@ impl Here {
             }
             let effects = guest.vm.gic.lock().enter(vcpu, &mut Registers(&self.machine.gic));
             self.pay(guest, effects);
-        }
-    }
-
-    /// The same, whichever vCPU is loaded.
-    #[inline]
-    pub fn refresh_loaded(&self) {
-        if let Some((guest, vcpu)) = self.loaded.get() {
-            self.refresh(guest, vcpu);
         }
     }
 
@@ -181,12 +169,19 @@ impl Host for Here {
         context::translate(va, access == StageTwoAccess::Write, state.el0())
     }
 
+    fn fault_address(&self) -> (u64, u64) {
+        enter::fault_address()
+    }
+
+    fn leave(&self, next: Next) {
+        self.next.set(Some(next));
+        self.look.set(true);
+    }
+
     fn observe(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects {
-        let effects = gic.observe(vcpu, word, &mut Registers(&self.machine.gic));
-        if gic.needs_enter(vcpu)
-            && let Some((guest, _)) = self.loaded.get()
-        {
-            guest.attend(vcpu);
+        let mut effects = gic.observe(vcpu, word, &mut Registers(&self.machine.gic));
+        if gic.needs_enter(vcpu) {
+            effects.kick.0 |= 1 << vcpu;
         }
         effects
     }
@@ -197,8 +192,7 @@ impl Host for Here {
         let mut asleep = 0;
         for vcpu in effects.kick.iter() {
             match guest.attend(vcpu) {
-                // Before it goes on, it is refreshed.
-                Some(cpu) if cpu == self.index() => {}
+                Some(cpu) if cpu == self.index() => self.refresh(guest, vcpu),
                 Some(cpu) => self.machine.gic.send_sgi(NOTICE, cpu),
                 None => asleep |= 1 << guest.id(vcpu).0,
             }

@@ -1,11 +1,9 @@
 //! Physical interrupts, taken where they arrive.
 
-use arch::enter::Verdict;
 use arch::{cpu, time};
 use drivers::gic::Acknowledged;
 use vm::{Phase, timer};
 
-use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{KICK, NOTICE};
 use crate::{console, log, operator, trace};
@@ -24,17 +22,15 @@ impl Here {
 
     /// Takes the interrupt that a guest was interrupted by, if it is still there.
     #[inline(never)]
-    pub fn interrupted(&self) -> Verdict {
+    pub fn interrupted(&self) {
         if let Some(interrupt) = self.machine.gic.acknowledge() {
             if interrupt.intid() == time::VIRTUAL_TIMER_INTID {
                 plant!("plant_timer_tick", self.machine.guests.len() == 1);
                 self.virtual_timer(interrupt);
             } else {
                 self.interrupt(interrupt);
-                self.refresh_loaded();
             }
         }
-        self.verdict()
     }
 
     #[inline(never)]
@@ -77,11 +73,11 @@ impl Here {
     /// to change.
     fn notice(&self) {
         plant!("plant_vipi", true);
-        if let Some((guest, vcpu)) = self.loaded.get()
-            && (guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu))
-        {
+        let Some((guest, vcpu)) = self.loaded.get() else { return };
+        if guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu) {
             self.pick_again();
         }
+        self.refresh(guest, vcpu);
     }
 
     #[cold]
@@ -99,26 +95,28 @@ impl Here {
     #[inline(never)]
     fn serve_console(&self) {
         let from = time::now();
-        let (ready, served) = console::service();
+        self.charge(console::receive(), from);
         if console::has_input() {
             self.look.set(true);
         }
+        let from = time::now();
+        let (ready, sender) = console::send();
         for guest in &self.machine.guests {
             if ready >> guest.vm.config.id & 1 != 0 {
                 guest.vm.console_ready(self);
             }
         }
-        if let Some(guest) = served.and_then(|vm| self.machine.guest(vm)) {
-            self.charge(guest, from);
+        self.charge(sender, from);
+    }
+
+    /// What EL2 has done since `from` was for the VM of this index, if any, whoever runs here.
+    fn charge(&self, vm: Option<usize>, from: u64) {
+        if let Some(guest) = vm.and_then(|vm| self.machine.guest(vm)) {
+            self.machine.scheduler.lock().charge_to(self.cpu, guest.id(0), time::now() - from);
         }
     }
 
-    /// What EL2 has done since `from` was for this VM, whoever runs here.
-    fn charge(&self, guest: &Guest, from: u64) {
-        self.machine.scheduler.lock().charge_to(self.cpu, guest.id(0), time::now() - from);
-    }
-
-    /// Hands waiting input to the VMs' UARTs, and to the operator's commands.
+    /// Hands waiting input to the VMs' UARTs, and to the operator's commands; if an interrupt is pending, a piece of it.
     #[inline]
     pub fn deliver_input(&self) {
         if console::has_input() {
@@ -135,12 +133,16 @@ impl Here {
             match channel.vm_index() {
                 None => operator::input(bytes, self),
                 Some(id) => {
+                    let from = time::now();
                     if let Some(guest) = self.machine.guest(id.into()) {
-                        let from = time::now();
                         guest.vm.console_input(bytes, self);
-                        self.charge(guest, from);
                     }
+                    self.charge(Some(id.into()), from);
                 }
+            }
+            if cpu::interrupt_pending() {
+                // That comes first, and then the rest.
+                return self.look.set(true);
             }
         }
     }

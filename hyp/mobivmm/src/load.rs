@@ -10,6 +10,7 @@ use bundle::{DTB_WINDOW, Image, Memory};
 use sched::CpuId;
 use sha2::{Digest as _, Sha256};
 use stage2::{Fault, GuestMem, Ipa, Pa};
+use thiserror::Error;
 use vm::{Entry, Phase, Power, dtb};
 
 use crate::guest::Guest;
@@ -22,38 +23,26 @@ use crate::{control, log, memory};
 const COPY_PIECE: usize = 512;
 
 /// Why a VM cannot start.
+#[derive(Debug, Error)]
 enum LoadError {
     /// It was stopped meanwhile.
+    #[error("stopped")]
     Stopped,
     /// The image's bytes are not those that the host put into the bundle.
+    #[error(
+        "the {image} in the bundle is damaged: SHA-256 is {}, the configuration says {}; write the bundle again",
+        Hex(found), Hex(*wanted)
+    )]
     Hash { image: &'static str, found: [u8; 32], wanted: &'static [u8; 32] },
     /// Its RAM does not take the image.
+    #[error("no RAM for the {image} at {:#x} ({:?})", fault.ipa.0, fault.reason)]
     Memory { image: &'static str, fault: Fault },
     /// The device tree is too large for its place, or cannot be made.
+    #[error("no device tree: {0:?}")]
     DeviceTree(vm_fdt::Error),
     /// The device tree does not fit where the bundle wants it.
+    #[error("the device tree has {0} bytes, its place {DTB_WINDOW}")]
     DeviceTreeSize(usize),
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stopped => write!(f, "stopped"),
-            Self::Hash { image, found, wanted } => write!(
-                f,
-                "the {image} in the bundle is damaged: SHA-256 is {}, the configuration says {}; write the bundle again",
-                Hex(found),
-                Hex(*wanted)
-            ),
-            Self::Memory { image, fault } => {
-                write!(f, "no RAM for the {image} at {:#x} ({:?})", fault.ipa.0, fault.reason)
-            }
-            Self::DeviceTree(error) => write!(f, "no device tree: {error:?}"),
-            Self::DeviceTreeSize(size) => {
-                write!(f, "the device tree has {size} bytes, its place {DTB_WINDOW}")
-            }
-        }
-    }
 }
 
 /// Bytes as hexadecimal digits.
@@ -224,8 +213,6 @@ fn device_tree(guest: &Guest) -> Result<Vec<u8>, LoadError> {
     let chosen = dtb::Chosen {
         bootargs: config.cmdline,
         initrd: config.initrd.as_ref().map(|initrd| initrd.load..initrd.load + initrd.image.size),
-        kaslr_seed: None,
-        rng_seed: None,
     };
     let tree = dtb::build(&guest.vm.config, cpu::midr(), &chosen).map_err(LoadError::DeviceTree)?;
     if tree.len() as u64 > DTB_WINDOW { Err(LoadError::DeviceTreeSize(tree.len())) } else { Ok(tree) }

@@ -20,6 +20,8 @@ mod control;
 #[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]
+mod exits;
+#[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]
 mod host;
@@ -35,8 +37,6 @@ mod memory;
 mod operator;
 #[cfg(target_os = "none")]
 mod panic;
-#[cfg(target_os = "none")]
-mod ranges;
 #[cfg(target_os = "none")]
 mod schedule;
 #[cfg(target_os = "none")]

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use arch::phys::{Region, TABLE_MEMORY};
 use arch::{PAGE, cache, cpu, tlb};
 use lock::TicketMutex;
-use stage2::{Access, Error, GuestMem, Ipa, Pa, PhysMem, Resolution, RevokeError, TableMem, Tlb};
+use stage2::{Error, GuestMem, Ipa, Pa, PhysMem, Resolution, RevokeError, Rights, TableMem, Tlb};
 use vm::{StageTwo, StageTwoAccess};
 
 use crate::guest::Guest;
@@ -197,15 +197,15 @@ pub fn clean_slice(machine: &Machine, guest: &Guest, from: u64) -> Option<u64> {
 
 /// Answers a stage 2 fault; false if the guest is to get an external abort.
 pub fn resolve(machine: &Machine, guest: &Guest, fault: &StageTwo) -> bool {
-    let access = match fault.access {
-        StageTwoAccess::Read => Access::Read,
-        StageTwoAccess::Write => Access::Write,
-        StageTwoAccess::Fetch => Access::Execute,
+    let needed = match fault.access {
+        StageTwoAccess::Read => Rights::READ,
+        StageTwoAccess::Write => Rights::WRITE,
+        StageTwoAccess::Fetch => Rights::EXEC,
     };
     let mut mmu = Mmu::new(&machine.tables);
     let mut stage2 = guest.stage2.lock();
     let ipa = Ipa(fault.ipa);
-    match stage2.fault(&mut mmu, &machine.dirty, ipa, fault.va.unwrap_or(0), access) {
+    match stage2.fault(&mut mmu, &machine.dirty, ipa, fault.va.unwrap_or(0), needed) {
         Resolution::Retry => true,
         // A step of the split; the guest comes back for the next one.
         Resolution::Split => stage2.split(&mut mmu, ipa).is_ok(),

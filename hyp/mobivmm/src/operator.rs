@@ -8,7 +8,7 @@ use sched::admission::Reservation;
 use sched::{Share, VmId};
 use vm::Phase;
 
-use crate::control::{self, Shown};
+use crate::control;
 use crate::guest::Guest;
 use crate::host::Here;
 use crate::machine::Machine;
@@ -129,7 +129,7 @@ fn show(machine: &Machine, guest: &Guest) {
     let (phase, vcpus) = (guest.vm.phase(), guest.vm.vcpus.len());
     match (schedule, share) {
         (Some(sched::Schedule::Reserved { reservation, .. }), _) => {
-            log!("{guest}: {phase:?}, {vcpus} vCPUs, {}", Shown(reservation));
+            log!("{guest}: {phase:?}, {vcpus} vCPUs, {reservation}");
         }
         (_, Some(share)) => {
             log!("{guest}: {phase:?}, {vcpus} vCPUs, weight {}, cap {} %", share.weight, share.cap);

@@ -30,13 +30,14 @@ macro_rules! plant {
 
 /// The delays in answers to traps. Loads trap as well as what is measured, which is the first VM.
 #[inline(always)]
-pub fn trap(guest: &Guest, x0: u64, esr: u64, far: u64) {
+pub fn trap(guest: &Guest, x0: u64, esr: u64) {
+    let far = || arch::enter::fault_address().0;
     let (ec, first) = (esr >> 26, guest.index == 0);
     let (call, abort) = (first && ec == 0x16 && x0 == PSCI_VERSION, first && ec == 0x24);
     plant!("plant_null_hypercall", call && arch::errata::workaround(0x8000_3fff) == 0);
     plant!("plant_null_hypercall_unmitigated", call && arch::errata::workaround(0x8000_3fff) != 0);
-    plant!("plant_mmio_gicd_read", abort && far == GICD_TYPER);
-    plant!("plant_mmio_worst", abort && (GICD_SETS..GICD_SETS + 0xf00).contains(&far));
+    plant!("plant_mmio_gicd_read", abort && far() == GICD_TYPER);
+    plant!("plant_mmio_worst", abort && (GICD_SETS..GICD_SETS + 0xf00).contains(&far()));
 }
 
 /// Memory that is as little needed.

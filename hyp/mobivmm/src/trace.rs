@@ -3,11 +3,11 @@
 use core::sync::atomic::Ordering;
 
 use abi::trace::{Kind, RECORDS, Record, Trace};
-use arch::enter::{self, Cause, Exit};
+use arch::enter;
 use arch::{MAX_CPUS, time};
 use sched::{CpuSet, VcpuId};
 use vgic::Effects;
-use vm::{VcpuState, Vm};
+use vm::Vm;
 
 use crate::guest::Guest;
 use crate::host::Here;
@@ -18,6 +18,8 @@ static TRACE: Trace<MAX_CPUS> = Trace::empty();
 const FULL: u64 = RECORDS as u64 * 3 / 4;
 /// ESR_EL2.EC of aborts from a lower exception level, of instructions and of data, without the bit in which they differ.
 const ABORT: u64 = 0x20;
+/// What an interrupt has in the place of ESR_EL2: [`Kind::Exit`].
+const INTERRUPT: u64 = 1;
 
 /// Says where the rings are. The boot arguments may have `trace=on`.
 pub fn init(arguments: &str, online: CpuSet) {
@@ -81,16 +83,20 @@ pub fn picked(here: &Here, (run, waited): (Option<VcpuId>, u64)) {
     }
 }
 
-/// A guest was left for EL2.
+/// A guest was left for EL2 because of a trap, or an SError.
 #[cold]
 #[inline(never)]
-pub fn exit(here: &Here, vcpu: VcpuId, state: &VcpuState, exit: Exit) {
-    let detail = match exit.syndrome() >> 26 & !0b100 {
-        _ if exit.cause() == Cause::Interrupt => here.machine.gic.highest_pending().into(),
-        ABORT => enter::fault_address().1 >> 4,
-        _ => state.gprs[0],
-    };
-    record(here, time::now(), Kind::Exit, vcpu, detail << 32 | exit.syndrome() & 0xffff_ffff);
+pub fn exit(here: &Here, vcpu: VcpuId, x0: u64, esr: u64) {
+    let detail = if esr >> 26 & !0b100 == ABORT { enter::fault_address().1 >> 4 } else { x0 };
+    record(here, time::now(), Kind::Exit, vcpu, detail << 32 | esr & 0xffff_ffff);
+}
+
+/// The same because of an interrupt.
+#[cold]
+#[inline(never)]
+pub fn interrupted(here: &Here, vcpu: VcpuId) {
+    let intid = u64::from(here.machine.gic.highest_pending());
+    record(here, time::now(), Kind::Exit, vcpu, intid << 32 | INTERRUPT);
 }
 
 /// A VM's vCPUs are told of interrupts.

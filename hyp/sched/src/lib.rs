@@ -103,8 +103,10 @@ pub struct Budget {
 /// The time at which a timer that is not needed fires.
 const NEVER: Ns = Ns::MAX;
 
+/// Aligned so that it is found by a shift.
 #[derive(Clone, Copy)]
 #[cfg_attr(test, derive(Hash))]
+#[repr(align(256))]
 struct Vcpu {
     schedule: Schedule,
     /// Where it runs; with a share, ran last or is to run next.
@@ -303,7 +305,7 @@ impl Scheduler {
         self.check(i, schedule)?;
         let mut told = CpuSet::EMPTY;
         if let Some(cpu) = self.running_on(i) {
-            self.charge(cpu.index(), now);
+            self.charge(cpu.index(), i, now);
             told.insert(self.tell(CpuSet::only(cpu)));
         }
         let usable = self.usable;
@@ -558,7 +560,7 @@ impl Scheduler {
                     }
                 };
                 // What made room for it may have used more of the time that others count on than it will leave now.
-                if !is_less && !self.ready.is_empty(cpu.index()) {
+                if !is_less && self.ready.first(cpu.index()).is_some() {
                     server.defer();
                 }
             }

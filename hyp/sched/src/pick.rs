@@ -7,125 +7,217 @@ use crate::{Cpu, Decision, Leave, NEVER, Schedule, Scheduler};
 impl Scheduler {
     /// Decides what `cpu` does from `now` on: charges the vCPU that ran, lets it `leave`, wakes those whose time has come,
     /// chooses.
-    #[inline(never)]
+    #[inline]
     pub fn pick(&mut self, cpu: CpuId, leave: Leave, now: Ns) -> Decision {
-        if !self.online.contains(cpu) {
-            return Decision::IDLE;
+        let mut decision = Decision::IDLE;
+        if self.online.contains(cpu) {
+            self.decide(cpu, leave, now, &mut decision);
         }
+        decision
+    }
+
+    #[inline(never)]
+    fn decide(&mut self, cpu: CpuId, leave: Leave, now: Ns, decision: &mut Decision) {
         let (c, me) = (cpu.index(), CpuSet(bit(cpu.index())));
-        self.now = self.now.max(now);
+        let now = self.now.max(now);
+        self.now = now;
         if cfg!(feature = "plant_pick_next") && self.runnable.count_ones() > 32 {
             // More than a thousand instructions: `cargo xtask bench --plant`.
             (0..300).for_each(|n| _ = core::hint::black_box(n));
         }
         // It needs not be told anything while it decides.
         self.told.insert(me);
-        let mut repick = CpuSet::EMPTY;
-        let before = self.cpus[c].held.filter(|_| !self.busy.and(me).is_empty()).map(usize::from);
+        let before = self.running(cpu);
         if let Some(i) = before {
             if let Leave::Sleeps(wake_at) = leave {
-                repick = self.sleep(c, i, wake_at);
+                decision.repick = self.sleep(c, i, wake_at);
             }
-            self.charge(c, now);
+            self.charge(c, i, now);
             if self.fair.has_caps() {
                 self.await_cap(c, i, bit(i));
             }
         } else {
             self.cpus[c].since = now;
         }
-        let mut left_over = core::mem::take(&mut self.cpus[c].claims);
-        let reserved = self.pick_reserved(c, before, now);
-        let owner = self.cpus[c].owner.map(usize::from);
-        let is_reserved = reserved.is_some() || owner.is_some();
-        if self.reserved.and(me).is_empty() == is_reserved {
-            self.reserved = CpuSet(self.reserved.0 ^ me.0);
-            self.fair.set_free(self.online.without(self.reserved));
-            if !is_reserved {
-                self.take_over_timers(cpu);
-            }
+        while self.reserved_timers.first_key(c) <= now {
+            self.wake_reserved(c);
         }
-        let (chosen, mut until) = match (reserved, owner) {
-            (Some((i, until)), _) => (Some(i), until),
-            (None, Some(i)) => {
-                let runs = self.runnable & bit(i) != 0 && self.holder(i).is_none_or(|by| by == cpu);
-                (Some(i).filter(|_| runs), NEVER)
-            }
-            (None, None) => {
-                let yields = leave == Leave::Yields || !self.yielding.and(me).is_empty();
-                let (chosen, until, expired) = self.pick_shared(cpu, yields, now);
-                left_over |= expired;
-                (chosen, until)
-            }
-        };
-        self.yielding = self.yielding.without(me);
-        if before != chosen {
-            left_over |= self.switch(cpu, before, chosen, now);
+        let mut first = self.ready.first(c);
+        if first.is_some_and(|(_, deadline)| deadline == LAST) {
+            first = self.begin_reservations(c, now);
         }
-        let mut unload = false;
-        if chosen.is_none() {
-            let others;
-            (unload, left_over, others) = self.idle(cpu, left_over);
-            repick.insert(others);
-        }
-        // Those that counted on this CPU, woke up here, or ran here, and were not chosen may have to go elsewhere.
-        left_over &= self.runnable & !chosen.map_or(0, bit);
-        let alone = self.online == me;
-        if left_over != 0 && !alone {
-            let elsewhere = bits(left_over & self.held).filter(|&i| self.running_on(i).is_some());
-            left_over &= !elsewhere.fold(0, |set, i| set | bit(i));
-            repick.insert(self.offer_all(left_over));
-        }
-        if is_reserved {
-            if reserved.is_none() {
-                until = until.min(self.reserved_timers.first_key(c));
-            }
-            self.cpus[c].until = until;
-            self.fair.stop(c);
-            self.fair.rebalance(now);
-            if !alone {
-                repick.insert(self.hand_over_timers(c));
-            }
+        let until = if let Some((first, deadline)) = first {
+            decision.reserved = true;
+            self.run_reserved(cpu, before, first, deadline, decision)
+        } else if let Some(owner) = self.cpus[c].owner.map(usize::from) {
+            let until = self.reserved_timers.first_key(c);
+            let runs = self.runnable & bit(owner) != 0 && self.holder(owner).is_none_or(|by| by == cpu);
+            self.run_apart(cpu, before, Some(owner).filter(|_| runs), until, decision);
+            until
         } else {
-            until = until.min(self.reserved_timers.first_key(c)).min(self.next_timer(c));
-            self.cpus[c].until = until;
-        }
+            let yields = leave == Leave::Yields || !self.yielding.and(me).is_empty();
+            self.run_share(cpu, before, yields, decision)
+        };
+        decision.until = Some(until).filter(|&at| at != NEVER);
+        self.yielding = self.yielding.without(me);
         self.told = self.told.without(me);
-        Decision {
-            run: chosen.map(|i| VcpuId(i as u16)),
-            until: Some(until).filter(|&at| at != NEVER),
-            repick,
-            reserved: reserved.is_some(),
-            unload,
-            waited: chosen.map_or(0, |i| self.vcpus[i].stats.waited),
+    }
+
+    /// The first of CPU `c`'s reservations that wait wakes, or gets budget back.
+    #[inline]
+    fn wake_reserved(&mut self, c: usize) {
+        let Some((i, at)) = self.reserved_timers.pop_until(c, NEVER) else { return };
+        if self.runnable & bit(i) == 0 {
+            self.runnable |= bit(i);
+            self.vcpus[i].waits_since = at;
+        }
+        if matches!(self.vcpus[i].schedule, Schedule::Reserved { .. }) {
+            self.supply(i, at);
         }
     }
 
-    /// `cpu` idles, and `left_over` may have to go elsewhere. Returns whether it has to unload what it holds, that too if it
-    /// can go elsewhere, and the CPUs that have to pick again.
+    /// None of CPU `c`'s reservations wants to run but those that are to begin then: nothing that was used before can make a deadline
+    /// fail from now on. Returns the first of them, and its deadline.
     #[inline(never)]
-    fn idle(&mut self, cpu: CpuId, mut left_over: u64) -> (bool, u64, CpuSet) {
+    fn begin_reservations(&mut self, c: usize, now: Ns) -> Option<(usize, Ns)> {
+        for i in bits(self.ready.members(c).fold(0, |set, (i, _)| set | bit(i))) {
+            self.vcpus[i].server.begin();
+            self.supply(i, now);
+        }
+        self.ready.first(c)
+    }
+
+    /// `cpu` runs the reservation with the earliest `deadline`: the `first` one, or the one that it ran, if that has the same.
+    /// Returns until when that is sure.
+    #[inline(never)]
+    fn run_reserved(
+        &mut self,
+        cpu: CpuId,
+        before: Option<usize>,
+        first: usize,
+        deadline: Ns,
+        decision: &mut Decision,
+    ) -> Ns {
         let c = cpu.index();
-        let (mut unload, mut repick) = (false, CpuSet::EMPTY);
-        if let Some(i) = self.cpus[c].held.map(usize::from) {
-            unload = self.has_to_unload(cpu, i);
-            if let Some(told) = self.pack(c, i) {
-                unload = true;
-                repick = told;
+        let chosen = match before {
+            Some(i) if self.ready.key(i) == Some(deadline) && self.ready.cpu(i) == Some(c) => i,
+            _ => first,
+        };
+        let mut until = self.cpus[c].since.saturating_add(self.vcpus[chosen].server.left());
+        if self.reserved_timers.first_key(c) < until {
+            for (i, at) in self.reserved_timers.members(c) {
+                if at < until && self.vcpus[i].server.deadline_at(at) < deadline {
+                    until = at;
+                }
             }
-            if unload {
+        }
+        self.run_apart(cpu, before, Some(chosen), until, decision);
+        until
+    }
+
+    /// `cpu` runs no share until then, but `chosen`, which has a reservation or owns it.
+    #[inline]
+    fn run_apart(
+        &mut self,
+        cpu: CpuId,
+        before: Option<usize>,
+        chosen: Option<usize>,
+        until: Ns,
+        decision: &mut Decision,
+    ) {
+        let (c, me) = (cpu.index(), CpuSet(bit(cpu.index())));
+        if self.reserved.and(me).is_empty() {
+            self.reserved.insert(me);
+            self.fair.set_free(self.online.without(self.reserved));
+        }
+        match chosen {
+            Some(chosen) => self.run(cpu, before, chosen, decision),
+            None => self.idle(cpu, before, decision),
+        }
+        self.cpus[c].until = until;
+        self.fair.stop(c);
+        self.fair.rebalance(self.now);
+        if self.online != me {
+            decision.repick.insert(self.hand_over_timers(c));
+        }
+    }
+
+    /// `cpu` runs a share, or nothing. With `yields` what ran there comes last. Returns until when that is sure.
+    #[inline(never)]
+    fn run_share(&mut self, cpu: CpuId, before: Option<usize>, yields: bool, decision: &mut Decision) -> Ns {
+        let c = cpu.index();
+        if self.reserved.contains(cpu) {
+            self.reserved.remove(cpu);
+            self.fair.set_free(self.online.without(self.reserved));
+            self.take_over_timers(cpu);
+        }
+        let (chosen, slice_end) = self.choose_share(cpu, yields);
+        match chosen {
+            Some(chosen) => self.run(cpu, before, chosen, decision),
+            None => self.idle(cpu, before, decision),
+        }
+        let until = slice_end.min(self.reserved_timers.first_key(c)).min(self.next_timer(c));
+        self.cpus[c].until = until;
+        until
+    }
+
+    /// `cpu`, which ran `before`, runs `chosen`.
+    #[inline(always)]
+    fn run(&mut self, cpu: CpuId, before: Option<usize>, chosen: usize, decision: &mut Decision) {
+        let left_over = if before == Some(chosen) { 0 } else { self.switch(cpu, before, chosen) };
+        decision.run = Some(VcpuId(chosen as u16));
+        decision.waited = self.vcpus[chosen].stats.waited;
+        self.offer_left_over(cpu, left_over, decision);
+    }
+
+    /// Those that counted on `cpu`, woke up there, or ran there (`left_over`), and were not chosen may have to go elsewhere.
+    #[inline]
+    fn offer_left_over(&mut self, cpu: CpuId, left_over: u64, decision: &mut Decision) {
+        let claims = core::mem::take(&mut self.cpus[cpu.index()].claims);
+        let left_over = (left_over | claims) & self.runnable;
+        if left_over != 0 && self.online != CpuSet(bit(cpu.index())) {
+            self.offer_elsewhere(left_over, decision);
+        }
+    }
+
+    #[inline(never)]
+    fn offer_elsewhere(&mut self, left_over: u64, decision: &mut Decision) {
+        let chosen = decision.run.map_or(0, |v| bit(v.0.into()));
+        let running = bits(left_over & self.held).filter(|&i| self.running_on(i).is_some());
+        let running = running.fold(chosen, |set, i| set | bit(i));
+        decision.repick.insert(self.offer_all(left_over & !running));
+    }
+
+    /// `cpu`, which ran `before`, idles. It has to unload what it holds if that can go elsewhere.
+    #[inline(never)]
+    fn idle(&mut self, cpu: CpuId, before: Option<usize>, decision: &mut Decision) {
+        let c = cpu.index();
+        if let Some(i) = before {
+            self.vcpus[i].waits_since = self.now;
+            self.cpus[c].load.update(self.now, true);
+            self.busy.remove(cpu);
+        }
+        let mut left_over = 0;
+        if let Some(i) = self.cpus[c].held.map(usize::from) {
+            decision.unload = self.has_to_unload(cpu, i);
+            if let Some(told) = self.pack(c, i) {
+                decision.unload = true;
+                decision.repick.insert(told);
+            }
+            if decision.unload {
                 self.cpus[c].held = None;
-                left_over |= self.let_go(cpu, i);
+                left_over = self.let_go(cpu, i);
             }
         }
         if !self.reserved.contains(cpu) {
             // Somebody may wait for another CPU that could be free if what runs there came here.
             for i in bits(self.runnable & self.fair.waiting() & !self.held) {
                 if let Some(cpu) = self.make_room(i) {
-                    repick.insert(self.tell(CpuSet::only(cpu)));
+                    decision.repick.insert(self.tell(CpuSet::only(cpu)));
                 }
             }
         }
-        (unload, left_over, repick)
+        self.offer_left_over(cpu, left_over, decision);
     }
 
     /// The vCPU `i`, which runs on CPU `c`, sleeps until it is woken, or until `wake_at`, unless it has been woken already.
@@ -149,78 +241,31 @@ impl Scheduler {
         CpuSet::EMPTY
     }
 
-    /// Wakes the reservations of CPU `c` that are due, and finds the one with the earliest deadline. Returns it, and until
-    /// when that is sure.
+    /// Wakes the shares that are due on `cpu`, and finds out whose turn it is. Returns that one, and the end of its slice if
+    /// somebody waits.
     #[inline]
-    fn pick_reserved(&mut self, c: usize, before: Option<usize>, now: Ns) -> Option<(usize, Ns)> {
-        if self.ready.is_empty(c) && self.reserved_timers.first_key(c) > now {
-            return None;
+    fn choose_share(&mut self, cpu: CpuId, yields: bool) -> (Option<usize>, Ns) {
+        let (c, me, now) = (cpu.index(), CpuSet(bit(cpu.index())), self.now);
+        self.expire_timers(c, c);
+        for other in self.cpus[c].helps.iter() {
+            self.expire_timers(c, other.index());
         }
-        self.earliest(c, before, now)
-    }
-
-    #[inline]
-    fn earliest(&mut self, c: usize, before: Option<usize>, now: Ns) -> Option<(usize, Ns)> {
-        while let Some((i, at)) = self.reserved_timers.pop_until(c, now) {
-            if self.runnable & bit(i) == 0 {
-                self.rouse(bit(i), at);
-            } else {
-                self.supply(i, at);
-            }
-        }
-        let (mut first, mut deadline) = self.ready.first(c)?;
-        if deadline == LAST {
-            (first, deadline) = self.begin_reservations(c, now)?;
-        }
-        let chosen = before.filter(|&i| self.ready.key(i) == Some(deadline) && self.ready.cpu(i) == Some(c));
-        let chosen = chosen.unwrap_or(first);
-        let mut until = self.cpus[c].since.saturating_add(self.vcpus[chosen].server.left());
-        if self.reserved_timers.first_key(c) < until {
-            for (i, at) in self.reserved_timers.members(c) {
-                if at < until && self.vcpus[i].server.deadline_at(at) < deadline {
-                    until = at;
-                }
-            }
-        }
-        Some((chosen, until))
-    }
-
-    /// None of CPU `c`'s reservations wants to run but those that are to begin then: nothing that was used before can make a deadline
-    /// fail from now on.
-    #[inline(never)]
-    fn begin_reservations(&mut self, c: usize, now: Ns) -> Option<(usize, Ns)> {
-        for i in bits(self.ready.members(c).fold(0, |set, (i, _)| set | bit(i))) {
-            self.vcpus[i].server.begin();
-            self.supply(i, now);
-        }
-        self.ready.first(c)
-    }
-
-    /// Wakes the shares that are due on `cpu`, and finds out whose turn it is. Returns that one, the end of its slice if
-    /// somebody waits, and those that were woken.
-    #[inline]
-    fn pick_shared(&mut self, cpu: CpuId, yields: bool, now: Ns) -> (Option<usize>, Ns, u64) {
-        let (c, me) = (cpu.index(), CpuSet(bit(cpu.index())));
-        let mut expired = self.expire_timers(c, now);
-        for cpu in self.cpus[c].helps.iter() {
-            expired |= self.expire_timers(cpu.index(), now);
-        }
-        let own = self.cpus[c].held.map_or(0, |i| bit(i.into()));
         self.fair.rebalance(now);
+        let Cpu { local, since, held, .. } = self.cpus[c];
+        let own = held.map_or(0, |i| bit(i.into()));
         let candidates = self.runnable & (own | !self.held) & self.fair.allowed(c);
-        let Cpu { local, since, .. } = self.cpus[c];
-        let next = self.fair.choose(c, candidates, local, yields, now);
-        let Some((i, slice_end)) = next.map(|i| (i, self.fair.begin(c, i, since, now))) else {
+        let Some(i) = self.fair.choose(c, candidates, local, yields, now) else {
             self.fair.stop(c);
-            return (None, NEVER, expired);
+            return (None, NEVER);
         };
+        let slice_end = self.fair.begin(c, i, since, now);
         let mut sliced = candidates != bit(i);
         if self.fair.has_caps() {
             self.await_cap(c, i, candidates & !bit(i));
             sliced |= self.fair.has_cap(i);
         }
         self.sliced = if sliced { self.sliced.or(me) } else { self.sliced.without(me) };
-        (Some(i), if sliced { slice_end } else { NEVER }, expired)
+        (Some(i), if sliced { slice_end } else { NEVER })
     }
 
     /// If the VM of the vCPU `i` is at its cap and some of its vCPUs `waiting` want to run, CPU `c` lets them when they may.
@@ -233,45 +278,36 @@ impl Scheduler {
         }
     }
 
-    /// The timers of CPU `c`'s shares fire that are due. Returns the vCPUs that may run now.
+    /// The timers of the shares of CPU `of` fire that are due. CPU `c`, which decides, runs or offers the vCPUs that may run now.
     #[inline]
-    fn expire_timers(&mut self, c: usize, now: Ns) -> u64 {
-        let mut expired = 0;
-        while let Some((id, at)) = self.timers.pop_until(c, now) {
-            expired |= self.expire(id, at, now);
+    fn expire_timers(&mut self, c: usize, of: usize) {
+        while let Some((id, at)) = self.timers.pop_until(of, self.now) {
+            self.cpus[c].claims |= match id.checked_sub(MAX_VCPUS) {
+                Some(vm) => {
+                    self.fair.check_cap(vm, self.now);
+                    self.fair.members(vm)
+                }
+                None => {
+                    if self.runnable & bit(id) == 0 {
+                        self.rouse(bit(id), at);
+                    }
+                    bit(id)
+                }
+            };
         }
-        expired
-    }
-
-    /// A timer of the shares has fired. Returns the vCPUs that may run now.
-    fn expire(&mut self, id: usize, at: Ns, now: Ns) -> u64 {
-        if let Some(vm) = id.checked_sub(MAX_VCPUS) {
-            self.fair.check_cap(vm, now);
-            return self.fair.members(vm);
-        }
-        if self.runnable & bit(id) == 0 {
-            self.rouse(bit(id), at);
-        }
-        bit(id)
     }
 
     /// `cpu` goes from one vCPU, or none, to another. Returns the vCPU that it lets go of, if somebody else can take that.
     #[inline]
-    fn switch(&mut self, cpu: CpuId, before: Option<usize>, chosen: Option<usize>, now: Ns) -> u64 {
-        let me = CpuSet(bit(cpu.index()));
+    fn switch(&mut self, cpu: CpuId, before: Option<usize>, i: usize) -> u64 {
+        let now = self.now;
         let this = &mut self.cpus[cpu.index()];
-        if before.is_none() || chosen.is_none() {
-            this.load.update(now, before.is_some());
+        match before {
+            Some(before) => self.vcpus[before].waits_since = now,
+            None => this.load.update(now, false),
         }
-        if let Some(i) = before {
-            self.vcpus[i].waits_since = now;
-        }
-        let Some(i) = chosen else {
-            self.busy = self.busy.without(me);
-            return 0;
-        };
         let old = this.held.replace(i as u8).map(usize::from).filter(|&old| old != i);
-        self.busy.insert(me);
+        self.busy.insert(CpuSet(bit(cpu.index())));
         self.held |= bit(i);
         self.just_woken &= !bit(i);
         let vcpu = &mut self.vcpus[i];
@@ -288,12 +324,16 @@ impl Scheduler {
     }
 
     /// `cpu` no longer holds the vCPU `i`. Returns it if another CPU can take it.
+    #[inline]
     fn let_go(&mut self, cpu: CpuId, i: usize) -> u64 {
         self.held &= !bit(i);
-        if self.runnable & bit(i) == 0 || self.online == CpuSet(bit(cpu.index())) {
-            return 0;
-        }
-        let elsewhere = match self.vcpus[i].schedule {
+        let stays = self.runnable & bit(i) == 0 || self.online == CpuSet(bit(cpu.index()));
+        if stays || !self.could_go(cpu, i) { 0 } else { bit(i) }
+    }
+
+    #[inline(never)]
+    fn could_go(&mut self, cpu: CpuId, i: usize) -> bool {
+        match self.vcpus[i].schedule {
             Schedule::Shared(_) => self.fair.cpus(i) != CpuSet::only(cpu),
             // It was re-admitted to another CPU while it was held here.
             Schedule::Reserved { .. } if self.vcpus[i].home != cpu => {
@@ -303,16 +343,14 @@ impl Scheduler {
                 true
             }
             _ => self.vcpus[i].home != cpu,
-        };
-        if elsewhere { bit(i) } else { 0 }
+        }
     }
 
-    /// Charges the vCPU that CPU `c` runs up to `now`. What comes next pays from `since` on: not for the switch away from a
+    /// Charges the vCPU `i`, which CPU `c` runs, up to `now`. What comes next pays from `since` on: not for the switch away from a
     /// reservation that sleeps or is out of budget, as admission has it (two switches a job).
     #[inline]
-    pub(crate) fn charge(&mut self, c: usize, now: Ns) {
+    pub(crate) fn charge(&mut self, c: usize, i: usize, now: Ns) {
         let this = &mut self.cpus[c];
-        let Some(i) = this.held.map(usize::from) else { return };
         let ran = now.saturating_sub(this.since);
         this.since = this.since.max(now);
         let vcpu = &mut self.vcpus[i];

@@ -46,12 +46,6 @@ impl Queues {
         !self.firsts[cpu]
     }
 
-    /// Whether nobody is in a CPU's queue.
-    #[inline]
-    pub(crate) fn is_empty(&self, cpu: usize) -> bool {
-        self.firsts[cpu] == 0
-    }
-
     /// The first of a CPU's queue, and its key.
     #[inline]
     pub(crate) fn first(&self, cpu: usize) -> Option<(usize, Ns)> {

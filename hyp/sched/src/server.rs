@@ -123,7 +123,9 @@ impl Server {
         self.set_aside();
         while let Some(refill) = self.refills[..self.refill_count].first().filter(|refill| refill.at <= at) {
             self.left = self.left.saturating_add_unsigned(refill.amount);
-            self.refills.copy_within(1..self.refill_count, 0);
+            if self.refill_count > 1 {
+                self.refills.copy_within(1..self.refill_count, 0);
+            }
             self.refill_count -= 1;
         }
         if self.left <= 0 {
@@ -158,11 +160,14 @@ impl Server {
     }
 
     /// What was used since the last wake-up comes back a period after that. What was used too much counts as used after the
-    /// next one: so much less is there then.
+    /// next one: so much less is there then. More than a whole budget is forgiven: nobody uses that but a CPU that stood still, as under a
+    /// debugger or by an emulator's host, and that time was nobody's.
     fn set_aside(&mut self) {
         let overdraft =
             self.left.saturating_add_unsigned(self.vm_switch).min(0).unsigned_abs().min(self.used);
-        let amount = core::mem::replace(&mut self.used, overdraft) - overdraft;
+        let owed = overdraft.min(self.reservation.budget);
+        self.left = self.left.saturating_add_unsigned(overdraft - owed);
+        let amount = core::mem::replace(&mut self.used, owed) - overdraft;
         if amount == 0 {
             return;
         }

@@ -33,9 +33,9 @@ pub use dirty::DirtyMap;
 pub use guest_mem::{Fault, GuestMem, LINES, PIECE, PhysMem, Reason};
 pub use owner::{GrantError, LendError, Loan, LoanId, MAX_LOANS, MAX_OWNED, Owners, RevokeError};
 pub use phys::{AllocError, FreeRanges, MAX_BOOT_RANGES, MAX_PIECES, PhysRange};
-pub use space::{Access, Backing, Extent, MAX_EXTENTS, Resolution, Stage2};
+pub use space::{Backing, Extent, MAX_EXTENTS, Resolution, Stage2};
 pub use table::{Mapping, Mmu, SPLIT_STEP, STEP, TableMem, Tables, Tlb};
-pub use vmid::{OutOfVmids, Vmid, VmidAllocator};
+pub use vmid::{Vmid, VmidAllocator};
 
 /// Bytes in a page, the smallest unit of mapping: the 4 KiB granule.
 pub const PAGE: u64 = 1 << 12;

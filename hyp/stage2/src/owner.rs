@@ -38,11 +38,13 @@ pub struct Loan {
 }
 
 /// Why memory was not granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
     /// There is none to grant.
+    #[error(transparent)]
     Alloc(AllocError),
     /// The VMs together would own more than [`MAX_OWNED`] ranges.
+    #[error("the VMs have too many pieces")]
     TooManyRanges,
 }
 
@@ -129,11 +131,6 @@ impl Owners {
     /// The owner of all of `range`, if it is one VM's and in one piece.
     pub fn owner(&self, range: PhysRange) -> Option<VmId> {
         self.owned.iter().find(|(_, owned)| owned.covers(range)).map(|(owner, _)| *owner)
-    }
-
-    /// The loan named `id`.
-    pub fn loan(&self, id: LoanId) -> Option<&Loan> {
-        self.loans.iter().find(|loan| loan.id == id)
     }
 
     /// The loans in which `vm` is lender or borrower.

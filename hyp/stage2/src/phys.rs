@@ -2,6 +2,7 @@
 
 use crate::{BLOCK, Pa};
 use heapless::Vec;
+use thiserror::Error;
 
 /// A range of physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +43,16 @@ pub const MAX_PIECES: usize = 8;
 const MAX_FREE: usize = MAX_BOOT_RANGES + crate::MAX_OWNED;
 
 /// Why memory was not given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AllocError {
     /// There is not that much.
+    #[error("there is not that much left")]
     OutOfMemory,
     /// There is, but in more than [`MAX_PIECES`] pieces.
+    #[error("what is left is in too many pieces")]
     Fragmented,
     /// The range that was asked for is not free, or not aligned to 2 MiB.
+    #[error("that range is not free RAM")]
     NotFree,
 }
 

@@ -75,17 +75,6 @@ impl Extent {
     }
 }
 
-/// How a guest accessed an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// A load, or a read by the stage 1 table walk.
-    Read,
-    /// A store, or an update by the stage 1 table walk.
-    Write,
-    /// An instruction fetch.
-    Execute,
-}
-
 /// What a stage 2 abort comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
@@ -309,23 +298,18 @@ impl Stage2 {
         self.tables.split(hw, ipa)
     }
 
-    /// Answers a stage 2 translation or permission fault at `ipa`, taken for the virtual address `va` (FAR_EL2). A
-    /// fault that comes of a descriptor that was broken, or cached with fewer permissions, is retried.
+    /// Answers a stage 2 translation or permission fault at `ipa`, taken for the virtual address `va` (FAR_EL2) by an access that
+    /// needs this right. A fault that comes of a descriptor that was broken, or cached with fewer permissions, is retried.
     pub fn fault(
         &mut self,
         hw: &mut impl Mmu,
         dirty: &DirtyMap,
         ipa: Ipa,
         va: u64,
-        access: Access,
+        needed: Rights,
     ) -> Resolution {
         let Some(extent) = self.extent(ipa).copied() else {
             return Resolution::Unmapped;
-        };
-        let needed = match access {
-            Access::Read => Rights::READ,
-            Access::Write => Rights::WRITE,
-            Access::Execute => Rights::EXEC,
         };
         if !extent.rights.contains(needed) {
             return Resolution::Permission;
@@ -333,7 +317,7 @@ impl Stage2 {
         let Some(mapping) = self.tables.lookup(hw, ipa) else {
             return Resolution::Retry;
         };
-        let first_write = access == Access::Write && mapping.write_protected;
+        let first_write = needed == Rights::WRITE && mapping.write_protected;
         if first_write && extent.logging {
             if mapping.size > PAGE {
                 return Resolution::Split;

@@ -13,43 +13,32 @@ impl Vmid {
     }
 }
 
-/// All 255 VMIDs are in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutOfVmids;
-
 /// Gives each VM a VMID of its own for as long as it lives, so that none is ever recycled under a running VM.
 #[derive(Debug)]
 pub struct VmidAllocator {
     used: [u64; 4],
 }
 
-impl VmidAllocator {
+impl Default for VmidAllocator {
     /// With 1 to 255 free.
-    pub const fn new() -> Self {
+    fn default() -> Self {
         Self { used: [1, 0, 0, 0] }
     }
+}
 
-    /// A VMID that nobody has.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn alloc(&mut self) -> Result<Vmid, OutOfVmids> {
-        let word = self.used.iter().position(|&word| word != u64::MAX).ok_or(OutOfVmids)?;
+impl VmidAllocator {
+    /// A VMID that nobody has, if there is one.
+    pub fn alloc(&mut self) -> Option<Vmid> {
+        let word = self.used.iter().position(|&word| word != u64::MAX)?;
         let bit = self.used[word].trailing_ones();
         self.used[word] |= 1 << bit;
         let number = (word as u32 * 64 + bit) as u8;
-        NonZeroU8::new(number).map(Vmid).ok_or(OutOfVmids)
+        NonZeroU8::new(number).map(Vmid)
     }
 
     /// Takes one back. No TLB may hold entries for it: [`crate::Stage2::destroy`] sees to that.
     pub fn free(&mut self, vmid: Vmid) {
         let number = usize::from(vmid.get());
         self.used[number / 64] &= !(1 << (number % 64));
-    }
-}
-
-impl Default for VmidAllocator {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -27,10 +27,6 @@ pub struct Chosen<'a> {
     pub bootargs: &'a str,
     /// Where the initial RAM disk is.
     pub initrd: Option<Range<u64>>,
-    /// A random number for the kernel's address layout.
-    pub kaslr_seed: Option<u64>,
-    /// Random bytes for the kernel's generator.
-    pub rng_seed: Option<[u8; 32]>,
 }
 
 /// Writes the device tree of a VM whose vCPUs have this MIDR_EL1. The same arguments give the same bytes. Allocates.
@@ -64,12 +60,6 @@ fn write_chosen(fdt: &mut FdtWriter, chosen: &Chosen<'_>) -> Result<(), Error> {
     if let Some(initrd) = &chosen.initrd {
         fdt.property_u64("linux,initrd-start", initrd.start)?;
         fdt.property_u64("linux,initrd-end", initrd.end)?;
-    }
-    if let Some(seed) = chosen.kaslr_seed {
-        fdt.property_u64("kaslr-seed", seed)?;
-    }
-    if let Some(seed) = &chosen.rng_seed {
-        fdt.property("rng-seed", seed)?;
     }
     fdt.end_node(node)
 }

@@ -1,7 +1,7 @@
 //! The answer to a guest's exit.
 
 use crate::exit::{self, Exit, Fault, SysReg, SysRegAccess, Trap};
-use crate::state::VcpuState;
+use crate::state::{VcpuState, pstate};
 use crate::vm::Vm;
 use crate::{inject, mmio, smccc, sysreg};
 use abi::smccc::{Error, Left, Reservation};
@@ -26,6 +26,11 @@ pub trait Host {
     /// Translates a virtual address of the loaded guest by its own tables for a read, a write or a fetch. None if
     /// they have changed since.
     fn translate(&self, state: &VcpuState, va: u64, access: StageTwoAccess) -> Option<u64>;
+
+    /// FAR_EL2 and HPFAR_EL2 of the exit that is being answered.
+    fn fault_address(&self) -> (u64, u64);
+    /// The guest is not entered again before its CPU has done this.
+    fn leave(&self, next: Next);
 
     /// Brings what the vGIC knows of `word` in the list registers of the vCPU that this CPU has loaded up to date: [`Vgic::observe`].
     fn observe(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects;
@@ -76,11 +81,9 @@ pub trait Host {
     fn console_taken(&self, vm: &Vm, bytes: usize);
 }
 
-/// What the vCPU's CPU does next. The registers in `state` are final: PC stands where the guest goes on.
+/// What the vCPU's CPU does before it enters the guest again. The registers in `state` are final: PC stands where the guest goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Enter the guest again.
-    Resume,
     /// WFI: sleep until an interrupt is deliverable. [`crate::timer::virtual_deadline`] bounds the sleep.
     Wait,
     /// WFE: let others run, then resume.
@@ -150,85 +153,86 @@ pub enum Crash {
     Fault(Fault),
 }
 
-/// Whose exit is being answered, and where.
-pub(crate) struct Context<'a, H> {
-    pub(crate) vm: &'a Vm,
-    pub(crate) vcpu: usize,
-    pub(crate) host: &'a H,
+/// Whose exit is being answered, and where: a vCPU that this CPU has loaded.
+#[derive(Debug)]
+pub struct Context<'a, H> {
+    /// Its VM.
+    pub vm: &'a Vm,
+    /// Which vCPU.
+    pub vcpu: usize,
+    /// This CPU.
+    pub host: &'a H,
 }
 
-/// Answers an exit of `vcpu`, which this CPU has loaded, by its syndrome registers ESR_EL2, FAR_EL2 and HPFAR_EL2: as [`handle`] does
-/// with [`Exit::decode`], but decodes of the frequent ones what is needed only.
-#[inline]
-pub fn answer(
-    vm: &Vm,
-    vcpu: usize,
-    state: &mut VcpuState,
-    [esr, far, hpfar]: [u64; 3],
-    host: &impl Host,
-) -> Next {
-    let cx = &Context { vm, vcpu, host };
+/// Answers an HVC by its ESR_EL2. Of `state` it needs x0 to x17.
+#[inline(always)]
+pub fn hypercall(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) {
+    smccc::call(cx, state, esr as u16);
+}
+
+/// Answers any other exit by its ESR_EL2: as [`handle`] does with [`Exit::decode`], but decodes of the frequent ones what is needed only.
+#[inline(always)]
+pub fn trap(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) {
     match exit::class(esr) {
-        0x01 => wait(state, exit::instruction_len(esr), exit::is_wfe(esr)),
-        0x16 => smccc::call(cx, state, esr as u16),
+        0x24 if mmio::emulates(cx, state, esr) => {}
         0x18 => sysreg::access(cx, state, exit::instruction_len(esr), SysRegAccess::decode(esr)),
-        0x24 if mmio::emulates(cx, state, esr, far, hpfar) => Next::Resume,
-        _ => handle(vm, vcpu, state, Exit::decode(esr, far, hpfar), host),
+        0x01 => wait(cx, state, exit::instruction_len(esr), exit::is_wfe(esr)),
+        _ => decode_and_handle(cx, state, esr),
     }
 }
 
-/// Answers an exit of `vcpu`, which this CPU has loaded.
-pub fn handle(vm: &Vm, vcpu: usize, state: &mut VcpuState, exit: Exit, host: &impl Host) -> Next {
-    let cx = &Context { vm, vcpu, host };
+#[inline(never)]
+fn decode_and_handle(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) {
+    let (far, hpfar) = cx.host.fault_address();
+    handle(cx, state, Exit::decode(esr, far, hpfar));
+}
+
+/// Answers an exit.
+pub fn handle(cx: &Context<'_, impl Host>, state: &mut VcpuState, exit: Exit) {
     match exit.trap {
         Trap::Hvc { imm } => smccc::call(cx, state, imm),
         Trap::Smc { imm } => {
             skip(state, exit.len);
-            smccc::call(cx, state, imm)
+            smccc::call(cx, state, imm);
         }
-        Trap::Wfx { wfe } => wait(state, exit.len, wfe),
+        Trap::Wfx { wfe } => wait(cx, state, exit.len, wfe),
         Trap::SysReg(access) => sysreg::access(cx, state, exit.len, access),
         Trap::DataAbort(abort) => mmio::data_abort(cx, state, exit.len, abort),
         Trap::InstrAbort(abort) => mmio::instruction_abort(cx, state, abort),
-        Trap::SError => Next::Crash(Crash::SError),
-        Trap::Other { .. } => {
-            inject::undefined(state, host);
-            Next::Resume
-        }
+        Trap::SError => cx.host.leave(Next::Crash(Crash::SError)),
+        Trap::Other { .. } => inject::undefined(state, cx.host),
     }
 }
 
 /// WFI or WFE.
 #[inline]
-fn wait(state: &mut VcpuState, len: u8, wfe: bool) -> Next {
+fn wait(cx: &Context<'_, impl Host>, state: &mut VcpuState, len: u8, wfe: bool) {
     skip(state, len);
     // A 32-bit WFI may be conditional. Ending one early is always allowed, so nobody looks at the condition.
-    if wfe || state.aarch32() { Next::Yield } else { Next::Wait }
+    cx.host.leave(if wfe || state.aarch32() { Next::Yield } else { Next::Wait });
 }
 
 /// Goes on behind the instruction at PC, as if it had run: BTYPE becomes 0 and a software step is used up
 /// (Arm ARM, "Software Step exceptions").
 #[inline]
 pub(crate) fn skip(state: &mut VcpuState, len: u8) {
-    use crate::state::pstate;
     state.pc = state.pc.wrapping_add(len.into());
-    state.pstate &= !pstate::SS;
     if state.aarch32() {
-        skip_it_block(state);
-    } else {
-        state.pstate &= !pstate::BTYPE;
+        return skip_it_block(state);
     }
+    state.pstate &= !(pstate::SS | pstate::BTYPE);
 }
 
 /// Advances the IT block of a T32 instruction (Arm ARM, `AArch32.ITAdvance`): IT\[1:0\] in bits 26:25, IT\[7:2\] in
 /// bits 15:10.
 #[cold]
+#[inline(never)]
 fn skip_it_block(state: &mut VcpuState) {
     const IT_LOW: u64 = 0b11 << 25;
     const IT_HIGH: u64 = 0x3f << 10;
     let it = (state.pstate >> 8 & 0xfc) | (state.pstate >> 25 & 0b11);
     let next = if it & 0b111 == 0 { 0 } else { it & 0xe0 | it << 1 & 0x1f };
-    state.pstate = state.pstate & !(IT_LOW | IT_HIGH) | (next & 0b11) << 25 | (next & 0xfc) << 8;
+    state.pstate = state.pstate & !(pstate::SS | IT_LOW | IT_HIGH) | (next & 0b11) << 25 | (next & 0xfc) << 8;
 }
 
 #[cfg(test)]

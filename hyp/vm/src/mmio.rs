@@ -11,18 +11,13 @@ use crate::{
 
 /// Answers a data abort if it is a plain access to an emulated device, as the syndrome registers tell; false if it is anything else.
 #[inline]
-pub(crate) fn emulates(
-    cx: &Context<'_, impl Host>,
-    state: &mut VcpuState,
-    esr: u64,
-    far: u64,
-    hpfar: u64,
-) -> bool {
+pub(crate) fn emulates(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) -> bool {
     // What must be so: ISV, a translation fault (at any level), and not of a walk or cache maintenance.
     const BITS: u64 = exit::ISV | 1 << 10 | 1 << 8 | 1 << 7 | 0x3c;
     if esr & BITS != exit::ISV | 0x04 {
         return false;
     }
+    let (far, hpfar) = cx.host.fault_address();
     let ipa = (hpfar & 0xfff_ffff_fff0) << 8 | far & 0xfff;
     let Some(&Region { ref range, target: Target::Device(device) }) = cx.vm.map.find(ipa) else {
         return false;
@@ -45,47 +40,38 @@ pub(crate) fn emulates(
 }
 
 /// Answers a stage-2 data abort.
-pub(crate) fn data_abort(
-    cx: &Context<'_, impl Host>,
-    state: &mut VcpuState,
-    len: u8,
-    abort: DataAbort,
-) -> Next {
+pub(crate) fn data_abort(cx: &Context<'_, impl Host>, state: &mut VcpuState, len: u8, abort: DataAbort) {
     let &Context { vm, host, .. } = cx;
     let access = if abort.write { StageTwoAccess::Write } else { StageTwoAccess::Read };
-    let external = |state: &mut VcpuState| {
-        inject::external_abort(state, access, abort.va, abort.s1ptw, host);
-        Next::Resume
-    };
-    if let Some(next) = unresolvable(abort.fault) {
-        return next.unwrap_or_else(|| external(state));
+    let external = |state: &mut VcpuState| inject::external_abort(state, access, abort.va, abort.s1ptw, host);
+    if let Some(crash) = unresolvable(abort.fault) {
+        return crash.map_or_else(|| external(state), |crash| host.leave(Next::Crash(crash)));
     }
     let ipa = match (abort.ipa, abort.va) {
         (Some(ipa), _) => ipa,
         (None, Some(va)) => match host.translate(state, va, access) {
             Some(ipa) => ipa,
             // The guest's tables have changed since: it may try again.
-            None => return Next::Resume,
+            None => return,
         },
         (None, None) => return external(state),
     };
     let (device, range) = match vm.map.find(ipa) {
         Some(region) => match region.target {
             Target::Memory => {
-                return Next::StageTwo(StageTwo {
+                return host.leave(Next::StageTwo(StageTwo {
                     ipa,
                     va: abort.va,
                     access,
                     fault: abort.fault,
                     s1ptw: abort.s1ptw,
-                });
+                }));
             }
             Target::Device(device) => (device, &region.range),
         },
         // Maintenance of what is in no cache is done as soon as it is asked for.
         None if abort.cache_maintenance => {
-            skip(state, len);
-            return Next::Resume;
+            return skip(state, len);
         }
         None => return external(state),
     };
@@ -93,8 +79,7 @@ pub(crate) fn data_abort(
         return external(state);
     }
     if abort.cache_maintenance {
-        skip(state, len);
-        return Next::Resume;
+        return skip(state, len);
     }
     let decoded = match abort.access {
         Some(access) => Some(Instruction::from(access)),
@@ -108,47 +93,43 @@ pub(crate) fn data_abort(
     };
     emulate(cx, state, device, ipa - range.start, &instruction, abort.write);
     skip(state, len);
-    Next::Resume
 }
 
 /// Answers a stage-2 instruction abort.
-pub(crate) fn instruction_abort(
-    cx: &Context<'_, impl Host>,
-    state: &mut VcpuState,
-    abort: InstrAbort,
-) -> Next {
+pub(crate) fn instruction_abort(cx: &Context<'_, impl Host>, state: &mut VcpuState, abort: InstrAbort) {
     let &Context { vm, host, .. } = cx;
     let access = StageTwoAccess::Fetch;
     let va = abort.va.or(Some(state.pc));
-    if let Some(next) = unresolvable(abort.fault) {
-        return next.unwrap_or_else(|| no_fetch(state, va, abort.s1ptw, host));
+    if let Some(crash) = unresolvable(abort.fault) {
+        return crash
+            .map_or_else(|| no_fetch(state, va, abort.s1ptw, host), |crash| host.leave(Next::Crash(crash)));
     }
     let Some(ipa) = abort.ipa.or_else(|| host.translate(state, state.pc, access)) else {
-        return Next::Resume;
+        return;
     };
     if vm.map.is_memory(ipa) {
-        return Next::StageTwo(StageTwo { ipa, va, access, fault: abort.fault, s1ptw: abort.s1ptw });
+        let fault = StageTwo { ipa, va, access, fault: abort.fault, s1ptw: abort.s1ptw };
+        return host.leave(Next::StageTwo(fault));
     }
-    no_fetch(state, va, abort.s1ptw, host)
+    no_fetch(state, va, abort.s1ptw, host);
 }
 
 /// An external abort for a fetch; unless it is the fetch of the very vector that would handle it, which would abort for
 /// ever.
-fn no_fetch(state: &mut VcpuState, va: Option<u64>, s1ptw: bool, host: &impl Host) -> Next {
+fn no_fetch(state: &mut VcpuState, va: Option<u64>, s1ptw: bool, host: &impl Host) {
     host.sync(state);
     if !state.el0() && inject::vector(state) == state.pc {
-        return Next::Crash(Crash::NoVectors { pc: state.pc });
+        return host.leave(Next::Crash(Crash::NoVectors { pc: state.pc }));
     }
     inject::external_abort(state, StageTwoAccess::Fetch, va, s1ptw, host);
-    Next::Resume
 }
 
 /// What no mapping cures: Some(None) is an external abort for the guest.
-fn unresolvable(fault: Fault) -> Option<Option<Next>> {
+fn unresolvable(fault: Fault) -> Option<Option<Crash>> {
     match fault {
         Fault::Translation | Fault::AccessFlag | Fault::Permission => None,
         Fault::AddressSize | Fault::External | Fault::Alignment | Fault::UnsupportedAtomic => Some(None),
-        Fault::TlbConflict | Fault::Other(_) => Some(Some(Next::Crash(Crash::Fault(fault)))),
+        Fault::TlbConflict | Fault::Other(_) => Some(Some(Crash::Fault(fault))),
     }
 }
 

@@ -113,14 +113,8 @@ pub struct Pl011 {
 }
 
 impl Default for Pl011 {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Pl011 {
     /// The state after reset.
-    pub const fn new() -> Self {
+    fn default() -> Self {
         Self {
             tx: Fifo::EMPTY,
             rx: Fifo::EMPTY,
@@ -136,11 +130,13 @@ impl Pl011 {
             pv_events: 0,
         }
     }
+}
 
+impl Pl011 {
     /// Resets all but what was received and not read.
     pub fn reset(&mut self) {
         let rx = core::mem::replace(&mut self.rx, Fifo::EMPTY);
-        *self = Self { rx, ..Self::new() };
+        *self = Self { rx, ..Self::default() };
     }
 
     /// Whether the interrupt is asserted.

@@ -50,36 +50,46 @@ pub(crate) fn owns(function: u32) -> bool {
 }
 
 /// Answers a call.
-pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, function: u32) -> Next {
+#[inline(always)]
+pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, function: u32) {
+    let result = match function {
+        VERSION => VERSION_1_1,
+        MIGRATE_INFO_TYPE => MIGRATION_NOT_REQUIRED,
+        FEATURES => features(state.gprs[1] as u32),
+        _ => return power(cx, state, function),
+    };
+    state.gprs[0] = result as u64;
+}
+
+/// The calls that concern vCPUs, or the VM.
+#[inline(never)]
+fn power(cx: &Context<'_, impl Host>, state: &mut VcpuState, function: u32) {
     let &Context { vm, host, .. } = cx;
     // The SMC32 variants look at the lower halves of their arguments only.
     let mask = if function & SMC64 != 0 { u64::MAX } else { u32::MAX.into() };
     let [x1, x2, x3] = [1, 2, 3].map(|n| state.gprs[n] & mask);
-    let mut next = Next::Resume;
     let result = match function {
-        VERSION => VERSION_1_1,
         CPU_SUSPEND | CPU_SUSPEND_64 if x1 & u64::from(u32::MAX) & POWER_STATE_RESERVED != 0 => {
             INVALID_PARAMETERS
         }
         CPU_SUSPEND | CPU_SUSPEND_64 => {
-            next = Next::Wait;
+            host.leave(Next::Wait);
             SUCCESS
         }
-        CPU_OFF => return cpu_off(cx),
+        CPU_OFF => return host.leave(cpu_off(cx)),
         CPU_ON | CPU_ON_64 => cpu_on(vm, x1, Entry { pc: x2, context: x3 }, host),
         AFFINITY_INFO | AFFINITY_INFO_64 => affinity_info(vm, x1, x2),
-        MIGRATE_INFO_TYPE => MIGRATION_NOT_REQUIRED,
-        SYSTEM_OFF => return system(vm, Power::Off),
-        SYSTEM_RESET => return system(vm, Power::Reset),
+        SYSTEM_OFF => return host.leave(system(vm, Power::Off)),
+        SYSTEM_RESET => return host.leave(system(vm, Power::Reset)),
         // Architectural warm reset, the only one there is.
-        SYSTEM_RESET2 | SYSTEM_RESET2_64 if x1 & u64::from(u32::MAX) == 0 => return system(vm, Power::Reset),
+        SYSTEM_RESET2 | SYSTEM_RESET2_64 if x1 & u64::from(u32::MAX) == 0 => {
+            return host.leave(system(vm, Power::Reset));
+        }
         SYSTEM_RESET2 | SYSTEM_RESET2_64 if x1 & RESET2_VENDOR != 0 => NOT_SUPPORTED,
         SYSTEM_RESET2 | SYSTEM_RESET2_64 => INVALID_PARAMETERS,
-        FEATURES => features(x1 as u32),
         _ => NOT_SUPPORTED,
     };
     state.gprs[0] = result as u64;
-    next
 }
 
 fn features(function: u32) -> i64 {

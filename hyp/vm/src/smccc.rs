@@ -25,16 +25,20 @@ const PV_TIME_FEATURES: u32 = 0xc500_0020;
 const PV_TIME_ST: u32 = 0xc500_0021;
 
 /// Answers a call. The guest's PC is behind the instruction already.
-pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16) -> Next {
-    let &Context { vm, vcpu, host } = cx;
+#[inline(always)]
+pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16) {
     let function = state.gprs[0] as u32;
-    if imm != 0 {
-        state.gprs[0] = NOT_SUPPORTED as u64;
-        return Next::Resume;
+    match imm {
+        0 if psci::owns(function) => psci::call(cx, state, function),
+        0 => other(cx, state, function),
+        _ => state.gprs[0] = NOT_SUPPORTED as u64,
     }
-    if psci::owns(function) {
-        return psci::call(cx, state, function);
-    }
+}
+
+/// What is not PSCI's.
+#[inline(never)]
+fn other(cx: &Context<'_, impl Host>, state: &mut VcpuState, function: u32) {
+    let &Context { vm, vcpu, host } = cx;
     let result = match function {
         VERSION => VERSION_1_2,
         ARCH_FEATURES => arch_features(state.gprs[1] as u32, host),
@@ -64,21 +68,19 @@ pub(crate) fn call(cx: &Context<'_, impl Host>, state: &mut VcpuState, imm: u16)
         },
         vendor::RESERVATION_SET => {
             let [_, budget, period, deadline, ..] = state.gprs;
-            return Next::Reserve(vendor::Reservation { budget, period, deadline });
+            return host.leave(Next::Reserve(vendor::Reservation { budget, period, deadline }));
         }
         vendor::CHANNEL_NOTIFY => answer(notify(vm, state.gprs[1], host)),
         _ => NOT_SUPPORTED,
     };
     state.gprs[0] = result as u64;
-    Next::Resume
 }
 
 /// Puts results into x0 and up.
-fn results<const N: usize>(state: &mut VcpuState, values: [u64; N]) -> Next {
+fn results<const N: usize>(state: &mut VcpuState, values: [u64; N]) {
     for (register, value) in state.gprs.iter_mut().zip(values) {
         *register = value;
     }
-    Next::Resume
 }
 
 /// What x0 says about how a call went.
@@ -86,14 +88,17 @@ fn answer(result: Result<(), vendor::Error>) -> i64 {
     result.map_or_else(|error| error as i64, |()| SUCCESS)
 }
 
-fn job_done(cx: &Context<'_, impl Host>, state: &mut VcpuState) -> Next {
+#[inline(never)]
+fn job_done(cx: &Context<'_, impl Host>, state: &mut VcpuState) {
     let [_, release, flags, ..] = state.gprs;
     let result = match flags {
         0 | vendor::JOB_DONE_WAIT => cx.host.job_done(cx.vm, cx.vcpu, cx.vm.to_physical(release)),
         _ => Err(vendor::Error::InvalidParameter),
     };
     state.gprs[0] = answer(result) as u64;
-    if result.is_ok() && flags == vendor::JOB_DONE_WAIT { Next::Wait } else { Next::Resume }
+    if result.is_ok() && flags == vendor::JOB_DONE_WAIT {
+        cx.host.leave(Next::Wait);
+    }
 }
 
 fn notify(vm: &Vm, channel: u64, host: &impl Host) -> Result<(), vendor::Error> {
@@ -116,6 +121,7 @@ fn pv_time_features(function: u32) -> i64 {
     }
 }
 
+#[inline(never)]
 fn console_write(vm: &Vm, state: &VcpuState, host: &impl Host) -> i64 {
     let mut bytes = [0; vendor::CONSOLE_WRITE_MAX];
     for (chunk, register) in bytes.chunks_exact_mut(8).zip(&state.gprs[2..]) {
@@ -129,14 +135,14 @@ fn console_write(vm: &Vm, state: &VcpuState, host: &impl Host) -> i64 {
     }
 }
 
-fn console_read(vm: &Vm, state: &mut VcpuState, host: &impl Host) -> Next {
+#[inline(never)]
+fn console_read(vm: &Vm, state: &mut VcpuState, host: &impl Host) {
     let mut bytes = [0; vendor::CONSOLE_READ_MAX];
     let count = console::pv_read(vm, &mut bytes, host);
     state.gprs[0] = count as u64;
     for (register, chunk) in state.gprs[1..].iter_mut().zip(bytes.chunks_exact(8)) {
         *register = chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
     }
-    Next::Resume
 }
 
 fn console_events(vm: &Vm, events: u64, host: &impl Host) -> i64 {

@@ -110,30 +110,16 @@ fn find(reg: SysReg) -> Option<Register> {
 }
 
 /// Answers a trapped MSR, MRS or system instruction.
-pub(crate) fn access(
-    cx: &Context<'_, impl Host>,
-    state: &mut VcpuState,
-    len: u8,
-    access: SysRegAccess,
-) -> Next {
+pub(crate) fn access(cx: &Context<'_, impl Host>, state: &mut VcpuState, len: u8, access: SysRegAccess) {
     let SysRegAccess { reg, rt, write: is_write } = access;
-    let next = if is_write {
+    let done = if is_write {
         write(cx, state, reg, state.x(rt))
     } else {
-        read(cx, state, reg).map(|value| {
-            state.set_x(rt, value);
-            Next::Resume
-        })
+        read(cx, state, reg).map(|value| state.set_x(rt, value))
     };
-    match next {
-        Some(next) => {
-            skip(state, len);
-            next
-        }
-        None => {
-            inject::undefined(state, cx.host);
-            Next::Resume
-        }
+    match done {
+        Some(()) => skip(state, len),
+        None => inject::undefined(state, cx.host),
     }
 }
 
@@ -163,10 +149,10 @@ fn read(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg) -> Opti
 }
 
 /// None: UNDEFINED.
-fn write(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg, value: u64) -> Option<Next> {
+fn write(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg, value: u64) -> Option<()> {
     let &Context { vm, vcpu, host } = cx;
     if is_breakpoint(reg) {
-        return Some(Next::Resume);
+        return Some(());
     }
     let v3 = vm.config.gic.version == Version::V3;
     match find(reg)? {
@@ -186,23 +172,23 @@ fn write(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg, value:
             vm.pay(host, effects);
         }
         SystemRegisterEnable if v3 => {}
-        SetWay => return Some(set_way(state, host)),
-        Stage1(field) => return Some(stage1(state, reg, field, value, host)),
+        SetWay => set_way(state, host),
+        Stage1(field) => stage1(state, reg, field, value, host),
         ReadOnly(_) | OsLockStatus | Counter | Sgi(_) | Deactivate | SystemRegisterEnable => return None,
     }
-    Some(Next::Resume)
+    Some(())
 }
 
 /// Maintenance by set and way reaches one CPU's caches, and a vCPU may be anywhere. What a guest wants with it is to
 /// switch caches on or off (Arm ARM, "Effects of All and set/way maintenance instructions"): its RAM is cleaned by address,
 /// once, and again when that happens, which the trap of stage 1's controls tells.
-fn set_way(state: &mut VcpuState, host: &impl Host) -> Next {
+fn set_way(state: &mut VcpuState, host: &impl Host) {
     if state.hcr & HCR_TVM != 0 {
-        return Next::Resume;
+        return;
     }
     host.sync(state);
     state.hcr |= HCR_TVM;
-    Next::CacheMaintenance
+    host.leave(Next::CacheMaintenance);
 }
 
 /// A trapped write of a control of stage 1; traps no more once the caches are on.
@@ -212,20 +198,22 @@ fn stage1(
     field: fn(&mut El1Regs) -> &mut u64,
     value: u64,
     host: &impl Host,
-) -> Next {
+) {
     const SCTLR_M_C: u64 = 1 | 1 << 2;
     host.sync(state);
     let caches_on = |sctlr: u64| sctlr & SCTLR_M_C == SCTLR_M_C;
     let before = caches_on(state.sys.sctlr);
     *field(&mut state.sys) = value;
     if reg != SCTLR_EL1 {
-        return Next::Resume;
+        return;
     }
     let after = caches_on(value);
     if after {
         state.hcr &= !HCR_TVM;
     }
-    if before == after { Next::Resume } else { Next::CacheMaintenance }
+    if before != after {
+        host.leave(Next::CacheMaintenance);
+    }
 }
 
 #[cfg(test)]

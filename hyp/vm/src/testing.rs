@@ -8,7 +8,7 @@ use abi::smccc::{Error, Left, Reservation};
 use vgic::{Control, Effects, ListRegisters, Lr, State, Version, Vgic};
 
 use crate::exit::{Access, DataAbort, Exit, Fault, InstrAbort, SysReg, SysRegAccess, Trap};
-use crate::handle::{Host, Next, StageTwoAccess, handle};
+use crate::handle::{Context, Host, Next, StageTwoAccess, handle};
 use crate::state::VcpuState;
 use crate::vm::{Config, Entry, Vm};
 
@@ -23,6 +23,8 @@ pub(crate) struct Inner {
     pub(crate) id: u64,
     pub(crate) instruction: Option<u32>,
     pub(crate) translation: Option<u64>,
+    pub(crate) fault_address: (u64, u64),
+    pub(crate) next: Option<Next>,
     pub(crate) synced: usize,
     pub(crate) observed: usize,
     pub(crate) effects: Effects,
@@ -88,6 +90,12 @@ impl Host for Mock {
     fn translate(&self, _: &VcpuState, _: u64, _: StageTwoAccess) -> Option<u64> {
         self.set(|m| m.translation)
     }
+    fn fault_address(&self) -> (u64, u64) {
+        self.set(|m| m.fault_address)
+    }
+    fn leave(&self, next: Next) {
+        assert_eq!(self.set(|m| m.next.replace(next)), None);
+    }
     fn observe(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects {
         self.set(|m| m.observed += 1);
         gic.observe(vcpu, word, &mut NoListRegisters)
@@ -144,7 +152,6 @@ pub(crate) fn config(vcpus: usize, version: Version) -> Config {
         name: String::from("test"),
         gic: vgic::Config { version, vcpus, spis: 64, list_registers: 4 },
         ram: RAM..RAM + RAM_SIZE,
-        mapped: Vec::new(),
         channels: Vec::new(),
     }
 }
@@ -173,16 +180,26 @@ impl Guest {
         Self::new(2, Version::V3)
     }
 
-    pub(crate) fn trap_on(&mut self, vcpu: usize, trap: Trap) -> Next {
-        handle(&self.vm, vcpu, &mut self.state, Exit { trap, len: 4 }, &self.host)
+    /// Has an exit of `vcpu` answered. What is to be done before the guest goes on.
+    pub(crate) fn answer(
+        &mut self,
+        vcpu: usize,
+        answer: impl FnOnce(&Context<'_, Mock>, &mut VcpuState),
+    ) -> Option<Next> {
+        answer(&Context { vm: &self.vm, vcpu, host: &self.host }, &mut self.state);
+        self.host.set(|m| m.next.take())
     }
 
-    pub(crate) fn trap(&mut self, trap: Trap) -> Next {
+    pub(crate) fn trap_on(&mut self, vcpu: usize, trap: Trap) -> Option<Next> {
+        self.answer(vcpu, |cx, state| handle(cx, state, Exit { trap, len: 4 }))
+    }
+
+    pub(crate) fn trap(&mut self, trap: Trap) -> Option<Next> {
         self.trap_on(0, trap)
     }
 
     /// A hypercall with arguments from x0: what it returns in x0, and what follows.
-    pub(crate) fn hvc_on(&mut self, vcpu: usize, args: &[u64]) -> (i64, Next) {
+    pub(crate) fn hvc_on(&mut self, vcpu: usize, args: &[u64]) -> (i64, Option<Next>) {
         self.state.gprs[..args.len()].copy_from_slice(args);
         let next = self.trap_on(vcpu, Trap::Hvc { imm: 0 });
         (self.state.gprs[0] as i64, next)
@@ -190,7 +207,7 @@ impl Guest {
 
     pub(crate) fn hvc(&mut self, args: &[u64]) -> i64 {
         let (result, next) = self.hvc_on(0, args);
-        assert_eq!(next, Next::Resume);
+        assert_eq!(next, None);
         result
     }
 
@@ -198,12 +215,12 @@ impl Guest {
     pub(crate) fn mrs(&mut self, reg: SysReg) -> Option<u64> {
         let pc = self.state.pc;
         let next = self.trap(Trap::SysReg(SysRegAccess { reg, rt: 1, write: false }));
-        assert_eq!(next, Next::Resume);
+        assert_eq!(next, None);
         (self.state.pc == pc + 4).then_some(self.state.gprs[1])
     }
 
     /// MSR `reg`, x1. None: it was UNDEFINED.
-    pub(crate) fn msr(&mut self, reg: SysReg, value: u64) -> Option<Next> {
+    pub(crate) fn msr(&mut self, reg: SysReg, value: u64) -> Option<Option<Next>> {
         let pc = self.state.pc;
         self.state.gprs[1] = value;
         let next = self.trap(Trap::SysReg(SysRegAccess { reg, rt: 1, write: true }));
@@ -212,14 +229,14 @@ impl Guest {
 
     /// LDR w1, \[`ipa`\].
     pub(crate) fn load(&mut self, ipa: u64) -> u64 {
-        assert_eq!(self.trap(Trap::DataAbort(mmio(ipa, false))), Next::Resume);
+        assert_eq!(self.trap(Trap::DataAbort(mmio(ipa, false))), None);
         self.state.gprs[1]
     }
 
     /// STR w1, \[`ipa`\].
     pub(crate) fn store(&mut self, ipa: u64, value: u64) {
         self.state.gprs[1] = value;
-        assert_eq!(self.trap(Trap::DataAbort(mmio(ipa, true))), Next::Resume);
+        assert_eq!(self.trap(Trap::DataAbort(mmio(ipa, true))), None);
     }
 
     /// Whether an interrupt of vCPU 0 is pending (GICv3).

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use vgic::Version;
 
-use crate::exit::Exit;
-use crate::handle::{Next, answer, handle};
+use crate::exit::{self, Exit};
+use crate::handle::{Next, handle, hypercall, trap};
 use crate::testing::Guest;
 
 const CASES: u32 = 400;
@@ -87,18 +87,18 @@ fn run(version: Version, exits: &[(usize, Noise)]) {
                 m.translation = noise.translation;
                 m.counter += noise.tick;
                 m.room = noise.room;
+                m.fault_address = (noise.far, noise.hpfar);
             });
             let Noise { esr, far, hpfar, .. } = *noise;
-            if decoded {
-                let exit = Exit::decode(esr, far, hpfar);
-                handle(&guest.vm, *vcpu, &mut guest.state, exit, &guest.host)
-            } else {
-                answer(&guest.vm, *vcpu, &mut guest.state, [esr, far, hpfar], &guest.host)
-            }
+            guest.answer(*vcpu, |cx, state| match exit::class(esr) {
+                _ if decoded => handle(cx, state, Exit::decode(esr, far, hpfar)),
+                0x16 => hypercall(cx, state, esr),
+                _ => trap(cx, state, esr),
+            })
         });
         assert_eq!(nexts[0], nexts[1]);
         assert_eq!(guests[0].state, guests[1].state);
-        if matches!(nexts[0], Next::Power | Next::Crash(_)) {
+        if matches!(nexts[0], Some(Next::Power | Next::Crash(_))) {
             for guest in &mut guests {
                 *guest = Guest::new(3, version);
             }
@@ -146,7 +146,7 @@ fn every_register_of_every_device_has_an_answer() {
                 let abort =
                     crate::exit::DataAbort { access: Some(access), ..crate::testing::mmio(ipa, write) };
                 guest.state.gprs[1] = u64::MAX;
-                assert_eq!(guest.trap(crate::Trap::DataAbort(abort)), Next::Resume);
+                assert_eq!(guest.trap(crate::Trap::DataAbort(abort)), None);
             }
         }
     }

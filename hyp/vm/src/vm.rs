@@ -24,8 +24,6 @@ pub struct Config {
     pub gic: vgic::Config,
     /// Guest RAM.
     pub ram: Range<u64>,
-    /// Other addresses that stage 2 maps: devices that are passed through.
-    pub mapped: Vec<Range<u64>>,
     /// Its ends of channels; the index is the guest's number for it. At most [`bus::MAX_CHANNELS`].
     pub channels: Vec<Channel>,
 }
@@ -150,8 +148,8 @@ impl Vm {
     pub fn new(config: Config) -> Result<Self, BadVm> {
         let vcpus = config.gic.vcpus;
         let gic = new_gic(config.gic).ok_or(BadVm::Gic)?;
-        let memory = config.mapped.iter().chain([&config.ram]).cloned();
-        let memory = memory.chain((0..config.channels.len()).map(bus::channel_page));
+        let pages = (0..config.channels.len()).map(bus::channel_page);
+        let memory = pages.chain([config.ram.clone()]);
         let map = AddressMap::new(config.gic.version, vcpus, memory).map_err(BadVm::Map)?;
         let vcpu = |index| {
             let mut state = VcpuState::default();
@@ -162,7 +160,7 @@ impl Vm {
             vcpus: (0..vcpus).map(vcpu).collect(),
             map,
             gic: TicketMutex::new(gic),
-            uart: TicketMutex::new(Pl011::new()),
+            uart: TicketMutex::new(Pl011::default()),
             lifecycle: TicketMutex::new(Lifecycle { power: (0..vcpus).map(|_| VcpuPower::Off).collect() }),
             phase: AtomicU8::new(Phase::Loading.to_u8()),
             cntvoff: AtomicU64::new(0),
@@ -250,11 +248,6 @@ impl Vm {
 
     fn set_phase(&self, phase: Phase) {
         self.phase.store(phase.to_u8(), Ordering::Release);
-    }
-
-    /// The power state of a vCPU.
-    pub fn power(&self, vcpu: usize) -> Option<VcpuPower> {
-        self.lifecycle.lock().power.get(vcpu).copied()
     }
 
     /// The vCPU with this affinity (MPIDR_EL1's Aff3 to Aff0).

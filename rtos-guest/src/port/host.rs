@@ -100,13 +100,13 @@ pub fn raise(intid: u32) -> bool {
 pub(crate) mod port {
     use std::ops::Range;
 
-    use abi::channel::Page;
     use abi::smccc::NOT_SUPPORTED;
 
     use super::*;
     use crate::dt::Channel;
     use crate::interrupt::Trigger;
     use crate::port::Stack;
+    use crate::pv::page::Page;
 
     pub(crate) use super::serial;
 

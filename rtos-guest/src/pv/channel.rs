@@ -4,7 +4,6 @@
 use core::convert::Infallible;
 use core::sync::atomic::{Ordering, fence};
 
-use abi::channel::{Page, RING_SIZE, Side};
 use abi::smccc::CHANNEL_NOTIFY;
 use embedded_io::{ErrorType, Read, Write};
 
@@ -13,6 +12,7 @@ use crate::interrupt::{self, Handler, Trigger};
 use crate::port;
 use crate::pv;
 use crate::pv::gpio::Lines;
+use crate::pv::page::{Page, RING_SIZE, Side};
 use crate::sem::Semaphore;
 
 /// The most channels of a VM.

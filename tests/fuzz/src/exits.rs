@@ -1,16 +1,16 @@
 //! Arbitrary bytes as a sequence of exits: nothing that a guest does may panic, and whatever it does it stays at EL1 or EL0.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use mobivmm_vgic::{Config as GicConfig, Control, Effects, ListRegisters, Lr, State, Version, Vgic};
 use vm::exit::SysReg;
 use vm::state::VcpuState;
-use vm::{Config, Entry, Exit, Host, Next, StageTwoAccess, Vm, bus, handle, inject, timer};
+use vm::{Config, Context, Entry, Exit, Host, Next, StageTwoAccess, Vm, bus, handle, inject, timer};
 
 use crate::bytes::Bytes;
 
-/// A machine whose every answer is read off the string.
-struct Machine<'a>(RefCell<Bytes<'a>>);
+/// A machine whose every answer is read off the string, and what it is to do next.
+struct Machine<'a>(RefCell<Bytes<'a>>, Cell<Option<Next>>);
 
 impl Machine<'_> {
     fn take(&self, count: usize) -> u64 {
@@ -38,6 +38,12 @@ impl Host for Machine<'_> {
     }
     fn translate(&self, _: &VcpuState, _: u64, _: StageTwoAccess) -> Option<u64> {
         self.maybe(5)
+    }
+    fn fault_address(&self) -> (u64, u64) {
+        (self.take(5), self.take(5))
+    }
+    fn leave(&self, next: Next) {
+        self.1.set(Some(next));
     }
     fn observe(&self, gic: &mut Vgic, vcpu: usize, word: usize) -> Effects {
         gic.observe(vcpu, word, &mut NoListRegisters)
@@ -76,7 +82,7 @@ const MODES: [u64; 4] = [0b0101, 0b0100, 0, 0b1_0000];
 
 /// Plays the exits that `data` describes.
 pub fn play(data: &[u8]) {
-    let machine = Machine(RefCell::new(Bytes(data)));
+    let machine = Machine(RefCell::new(Bytes(data)), Cell::new(None));
     let mut guest = Guest::new(&machine);
     while !machine.0.borrow().is_empty() {
         if !guest.step(&machine) {
@@ -99,7 +105,6 @@ impl Guest {
             name: "fuzzed".into(),
             gic: GicConfig { version, vcpus, spis: 96, list_registers: 4 },
             ram: bus::RAM_BASE..bus::RAM_BASE + (16 << 20),
-            mapped: Vec::new(),
             channels: Vec::new(),
         })
         .expect("a good configuration");
@@ -135,16 +140,17 @@ impl Guest {
         // FAR and HPFAR agree, as in hardware, or not.
         let (esr, far, hpfar) = (machine.take(4), machine.take(5), machine.maybe(5));
         let exit = Exit::decode(esr, far, hpfar.unwrap_or(far >> 8 & !0xf));
-        let next = handle(&self.vm, vcpu, state, exit, machine);
-        if let Next::StageTwo(fault) = &next {
+        handle(&Context { vm: &self.vm, vcpu, host: machine }, state, exit);
+        let next = machine.1.take();
+        if let Some(Next::StageTwo(fault)) = &next {
             inject::external_abort(state, fault.access, fault.va, fault.s1ptw, machine);
         }
         let aarch32 = state.pstate & 0x10 != 0;
         assert!(if aarch32 { state.pstate & 0xf == 0 } else { state.pstate & 0b1010 == 0 }, "left EL1");
-        matches!(
-            next,
-            Next::Resume | Next::Wait | Next::Yield | Next::StageTwo(_) | Next::CacheMaintenance | Next::Stop
-        )
+        next.is_none_or(|next| {
+            use Next::*;
+            matches!(next, Wait | Yield | StageTwo(_) | CacheMaintenance | Stop)
+        })
     }
 }
 

@@ -16,43 +16,25 @@ impl Lockstep {
     pub fn open() -> Option<Self> {
         let out = File::open(LOCKSTEP_OUT, Mode::Write)?;
         let input = File::open(LOCKSTEP_IN, Mode::Read)?;
-        Some(Self { out, input, encoder: Encoder::new(), decoder: Decoder::new() })
+        Some(Self { out, input, encoder: Encoder::default(), decoder: Decoder::default() })
     }
 
     /// Sends the chunk and calls `each` for what the reply holds.
     pub fn exchange(&mut self, chunk: &mut heapless::Vec<u8, 256>, mut each: impl FnMut(Event)) {
         self.encoder.sync(|byte| _ = chunk.push(byte));
-        let mut at = 0;
-        while at < chunk.len() {
-            match self.out.write(&chunk[at..]) {
-                0 => return,
-                sent => at += sent,
-            }
-        }
         let mut length = [0; 2];
-        if !self.read(&mut length) {
+        if !self.out.write_all(chunk) || !self.input.read_exact(&mut length) {
             return;
         }
         let mut left = usize::from(u16::from_le_bytes(length));
         let mut buffer = [0; 64];
         while left > 0 {
             let part = left.min(buffer.len());
-            if !self.read(&mut buffer[..part]) {
+            if !self.input.read_exact(&mut buffer[..part]) {
                 return;
             }
             buffer[..part].iter().filter_map(|&byte| self.decoder.push(byte)).for_each(&mut each);
             left -= part;
         }
-    }
-
-    fn read(&mut self, into: &mut [u8]) -> bool {
-        let mut at = 0;
-        while at < into.len() {
-            match self.input.read(&mut into[at..]) {
-                0 => return false,
-                got => at += got,
-            }
-        }
-        true
     }
 }

@@ -71,8 +71,22 @@ fn comes_late(late: Ns) {
 #[test]
 fn what_was_overdrawn_is_paid_back() {
     comes_late(10 * US);
-    // More than a budget.
-    comes_late(350 * US);
+    comes_late(90 * US);
+}
+
+/// The CPU stands still for 50 ms while a reservation runs: that takes the next budget from it, and no more.
+#[test]
+fn a_standstill_costs_a_reservation_one_budget() {
+    let mut s = Scheduler::new(CpuSet::first(1), SLICE, 0);
+    let reservation = Reservation { budget: 100 * US, period: MS, deadline: MS };
+    let v = VcpuId(0);
+    s.add(v, Schedule::Reserved { reservation, cpu: CpuId(0) }).unwrap();
+    s.wake(v, 0);
+    assert_eq!(s.pick(CpuId(0), Leave::Ready, 0).until, Some(100 * US));
+    let waits = s.pick(CpuId(0), Leave::Ready, 50 * MS);
+    assert_eq!((waits.run, waits.until), (None, Some(51 * MS)));
+    let runs = s.pick(CpuId(0), Leave::Ready, 51 * MS);
+    assert_eq!((runs.run, runs.until), (Some(v), Some(51 * MS + 100 * US)));
 }
 
 /// Works for `first` from power-on, and from `phase` on for `work` in every `period`.
@@ -82,9 +96,9 @@ fn disturbed(first: Ns, work: Ns, period: Ns, phase: Ns) -> Guest {
     Box::new(move |now| steps.pop().unwrap_or_else(|| rest(now)))
 }
 
-/// What it used before its first job makes that one late, and no others: a budget does not stay in pieces that are too small for them.
+/// What it used before its first job makes that one late, but not those after it for long.
 #[test]
-fn a_budget_comes_back_in_one_piece() {
+fn late_once_is_not_late_for_ever() {
     for first in [30 * US, 60 * US, 100 * US, 190 * US, 240 * US] {
         for phase in [50 * US, 300 * US, 500 * US, 900 * US] {
             let mut m = Machine::new(1);
@@ -299,7 +313,7 @@ fn who_stops_pays_for_the_switch_away() {
     assert_eq!(s.budget(other, now).map(|budget| budget.left), Some(101 * US - ran));
     // All that it used comes back a period after its last wake-up.
     let back = now - US + MS;
-    assert_eq!(s.pick(cpu, Leave::Ready, back - 1).run, None);
+    assert_eq!(s.pick(cpu, Leave::Sleeps(None), now + 5 * US).until, Some(back));
     let decision = s.pick(cpu, Leave::Ready, back);
     assert_eq!((decision.run, decision.until), (Some(urgent), Some(back + 101 * US)));
 }

@@ -12,7 +12,7 @@ fn blocks(block: u64, blocks: u64) -> PhysRange {
 fn machine() -> (Hw, Owners, [Stage2; 3]) {
     let mut hw = Hw::new();
     let mut owners = Owners::new(FreeRanges::new([blocks(8, 4)]));
-    let mut vmids = VmidAllocator::new();
+    let mut vmids = VmidAllocator::default();
     let vms = [0, 1, 2].map(|vm| Stage2::new(&mut hw, VmId(vm), vmids.alloc().unwrap()).unwrap());
     assert_eq!(owners.grant_at(VmId(0), blocks(8, 4)), Ok(()));
     (hw, owners, vms)

@@ -33,7 +33,7 @@ impl Machine {
         let free = FreeRanges::new([memory]);
         let dirty = DirtyMap::new(&free);
         let mut owners = Owners::new(free);
-        let mut vmids = VmidAllocator::new();
+        let mut vmids = VmidAllocator::default();
         let mut vms = Vec::new();
         let mut pages = Vec::new();
         for vm in 0..VMS as u8 {
@@ -117,7 +117,7 @@ impl Machine {
                 break;
             }
         }
-        assert_eq!(self.owners.loan(loan.id), None);
+        assert!(self.owners.loans_of(loan.lender).all(|other| other.id != loan.id));
     }
 
     /// The guest writes to a page, as its CPU would.
@@ -134,7 +134,7 @@ impl Machine {
                 );
                 return self.wrote(pa);
             }
-            match self.vms[vm].fault(&mut self.hw, &self.dirty, ipa, 0xFFFF_0000, Access::Write) {
+            match self.vms[vm].fault(&mut self.hw, &self.dirty, ipa, 0xFFFF_0000, Rights::WRITE) {
                 Resolution::Retry => {}
                 Resolution::Split => while !self.vms[vm].split(&mut self.hw, ipa).unwrap() {},
                 Resolution::Unmapped => return assert_eq!(expected, None),
@@ -294,7 +294,7 @@ proptest! {
         m.compare();
 
         // The extents are all there is to know.
-        let mut vmids = VmidAllocator::new();
+        let mut vmids = VmidAllocator::default();
         for vm in 0..VMS {
             let extents = m.vms[vm].extents().to_vec();
             let rebuilt = Stage2::rebuild(&mut m.hw, VmId(vm as u8), vmids.alloc().unwrap(), &extents).unwrap();
@@ -336,12 +336,12 @@ fn one_vm() -> (Hw, Stage2, DirtyMap) {
 fn faults_are_told_apart() {
     let (mut hw, mut stage2, dirty) = one_vm();
     let mut fault = |ipa, access| stage2.fault(&mut hw, &dirty, Ipa(ipa), 0, access);
-    assert_eq!(fault(0, Access::Read), Resolution::Unmapped);
-    assert_eq!(fault(u64::MAX, Access::Read), Resolution::Unmapped);
-    assert_eq!(fault(0x0801_0000, Access::Execute), Resolution::Permission);
+    assert_eq!(fault(0, Rights::READ), Resolution::Unmapped);
+    assert_eq!(fault(u64::MAX, Rights::READ), Resolution::Unmapped);
+    assert_eq!(fault(0x0801_0000, Rights::EXEC), Resolution::Permission);
     // Not populated yet, or broken for a moment when it was accessed.
-    assert_eq!(fault(loan_ipa(0).0, Access::Write), Resolution::Retry);
-    assert_eq!(fault(RAM.0, Access::Write), Resolution::Retry);
+    assert_eq!(fault(loan_ipa(0).0, Rights::WRITE), Resolution::Retry);
+    assert_eq!(fault(RAM.0, Rights::WRITE), Resolution::Retry);
     assert!(!dirty.is_marked(Pa(BLOCK)));
 }
 
@@ -350,11 +350,11 @@ fn a_first_write_marks_one_page_without_a_full_invalidation() {
     let (mut hw, mut stage2, dirty) = one_vm();
     walk(RAM, |from| stage2.start_logging(&mut hw, from)).unwrap();
     let page = Ipa(RAM.0 + 3 * PAGE);
-    assert_eq!(stage2.fault(&mut hw, &dirty, page, 0, Access::Read), Resolution::Retry);
-    assert_eq!(stage2.fault(&mut hw, &dirty, page, 0, Access::Write), Resolution::Split);
+    assert_eq!(stage2.fault(&mut hw, &dirty, page, 0, Rights::READ), Resolution::Retry);
+    assert_eq!(stage2.fault(&mut hw, &dirty, page, 0, Rights::WRITE), Resolution::Split);
     while !stage2.split(&mut hw, page).unwrap() {}
     hw.ipa_invalidations = 0;
-    assert_eq!(stage2.fault(&mut hw, &dirty, page, 0, Access::Write), Resolution::Retry);
+    assert_eq!(stage2.fault(&mut hw, &dirty, page, 0, Rights::WRITE), Resolution::Retry);
     assert_eq!((hw.ipa_invalidations, hw.full_invalidations), (1, 0));
     let marked = (0..512).filter(|n| dirty.is_marked(Pa(BLOCK + n * PAGE)));
     assert_eq!(marked.collect::<Vec<_>>(), [3]);
@@ -370,7 +370,7 @@ fn a_collected_page_is_collected_again_when_written_again() {
     while !stage2.split(&mut hw, RAM).unwrap() {}
     for _ in 0..2 {
         assert!(stage2.lookup(&hw, RAM).unwrap().write_protected);
-        stage2.fault(&mut hw, &dirty, RAM, 0, Access::Write);
+        stage2.fault(&mut hw, &dirty, RAM, 0, Rights::WRITE);
         assert!(!stage2.lookup(&hw, RAM).unwrap().write_protected);
         let mut found = Vec::new();
         walk(RAM, |from| stage2.collect_dirty(&mut hw, &dirty, from, |ipa| found.push(ipa))).unwrap();
@@ -383,7 +383,7 @@ fn after_logging_blocks_become_writable_whole() {
     let (mut hw, mut stage2, dirty) = one_vm();
     walk(RAM, |from| stage2.start_logging(&mut hw, from)).unwrap();
     stage2.stop_logging(RAM).unwrap();
-    assert_eq!(stage2.fault(&mut hw, &dirty, RAM, 0, Access::Write), Resolution::Retry);
+    assert_eq!(stage2.fault(&mut hw, &dirty, RAM, 0, Rights::WRITE), Resolution::Retry);
     let mapping = stage2.lookup(&hw, RAM).unwrap();
     assert_eq!((mapping.size, mapping.write_protected), (BLOCK, false));
     assert!(!dirty.is_marked(Pa(BLOCK)));

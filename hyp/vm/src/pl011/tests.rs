@@ -34,7 +34,7 @@ impl Line for Wire {
 
 /// As Linux's driver sets it up: FIFOs on, everything enabled.
 fn uart(wire: &Wire) -> Pl011 {
-    let mut uart = Pl011::new();
+    let mut uart = Pl011::default();
     uart.write(LCR_H, 0x70, wire);
     uart.write(CR, 0x301, wire);
     uart.write(IFLS, 0x12, wire);
@@ -43,7 +43,7 @@ fn uart(wire: &Wire) -> Pl011 {
 
 #[test]
 fn a_driver_finds_the_primecell() {
-    let (mut uart, wire) = (Pl011::new(), Wire::new());
+    let (mut uart, wire) = (Pl011::default(), Wire::new());
     let id = (0..8).map(|n| uart.read(PERIPH_ID + 4 * n, &wire)).collect::<Vec<_>>();
     assert_eq!(id[..4].iter().rev().fold(0, |id, byte| id << 8 | byte), 0x0014_1011);
     assert_eq!(id[4..].iter().rev().fold(0, |id, byte| id << 8 | byte), 0xb105_f00d);
@@ -52,7 +52,7 @@ fn a_driver_finds_the_primecell() {
 
 #[test]
 fn registers_keep_their_bits_and_others_read_zero() {
-    let (mut uart, wire) = (Pl011::new(), Wire::new());
+    let (mut uart, wire) = (Pl011::default(), Wire::new());
     for offset in (0..0x1000).step_by(4).chain([1, 2, 0xffe, 0x1000, u64::MAX]) {
         uart.write(offset, 0, &wire);
         uart.write(offset, u32::MAX, &wire);

@@ -11,7 +11,7 @@ fn both_conduits_say_version_1_1() {
     let mut guest = Guest::v3();
     assert_eq!(guest.hvc(&[VERSION.into()]), 0x1_0001);
     guest.state.gprs[0] = VERSION.into();
-    assert_eq!(guest.trap(Trap::Smc { imm: 0 }), Next::Resume);
+    assert_eq!(guest.trap(Trap::Smc { imm: 0 }), None);
     assert_eq!((guest.state.gprs[0], guest.state.pc), (0x1_0001, ENTRY + 4));
 }
 
@@ -60,7 +60,10 @@ fn the_32_bit_call_looks_at_32_bits() {
     let mut guest = Guest::v3();
     let junk = 0xdead_beef << 32;
     assert_eq!(guest.hvc(&[junk | u64::from(CPU_ON), junk | 1, junk | ENTRY, junk | 5]), SUCCESS);
-    assert_eq!(guest.vm.power(1), Some(VcpuPower::OnPending(Entry { pc: ENTRY, context: 5 })));
+    assert_eq!(
+        guest.vm.lifecycle.lock().power.get(1),
+        Some(&VcpuPower::OnPending(Entry { pc: ENTRY, context: 5 }))
+    );
 }
 
 #[test]
@@ -72,7 +75,7 @@ fn who_and_where_must_exist() {
     for entry in [0x0900_0000, RAM - 4, RAM + RAM_SIZE, ENTRY + 1, u64::MAX] {
         assert_eq!(guest.hvc(&[CPU_ON_64.into(), 1, entry, 0]), INVALID_ADDRESS, "{entry:#x}");
     }
-    assert_eq!(guest.vm.power(1), Some(VcpuPower::Off));
+    assert_eq!(guest.vm.lifecycle.lock().power.get(1), Some(&VcpuPower::Off));
 }
 
 #[test]
@@ -106,10 +109,8 @@ fn off_and_on_again() {
     let mut second = VcpuState::default();
     assert!(guest.vm.prepare(1, &mut second, &guest.host));
     second.gprs[0] = CPU_OFF.into();
-    assert_eq!(
-        call(&Context { vm: &guest.vm, vcpu: 1, host: &guest.host }, &mut second, CPU_OFF),
-        Next::Stop
-    );
+    call(&Context { vm: &guest.vm, vcpu: 1, host: &guest.host }, &mut second, CPU_OFF);
+    assert_eq!(guest.host.set(|m| m.next.take()), Some(Next::Stop));
     assert!(!guest.vm.prepare(1, &mut second, &guest.host));
     assert_eq!(guest.hvc(&[AFFINITY_INFO.into(), 1, 0]), AFFINITY_OFF);
     assert_eq!(guest.hvc(&[CPU_ON.into(), 1, ENTRY + 4, 9]), SUCCESS);
@@ -120,19 +121,19 @@ fn off_and_on_again() {
 #[test]
 fn without_any_vcpu_the_vm_is_off() {
     let mut guest = Guest::v3();
-    assert_eq!(guest.hvc_on(0, &[CPU_OFF.into()]).1, Next::Power);
+    assert_eq!(guest.hvc_on(0, &[CPU_OFF.into()]).1, Some(Next::Power));
     assert_eq!(guest.vm.phase(), Phase::Stopping(Power::Off));
     // But not while one is about to start.
     let mut guest = Guest::v3();
     assert_eq!(guest.hvc(&[CPU_ON.into(), 1, ENTRY, 0]), SUCCESS);
-    assert_eq!(guest.hvc_on(0, &[CPU_OFF.into()]).1, Next::Stop);
+    assert_eq!(guest.hvc_on(0, &[CPU_OFF.into()]).1, Some(Next::Stop));
 }
 
 #[test]
 fn system_off_ends_this_vm_alone_and_once() {
     let (mut guest, other) = (Guest::v3(), Guest::v3());
-    assert_eq!(guest.hvc_on(1, &[SYSTEM_OFF.into()]).1, Next::Power);
-    assert_eq!(guest.hvc_on(0, &[SYSTEM_RESET.into()]).1, Next::Stop, "the first one decided");
+    assert_eq!(guest.hvc_on(1, &[SYSTEM_OFF.into()]).1, Some(Next::Power));
+    assert_eq!(guest.hvc_on(0, &[SYSTEM_RESET.into()]).1, Some(Next::Stop), "the first one decided");
     assert_eq!(guest.vm.phase(), Phase::Stopping(Power::Off));
     assert_eq!(other.vm.phase(), Phase::Running);
     assert_eq!(guest.hvc(&[CPU_ON.into(), 1, ENTRY, 0]), DENIED, "nobody starts while it stops");
@@ -140,8 +141,8 @@ fn system_off_ends_this_vm_alone_and_once() {
 
 #[test]
 fn resets() {
-    assert_eq!(Guest::v3().hvc_on(0, &[SYSTEM_RESET.into()]).1, Next::Power);
-    assert_eq!(Guest::v3().hvc_on(0, &[SYSTEM_RESET2_64.into(), 0, 0]).1, Next::Power);
+    assert_eq!(Guest::v3().hvc_on(0, &[SYSTEM_RESET.into()]).1, Some(Next::Power));
+    assert_eq!(Guest::v3().hvc_on(0, &[SYSTEM_RESET2_64.into(), 0, 0]).1, Some(Next::Power));
     assert_eq!(Guest::v3().hvc(&[SYSTEM_RESET2.into(), 1]), INVALID_PARAMETERS);
     assert_eq!(Guest::v3().hvc(&[SYSTEM_RESET2.into(), 1 << 31]), NOT_SUPPORTED);
 }
@@ -150,7 +151,7 @@ fn resets() {
 fn suspend_is_a_wait() {
     for power_state in [0, 1 << 16, 0x0301_ffff] {
         let (result, next) = Guest::v3().hvc_on(0, &[CPU_SUSPEND_64.into(), power_state, ENTRY, 0]);
-        assert_eq!((result, next), (SUCCESS, Next::Wait));
+        assert_eq!((result, next), (SUCCESS, Some(Next::Wait)));
     }
     assert_eq!(Guest::v3().hvc(&[CPU_SUSPEND.into(), 1 << 26]), INVALID_PARAMETERS);
 }

@@ -32,7 +32,7 @@ fn the_unknown_is_not_supported() {
         assert_eq!(guest.hvc(&[function]), -1, "{function:#x}");
     }
     guest.state.gprs[0] = VERSION.into();
-    assert_eq!(guest.trap(Trap::Hvc { imm: 1 }), Next::Resume);
+    assert_eq!(guest.trap(Trap::Hvc { imm: 1 }), None);
     assert_eq!(guest.state.gprs[0] as i64, -1);
 }
 
@@ -142,21 +142,21 @@ fn reservations_are_told_and_changed_or_not() {
     assert_eq!(guest.state.gprs[1..3], [7, 4000], "on the guest's counter");
     let wanted = vendor::Reservation { budget: 1, period: u64::MAX, deadline: 3 };
     let (_, next) = guest.hvc_on(0, &[vendor::RESERVATION_SET.into(), 1, u64::MAX, 3]);
-    assert_eq!(next, Next::Reserve(wanted));
+    assert_eq!(next, Some(Next::Reserve(wanted)));
 }
 
 #[test]
 fn the_end_of_a_job_may_be_a_wait() {
     let mut guest = Guest::v3();
     let wait = vendor::JOB_DONE_WAIT;
-    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), 5, wait]), (-1, Next::Resume), "nobody to wait");
+    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), 5, wait]), (-1, None), "nobody to wait");
     guest.vm.set_cntvoff(1000);
     guest.host.set(|m| m.reservation = Some(RESERVATION));
-    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), 5, 0]), (0, Next::Resume));
+    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), 5, 0]), (0, None));
     assert_eq!(guest.host.set(|m| m.released), Some(1005), "on the physical counter");
-    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), u64::MAX, wait]), (0, Next::Wait));
+    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), u64::MAX, wait]), (0, Some(Next::Wait)));
     assert_eq!(guest.host.set(|m| m.released), Some(u64::MAX));
-    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), 5, 2]), (-3, Next::Resume));
+    assert_eq!(guest.hvc_on(0, &[vendor::JOB_DONE.into(), 5, 2]), (-3, None));
 }
 
 #[test]

@@ -11,7 +11,7 @@ const SGI1R: SysReg = reg(3, 0, 12, 11, 5);
 const ICC_SRE: SysReg = reg(3, 0, 12, 12, 5);
 const CISW: SysReg = reg(1, 0, 7, 14, 2);
 const TTBR0: SysReg = reg(3, 0, 2, 0, 0);
-const RESUME: Option<Next> = Some(Next::Resume);
+const RESUME: Option<Option<Next>> = Some(None);
 
 #[test]
 fn the_table_is_sorted() {
@@ -52,8 +52,8 @@ fn xzr_reads_zero_and_takes_nothing() {
     let mut guest = Guest::v3();
     let trap = |reg, write| crate::Trap::SysReg(SysRegAccess { reg, rt: 31, write });
     let before = guest.state.gprs;
-    assert_eq!(guest.trap(trap(OSLSR, false)), Next::Resume);
-    assert_eq!(guest.trap(trap(OSLAR, true)), Next::Resume);
+    assert_eq!(guest.trap(trap(OSLSR, false)), None);
+    assert_eq!(guest.trap(trap(OSLAR, true)), None);
     assert_eq!((guest.state.gprs, guest.state.sys.oslock), (before, 0));
 }
 
@@ -118,7 +118,7 @@ fn actlr_is_zero() {
 #[test]
 fn set_way_maintenance_cleans_at_the_first_one_and_when_caches_switch() {
     const ON: u64 = 0x30d0_0805;
-    let clean = Some(Next::CacheMaintenance);
+    let clean = Some(Some(Next::CacheMaintenance));
     let mut guest = Guest::v3();
     assert_eq!(guest.msr(CISW, 0), clean);
     assert_eq!(guest.state.hcr, HCR_TVM);

@@ -27,7 +27,7 @@ fn the_counter_is_the_vms() {
 fn the_line_follows_the_condition() {
     let mut guest = at(1000);
     guest.vm.set_cntvoff(400);
-    assert_eq!(guest.msr(TVAL, 50), Some(crate::Next::Resume));
+    assert_eq!(guest.msr(TVAL, 50), Some(None));
     assert_eq!(guest.mrs(CVAL), Some(650));
     assert_eq!(guest.host.set(|m| m.timer), None, "not enabled");
     guest.msr(CTL, ENABLE);

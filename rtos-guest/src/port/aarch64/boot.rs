@@ -3,13 +3,14 @@
 use core::arch::global_asm;
 use core::cell::RefCell;
 
-use abi::channel::{PAGE_SIZE, Page};
+use abi::channel::PAGE_SIZE;
 use critical_section::Mutex;
 use dtoolkit::fdt::Fdt;
 
 use super::{INTERRUPTS, PAGE, Stack, context, gic::Gic, mmu, serial, smccc, stolen, timer};
 use crate::dt::{self, Platform, Region};
 use crate::pv::channel::MAX_CHANNELS;
+use crate::pv::page::Page;
 use crate::{console, interrupt, kernel, time};
 
 /// Where QEMU puts the device tree of an ELF image, which it starts with x0 = 0: at the start of RAM.
