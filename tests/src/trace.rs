@@ -102,7 +102,8 @@ fn agrees(lab: &Lab<'_>, name: &str, gic: Gic, cpus: u32) -> Result<()> {
     for cpu in 0..cpus as u8 {
         for slice in &trace.slices[&format!("CPU {cpu}")] {
             let vm = names.iter().position(|name| *name == slice.name).context("a CPU is nobody's")?;
-            said.push(Span { cpu, vm, time: slice.time.clone() });
+            let time = slice.time.clone();
+            said.push(Span { cpu, vm, visit: time.start, time });
         }
     }
     let (seen_shares, said_shares) =

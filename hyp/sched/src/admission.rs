@@ -71,6 +71,11 @@ impl Reservation {
         0 < budget && budget <= deadline && deadline <= period && period <= MAX_PERIOD
     }
 
+    /// Whether whoever has `other` can do with this instead and asks no more of the CPU at any time.
+    pub const fn is_within(&self, other: &Self) -> bool {
+        self.budget <= other.budget && self.period >= other.period && self.deadline >= other.deadline
+    }
+
     /// The part of a CPU that it takes. It has to be valid.
     pub const fn utilisation(&self) -> Utilisation {
         Utilisation::of(self.budget, self.period)

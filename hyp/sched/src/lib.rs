@@ -294,8 +294,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Changes how a vCPU competes, also while it runs. That reservations fit is [`admission`]'s to say, before. Returns
-    /// the CPUs that have to pick again.
+    /// Changes how a vCPU competes, also while it runs. That reservations fit is [`admission`]'s to say, before. One that is
+    /// new on a CPU, or more than it was, begins as soon as none there wants to run. Returns the CPUs that have to pick again.
     ///
     /// # Errors
     /// [`ScheduleError::Unknown`], [`ScheduleError::NoCpu`], [`ScheduleError::Malformed`], [`ScheduleError::NoShare`];
@@ -548,9 +548,20 @@ impl Scheduler {
             }
             Schedule::Reserved { reservation, cpu } => {
                 self.move_to(i, cpu);
-                match before {
-                    Schedule::Reserved { .. } => self.vcpus[i].server.change(reservation),
-                    _ => self.vcpus[i].server = Server::new(reservation, self.vm_switch),
+                let server = &mut self.vcpus[i].server;
+                let is_less = match before {
+                    Schedule::Reserved { reservation: old, cpu: from } => {
+                        server.change(reservation);
+                        from == cpu && reservation.is_within(&old)
+                    }
+                    _ => {
+                        *server = Server::new(reservation, self.vm_switch);
+                        false
+                    }
+                };
+                // What made room for it may have used more of the time that others count on than it will leave now.
+                if !is_less && self.ready.first(cpu.index()).is_some() {
+                    server.defer();
                 }
             }
             Schedule::Exclusive(cpu) => {

@@ -1,6 +1,7 @@
 //! The decision: what ran is charged, what is due wakes, and somebody is chosen.
 
 use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, VcpuId, bit, bits};
+use crate::server::LAST;
 use crate::{Cpu, Decision, Leave, NEVER, Schedule, Scheduler};
 
 /// Nothing is begun on a CPU whose reservation wakes in this part of a switch: it would only make that one late.
@@ -43,7 +44,11 @@ impl Scheduler {
         while self.reserved_timers.first_key(c) <= now {
             self.wake_reserved(c);
         }
-        let until = if let Some((first, deadline)) = self.ready.first(c) {
+        let mut first = self.ready.first(c);
+        if first.is_some_and(|(_, deadline)| deadline == LAST) {
+            first = self.begin_reservations(c, now);
+        }
+        let until = if let Some((first, deadline)) = first {
             decision.reserved = true;
             self.run_reserved(cpu, before, first, deadline, decision)
         } else if let Some(owner) = self.cpus[c].owner.map(usize::from) {
@@ -77,6 +82,17 @@ impl Scheduler {
         if matches!(self.vcpus[i].schedule, Schedule::Reserved { .. }) {
             self.supply(i, at);
         }
+    }
+
+    /// None of CPU `c`'s reservations wants to run but those that are to begin then: nothing that was used before can make a deadline
+    /// fail from now on. Returns the first of them, and its deadline.
+    #[inline(never)]
+    fn begin_reservations(&mut self, c: usize, now: Ns) -> Option<(usize, Ns)> {
+        for i in bits(self.ready.members(c).fold(0, |set, (i, _)| set | bit(i))) {
+            self.vcpus[i].server.begin();
+            self.supply(i, now);
+        }
+        self.ready.first(c)
     }
 
     /// `cpu` runs the reservation with the earliest `deadline`: the `first` one, or the one that it ran, if that has the same.

@@ -2,7 +2,10 @@
 //!
 //! A server gives its vCPU `budget` in every `period`, and never more, whatever the vCPU does. One rule keeps it:
 //! *what is used comes back a period after the wake-up at which it could first be used.* A wake-up at `t` has the deadline
-//! `t + deadline`; a vCPU that has used up all waits for what comes back first, which is like a wake-up then.
+//! `t + deadline`; a vCPU that has used up all waits until all of it comes back, with the last of it, which is like a wake-up then.
+//!
+//! All of it: else a budget that was once used in two pieces would come back in two pieces for ever, each too small for a job that the
+//! whole budget is enough for, and smaller by two switches each time.
 //!
 //! So each piece of the budget is a sporadic task of its own: released at least a `period` apart, due `deadline` after. The
 //! processor-demand test of admission counts exactly that, hence no vCPU can make another's deadline fail by when it
@@ -16,6 +19,9 @@ use crate::ids::Ns;
 
 /// How many pieces of a budget can be out. A vCPU that sleeps more often gets the last ones back later, together.
 const MAX_REFILLS: usize = 4;
+
+/// The deadline of a reservation that has not begun: after all others.
+pub(crate) const LAST: Ns = Ns::MAX - 1;
 
 /// A part of the budget that has been used.
 #[derive(Clone, Copy)]
@@ -74,6 +80,16 @@ impl Server {
         self.reservation = reservation;
     }
 
+    /// It has no deadline until it [begins](Self::begin).
+    pub(crate) fn defer(&mut self) {
+        self.deadline = LAST;
+    }
+
+    /// Its next wake-up has a deadline.
+    pub(crate) fn begin(&mut self) {
+        self.deadline = 0;
+    }
+
     /// Budget that is left, ns.
     pub(crate) fn left(&self) -> Ns {
         self.left.max(0) as Ns
@@ -118,7 +134,7 @@ impl Server {
                 self.release = at;
                 self.set_aside();
             }
-            return Supply::From(self.refills[0].at);
+            return Supply::From(self.merge());
         }
         self.release = at;
         self.deadline = self.deadline_at(at);
@@ -130,6 +146,17 @@ impl Server {
         self.left = self.left.saturating_sub_unsigned(time);
         self.used = self.used.saturating_add(time);
         self.left <= 0
+    }
+
+    /// What is out, of which there is some, comes back together with the last of it: later than it could be, so nobody is harmed.
+    /// Returns when.
+    fn merge(&mut self) -> Ns {
+        let pieces = &self.refills[..self.refill_count];
+        let at = pieces.iter().fold(0, |at, refill| at.max(refill.at));
+        let amount = pieces.iter().map(|refill| refill.amount).sum();
+        self.refills[0] = Refill { at, amount };
+        self.refill_count = 1;
+        at
     }
 
     /// What was used since the last wake-up comes back a period after that. What was used too much counts as used after the

@@ -63,6 +63,19 @@ fn a_reservation_that_wakes_all_the_time_pays_for_its_switches_itself() {
     }
 }
 
+/// What it uses when it is started leaves too little for its first job. A budget that then came back in two pieces, of which the one is
+/// what two switches take, would be too little for each job after that.
+#[test]
+fn a_small_budget_is_not_eaten_by_switches() {
+    let rt = "schedule = { budget = \"20us\", period = \"1ms\", deadline = \"200us\" }\n\
+              workload = { kind = \"periodic\", work = \"10us\", period = \"1ms\" }";
+    for seed in 1..=20 {
+        let report = run(&machine(&[("rt", 1, rt), ("linux", 1, "")]), 1, seed, S).report;
+        let rt = &report.vcpus[0];
+        assert!(rt.jobs > 990 && rt.misses <= 1, "seed {seed}\n{report}");
+    }
+}
+
 #[test]
 fn a_storm_of_interrupts_for_a_share_takes_nothing_from_a_reservation() {
     let rt = "schedule = { budget = \"250us\", period = \"1ms\", affinity = [0] }\n\

@@ -146,6 +146,7 @@ impl Seen {
         for event in self.events()? {
             spans.extend(occupancy.observe(&event?));
         }
+        spans.extend(occupancy.rest());
         Ok(spans)
     }
 }

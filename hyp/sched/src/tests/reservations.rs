@@ -2,7 +2,9 @@
 
 use super::machine::*;
 use crate::admission::Reservation;
+use crate::server::{Server, Supply};
 use crate::*;
+use proptest::prelude::*;
 
 #[test]
 fn no_misses_beside_busy_shares_and_the_shares_get_the_rest() {
@@ -85,6 +87,32 @@ fn a_standstill_costs_a_reservation_one_budget() {
     assert_eq!((waits.run, waits.until), (None, Some(51 * MS)));
     let runs = s.pick(CpuId(0), Leave::Ready, 51 * MS);
     assert_eq!((runs.run, runs.until), (Some(v), Some(51 * MS + 100 * US)));
+}
+
+/// Works for `first` from power-on, and from `phase` on for `work` in every `period`.
+fn disturbed(first: Ns, work: Ns, period: Ns, phase: Ns) -> Guest {
+    let mut steps = vec![Step::Sleep(phase), Step::Work(first)];
+    let mut rest = periodic(work, period, phase);
+    Box::new(move |now| steps.pop().unwrap_or_else(|| rest(now)))
+}
+
+/// What it used before its first job makes that one late, but not those after it for long.
+#[test]
+fn late_once_is_not_late_for_ever() {
+    for first in [30 * US, 60 * US, 100 * US, 190 * US, 240 * US] {
+        for phase in [50 * US, 300 * US, 500 * US, 900 * US] {
+            let mut m = Machine::new(1);
+            let linux = m.weighted(0, 256, vec![busy()]);
+            let rt = m.reserve(0, 250 * US, MS, 400 * US, disturbed(first, 220 * US, MS, phase));
+            m.run(20 * MS);
+            let before = m.sched.stats(rt);
+            m.run(100 * MS);
+            let stats = m.sched.stats(rt);
+            assert!(before.misses <= 10, "{before:?}");
+            assert_eq!((stats.jobs - before.jobs, stats.misses), (100, before.misses), "{first} {phase}");
+            assert!(m.ran[usize::from(linux[0].0)] > 90 * MS);
+        }
+    }
 }
 
 #[test]
@@ -199,6 +227,37 @@ fn schedules_change_while_they_run() {
     assert!(shares.iter().all(|share| (share - 0.1).abs() < 0.001), "{shares:?}");
 }
 
+/// Jobs of `work` in every `period`, from when it first runs on.
+fn from_now_on(work: Ns, period: Ns) -> Guest {
+    let mut jobs = None;
+    Box::new(move |now| jobs.get_or_insert_with(|| periodic(work, period, now))(now))
+}
+
+/// Of 1 ms one has 500 us and another 450. The first one has used its part when it gives up 400 us, which are promised to a third one at
+/// once, with a deadline before that of the second one.
+#[test]
+fn what_is_given_up_is_another_s_when_nobody_counts_on_it() {
+    for leaves in [false, true] {
+        let mut m = Machine::new(1);
+        m.weighted(0, 256, vec![busy()]);
+        let first = m.reserve(0, 500 * US, MS, MS, busy());
+        let second = m.reserve(0, 450 * US, MS, MS, periodic(440 * US, MS, 0));
+        m.run(500 * US);
+        assert_eq!(m.ran[usize::from(first.0)], 500 * US);
+        let reservation = Reservation { budget: 100 * US, period: MS, deadline: MS };
+        let less = Schedule::Reserved { reservation, cpu: CpuId(0) };
+        let schedule = if leaves { Schedule::Shared(VmId(0)) } else { less };
+        let told = m.sched.set_schedule(first, schedule, m.now).unwrap();
+        m.tell(told);
+        let third = m.reserve(0, 400 * US, MS, 400 * US, from_now_on(390 * US, MS));
+        m.run(100 * MS);
+        for v in [second, third] {
+            let stats = m.sched.stats(v);
+            assert!(stats.jobs >= 98 && stats.misses == 0, "{v:?} {stats:?}");
+        }
+    }
+}
+
 #[test]
 fn time_spent_for_another_is_charged_to_that_one() {
     let mut s = Scheduler::new(CpuSet::first(1), SLICE, 0);
@@ -252,7 +311,45 @@ fn who_stops_pays_for_the_switch_away() {
     // The rest of its budget, and the switch to it, which took no time.
     assert_eq!((decision.run, decision.until), (Some(other), Some(now + SWITCH + 101 * US - ran)));
     assert_eq!(s.budget(other, now).map(|budget| budget.left), Some(101 * US - ran));
-    // What it used after its first wake-up comes back a period after that.
-    let decision = s.pick(cpu, Leave::Ready, MS);
-    assert_eq!((decision.run, decision.until), (Some(urgent), Some(MS + 10 * US)));
+    // All that it used comes back a period after its last wake-up.
+    let back = now - US + MS;
+    assert_eq!(s.pick(cpu, Leave::Sleeps(None), now + 5 * US).until, Some(back));
+    let decision = s.pick(cpu, Leave::Ready, back);
+    assert_eq!((decision.run, decision.until), (Some(urgent), Some(back + 101 * US)));
+}
+
+proptest! {
+    /// However a vCPU sleeps and works: what it uses of releases within any period is no more than its budget. That is what admission
+    /// counts.
+    #[test]
+    fn a_budget_is_released_once_a_period(
+        budget in 1_u64..=100,
+        steps in prop::collection::vec((1_u64..150, 1_u64..60), 1..200),
+    ) {
+        const PERIOD: Ns = 100;
+        let mut server = Server::new(Reservation { budget, period: PERIOD, deadline: PERIOD }, 0);
+        let (mut now, mut used) = (0, Vec::new());
+        for (sleep, mut work) in steps {
+            now += sleep;
+            while work > 0 {
+                match server.wake(now) {
+                    Supply::From(at) => {
+                        prop_assert!(now < at && at <= now + PERIOD, "{at} at {now}");
+                        now = at;
+                    }
+                    Supply::Until(_) => {
+                        let ran = work.min(server.left());
+                        used.push((server.release(), ran));
+                        server.charge(ran);
+                        (now, work) = (now + ran, work - ran);
+                    }
+                }
+            }
+        }
+        for &(from, _) in &used {
+            let within = used.iter().filter(|(release, _)| (from..from + PERIOD).contains(release));
+            let sum: Ns = within.map(|(_, ran)| ran).sum();
+            prop_assert!(sum <= budget, "{sum} of releases from {from} on");
+        }
+    }
 }
