@@ -221,7 +221,8 @@ fn who_sleeps_without_budget_is_not_woken_by_more_of_it() {
     let cpu = CpuId(0);
     let mut s = Scheduler::new(CpuSet::first(1), SLICE, 0);
     let v = VcpuId(0);
-    let of = |budget| Schedule::Reserved { reservation: Reservation { budget, period: MS, deadline: MS }, cpu };
+    let of =
+        |budget| Schedule::Reserved { reservation: Reservation { budget, period: MS, deadline: MS }, cpu };
     s.add(v, of(200 * US)).unwrap();
     s.wake(v, 0);
     assert_eq!(s.pick(cpu, Leave::Ready, 0).run, Some(v));
