@@ -4,8 +4,8 @@ use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, VcpuId, bit, bits};
 use crate::server::LAST;
 use crate::{Cpu, Decision, Leave, NEVER, Schedule, Scheduler};
 
-/// Nothing is begun on a CPU whose reservation wakes in this part of a switch: it would only make that one late.
-const BEGUN: Ns = 4;
+/// A CPU waits for a reservation that wakes within this part of a switch: what it began before would only make that one late.
+const SOON: Ns = 4;
 
 impl Scheduler {
     /// Decides what `cpu` does from `now` on: charges the vCPU that ran, lets it `leave`, wakes those whose time has come,
@@ -41,8 +41,8 @@ impl Scheduler {
         } else {
             self.cpus[c].since = now;
         }
-        while self.reserved_timers.first_key(c) <= now {
-            self.wake_reserved(c);
+        while let Some((i, at)) = self.reserved_timers.pop_until(c, now) {
+            self.wake_reserved(i, at);
         }
         let mut first = self.ready.first(c);
         if first.is_some_and(|(_, deadline)| deadline == LAST) {
@@ -56,7 +56,7 @@ impl Scheduler {
             let runs = self.runnable & bit(owner) != 0 && self.holder(owner).is_none_or(|by| by == cpu);
             self.run_apart(cpu, before, Some(owner).filter(|_| runs), until, decision);
             until
-        } else if self.reserved_timers.first_key(c) < now + self.vm_switch / BEGUN {
+        } else if self.reserved_timers.first_key(c) - now < self.vm_switch / SOON {
             let until = self.reserved_timers.first_key(c);
             self.cpus[c].until = until;
             self.fair.stop(c);
@@ -71,10 +71,9 @@ impl Scheduler {
         self.told = self.told.without(me);
     }
 
-    /// The first of CPU `c`'s reservations that wait wakes, or gets budget back.
+    /// The vCPU `i`, which has no share, wakes at `at`, or gets budget back.
     #[inline]
-    fn wake_reserved(&mut self, c: usize) {
-        let Some((i, at)) = self.reserved_timers.pop_until(c, NEVER) else { return };
+    fn wake_reserved(&mut self, i: usize, at: Ns) {
         if self.runnable & bit(i) == 0 {
             self.runnable |= bit(i);
             self.vcpus[i].waits_since = at;
@@ -240,6 +239,8 @@ impl Scheduler {
         let (home, shared) = (this.home.index(), matches!(this.schedule, Schedule::Shared(_)));
         if !shared {
             self.ready.remove(i);
+            // It may have run out of budget by a change of its reservation.
+            self.reserved_timers.remove(i);
         }
         match wake_at {
             Some(at) if shared => self.timers.insert(c, i, at),

@@ -274,6 +274,43 @@ fn time_spent_for_another_is_charged_to_that_one() {
     assert_eq!(s.budget(VcpuId(0), 50 * US), Some(Budget { left: 80 * US, deadline: MS, replenished: MS }));
 }
 
+/// A reservation is cut to less than has been used while it runs, and its vCPU sleeps before its CPU picks again.
+#[test]
+fn who_sleeps_without_budget_is_not_woken_by_more_of_it() {
+    let cpu = CpuId(0);
+    let mut s = Scheduler::new(CpuSet::first(1), SLICE, 0);
+    let v = VcpuId(0);
+    let of =
+        |budget| Schedule::Reserved { reservation: Reservation { budget, period: MS, deadline: MS }, cpu };
+    s.add(v, of(200 * US)).unwrap();
+    s.wake(v, 0);
+    assert_eq!(s.pick(cpu, Leave::Ready, 0).run, Some(v));
+    assert_eq!(s.set_schedule(v, of(100 * US), 150 * US), Ok(CpuSet::only(cpu)));
+    assert_eq!(s.pick(cpu, Leave::Sleeps(None), 150 * US), Decision::IDLE);
+    assert_eq!(s.pick(cpu, Leave::Ready, 10 * MS), Decision::IDLE);
+}
+
+/// A reservation that wakes in less than a quarter of a switch finds the CPU waiting for it, and what ran there unloaded.
+#[test]
+fn nothing_is_begun_shortly_before_a_reservation_wakes() {
+    const SWITCH: Ns = 4 * US;
+    let cpu = CpuId(0);
+    let mut s = Scheduler::new(CpuSet::first(1), SLICE, SWITCH);
+    let reservation = Reservation { budget: 100 * US, period: MS, deadline: MS };
+    s.set_share(VmId(0), Share { weight: 1, cap: 0, affinity: CpuSet::ALL }, 0).unwrap();
+    let (reserved, share) = (VcpuId(0), VcpuId(1));
+    s.add(reserved, Schedule::Reserved { reservation, cpu }).unwrap();
+    s.add(share, Schedule::Shared(VmId(0))).unwrap();
+    s.wake_all(3, 0);
+    assert_eq!(s.pick(cpu, Leave::Ready, 0).run, Some(reserved));
+    assert_eq!(s.pick(cpu, Leave::Sleeps(Some(MS)), 10 * US).run, Some(share));
+    assert_eq!(s.pick(cpu, Leave::Ready, MS - SWITCH / 4).run, Some(share));
+    let waits = s.pick(cpu, Leave::Ready, MS - SWITCH / 4 + 1);
+    assert_eq!((waits.run, waits.until, waits.unload), (None, Some(MS), true));
+    assert_eq!(s.pick(cpu, Leave::Ready, MS).run, Some(reserved));
+    assert_eq!(s.pick(cpu, Leave::Sleeps(None), MS + 10 * US).run, Some(share));
+}
+
 /// 100 us of budget, and 2 us for two switches: what runs next pays for no switch away, and who sleeps all the time pays
 /// for all of its own.
 #[test]
