@@ -13,7 +13,7 @@ fn a_vcpu_starts_as_psci_says() {
     assert_eq!(state.pstate, pstate::EL1H | pstate::DAIF);
     assert_eq!(state.sys.sctlr, 0x30d0_0800);
     assert_eq!(state.sys.mpidr, 1 << 31);
-    assert_eq!(guest.vm.lifecycle.lock().power.get(0), Some(&VcpuPower::On));
+    assert_eq!(guest.vm.lifecycle.lock().power.first(), Some(&VcpuPower::On));
     assert_eq!(guest.vm.lifecycle.lock().power.get(1), Some(&VcpuPower::Off));
     assert_eq!(guest.vm.lifecycle.lock().power.get(2), None);
     assert_eq!(guest.host.set(|m| m.started.clone()), [0]);
@@ -99,7 +99,7 @@ fn a_stop_during_the_load_is_not_lost() {
     assert!(!vm.boot(entry, &mut vm.new_gic().unwrap(), &host));
     assert!(vm.settle(Power::Off));
     assert!(!vm.boot(entry, &mut vm.new_gic().unwrap(), &host));
-    assert_eq!(vm.lifecycle.lock().power.get(0), Some(&VcpuPower::Off));
+    assert_eq!(vm.lifecycle.lock().power.first(), Some(&VcpuPower::Off));
     assert_eq!(host.set(|m| m.started.clone()), []);
 }
 
