@@ -31,7 +31,13 @@ impl Costs {
     /// again as the exit and the decision alone.
     pub const fn of(overhead: Overhead) -> Self {
         let exit = overhead.vm_switch / 2;
-        Self { switch: overhead.vm_switch, sleep: overhead.vm_switch, exit, kick: overhead.irq_off_max, timer: exit }
+        Self {
+            switch: overhead.vm_switch,
+            sleep: overhead.vm_switch,
+            exit,
+            kick: overhead.irq_off_max,
+            timer: exit,
+        }
     }
 }
 
