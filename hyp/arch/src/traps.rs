@@ -49,7 +49,7 @@ fn if_any(feature: bool, bit: u64) -> u64 {
 }
 
 /// HCR_EL2 with what these CPUs have: the same for all that boot, since guests move between them.
-static HCR_ALL: AtomicU64 = AtomicU64::new(HCR);
+static HCR_ALL: AtomicU64 = AtomicU64::new(0);
 
 /// Sets HCR_EL2 with a vCPU's extra bits ([`vm::state::VcpuState::hcr`]).
 pub fn set_hcr(extra: u64) {
@@ -61,7 +61,7 @@ pub fn init() {
     let features = if_any(features::pauth(), APK | API)
         | if_any(features::limited_ordering_regions(), TLOR)
         | if_any(features::error_records(), TERR);
-    HCR_ALL.fetch_or(features, Ordering::Relaxed);
+    HCR_ALL.fetch_or(HCR | features, Ordering::Relaxed);
     set_hcr(0);
     write!("cptr_el2", CPTR | if_any(features::activity_monitors(), CPTR_TAM));
     // HPMN is PMCR_EL0.N, as after reset: none of the counters is apart.

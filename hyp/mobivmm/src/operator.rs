@@ -17,9 +17,8 @@ use crate::{log, trace};
 /// The longest command, bytes.
 const MAX_LINE: usize = 96;
 
-/// The line that is being typed; None: it is too long, and is skipped up to its end.
-static LINE: TicketMutex<Option<heapless::String<MAX_LINE>>> =
-    TicketMutex::new(Some(heapless::String::new()));
+/// The line that is being typed, and whether it is too long, and skipped up to its end.
+static LINE: TicketMutex<(heapless::String<MAX_LINE>, bool)> = TicketMutex::new((heapless::String::new(), false));
 
 const HELP: &str = "commands: vms | weight VM N | cap VM PERCENT (0: none) | reserve VM BUDGET PERIOD [DEADLINE] (such as 250us) | trace on|off";
 
@@ -37,27 +36,22 @@ pub fn input(bytes: &[u8], here: &Here) {
 
 /// Takes a byte; the line that it ends, if any.
 fn take(byte: u8) -> Option<heapless::String<MAX_LINE>> {
-    let mut line = LINE.lock();
+    let mut typed = LINE.lock();
+    let (line, too_long) = &mut *typed;
     if !matches!(byte, b'\r' | b'\n') {
-        let fits = line.as_mut().is_some_and(|line| match byte {
-            b'\x08' | b'\x7f' => {
-                line.pop();
-                true
-            }
-            b' '..=b'~' => line.push(char::from(byte)).is_ok(),
-            _ => true,
-        });
-        if !fits {
-            *line = None;
+        match byte {
+            b'\x08' | b'\x7f' => _ = line.pop(),
+            b' '..=b'~' => *too_long |= line.push(char::from(byte)).is_err(),
+            _ => {}
         }
         return None;
     }
-    let ended = line.replace(heapless::String::new());
-    drop(line);
-    if ended.is_none() {
+    let (ended, too_long) = core::mem::take(&mut *typed);
+    drop(typed);
+    if too_long {
         log!("a command has at most {MAX_LINE} characters; {HELP}");
     }
-    ended.filter(|line| !line.trim_ascii().is_empty())
+    Some(ended).filter(|line| !too_long && !line.trim_ascii().is_empty())
 }
 
 fn command(line: &str, here: &Here) -> Result<(), &'static str> {
