@@ -116,6 +116,8 @@ pub(crate) struct Fair {
     vcpus: u64,
     awake: u64,
     awake_count: u32,
+    /// VMs of which all who want to run may have had their turns.
+    rounds_over: u64,
     /// The CPUs that are free for shares.
     free: CpuSet,
     /// The VMs that want to run; those whose virtual time counts for the clock; those that may not run everywhere.
@@ -217,6 +219,7 @@ impl Fair {
             vcpus: 0,
             awake: 0,
             awake_count: 0,
+            rounds_over: 0,
             free: CpuSet::EMPTY,
             active: 0,
             counted: 0,
@@ -451,7 +454,7 @@ impl Fair {
         let this = &mut self.vms[vm];
         this.turn(v, self.had[v]);
         if self.awake & this.behind == 0 && this.awake > 1 {
-            self.begin_round(vm);
+            self.rounds_over |= bit(vm);
         }
         if self.regime != Regime::Slack {
             self.advance(vm, i64::from(time) - i64::from(granted));
@@ -503,6 +506,7 @@ impl Fair {
                 }
             }
         }
+        self.begin_rounds();
         self.correct();
         let mut candidates = candidates;
         let mut kept = self.turn(cpu).filter(|&v| candidates & bit(v) != 0);
@@ -563,8 +567,19 @@ impl Fair {
         bits(set).filter(|&v| self.had[v] < least).fold(0, |set, v| set | bit(v))
     }
 
-    /// All vCPUs of `vm` that want to run, of which there are some, have had their turns: a new round begins. It does so at once, also
-    /// while all of them run: who comes to wait then goes before those that have had more.
+    /// New rounds begin where the last one is over, before anybody is chosen: also while all of a VM run, so that who comes to wait
+    /// goes before those that have had more.
+    #[inline]
+    fn begin_rounds(&mut self) {
+        for vm in bits(core::mem::take(&mut self.rounds_over)) {
+            let this = &self.vms[vm];
+            if self.awake & this.behind == 0 && this.awake > 1 {
+                self.begin_round(vm);
+            }
+        }
+    }
+
+    /// All vCPUs of `vm` that want to run, of which there are some, have had their turns: a new round begins.
     #[inline(never)]
     fn begin_round(&mut self, vm: usize) {
         let this = &mut self.vms[vm];
