@@ -18,7 +18,8 @@ use crate::{log, trace};
 const MAX_LINE: usize = 96;
 
 /// The line that is being typed, and whether it is too long, and skipped up to its end.
-static LINE: TicketMutex<(heapless::String<MAX_LINE>, bool)> = TicketMutex::new((heapless::String::new(), false));
+static LINE: TicketMutex<(heapless::String<MAX_LINE>, bool)> =
+    TicketMutex::new((heapless::String::new(), false));
 
 const HELP: &str = "commands: vms | weight VM N | cap VM PERCENT (0: none) | reserve VM BUDGET PERIOD [DEADLINE] (such as 250us) | trace on|off";
 
