@@ -2,10 +2,7 @@
 //!
 //! A server gives its vCPU `budget` in every `period`, and never more, whatever the vCPU does. One rule keeps it:
 //! *what is used comes back a period after the wake-up at which it could first be used.* A wake-up at `t` has the deadline
-//! `t + deadline`; a vCPU that has used up all waits until all of it comes back, with the last of it, which is like a wake-up then.
-//!
-//! All of it: else a budget that was once used in two pieces would come back in two pieces for ever, each too small for a job that the
-//! whole budget is enough for, and smaller by two switches each time.
+//! `t + deadline`; a vCPU that has used up all waits for what comes back first, which is like a wake-up then.
 //!
 //! So each piece of the budget is a sporadic task of its own: released at least a `period` apart, due `deadline` after. The
 //! processor-demand test of admission counts exactly that, hence no vCPU can make another's deadline fail by when it
@@ -134,7 +131,7 @@ impl Server {
                 self.release = at;
                 self.set_aside();
             }
-            return Supply::From(self.merge());
+            return Supply::From(self.refills[0].at);
         }
         self.release = at;
         self.deadline = self.deadline_at(at);
@@ -146,17 +143,6 @@ impl Server {
         self.left = self.left.saturating_sub_unsigned(time);
         self.used = self.used.saturating_add(time);
         self.left <= 0
-    }
-
-    /// What is out, of which there is some, comes back together with the last of it: later than it could be, so nobody is harmed.
-    /// Returns when.
-    fn merge(&mut self) -> Ns {
-        let pieces = &self.refills[..self.refill_count];
-        let at = pieces.iter().fold(0, |at, refill| at.max(refill.at));
-        let amount = pieces.iter().map(|refill| refill.amount).sum();
-        self.refills[0] = Refill { at, amount };
-        self.refill_count = 1;
-        at
     }
 
     /// What was used since the last wake-up comes back a period after that. What was used too much counts as used after the

@@ -63,10 +63,9 @@ fn a_reservation_that_wakes_all_the_time_pays_for_its_switches_itself() {
     }
 }
 
-/// What it uses when it is started leaves too little for its first job. A budget that then came back in two pieces, of which the one is
-/// what two switches take, would be too little for each job after that.
+/// What it uses when it is started leaves too little for its first job, but not for those after it.
 #[test]
-fn a_small_budget_is_not_eaten_by_switches() {
+fn a_small_budget_is_enough_for_a_small_job() {
     let rt = "schedule = { budget = \"20us\", period = \"1ms\", deadline = \"200us\" }\n\
               workload = { kind = \"periodic\", work = \"10us\", period = \"1ms\" }";
     for seed in 1..=20 {
