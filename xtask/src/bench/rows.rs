@@ -191,6 +191,11 @@ pub const ROWS: &[Row] = &[
         name: "mmio_gicd_read",
         promise: 150,
         path: "a trapped read of GICD_TYPER",
+        proposal: Some(Proposal {
+            number: 230,
+            reason: "84 are what any trap costs that may touch any register; decoding, the lock and the register are the rest",
+            section: "Where a read of the distributor goes",
+        }),
         scenarios: |n| mixed(both("gicd", "gicd-gicv2", "gicd", n), "gicd-mixed", 1, n),
         ..ROW
     },
