@@ -18,11 +18,12 @@ const CHECKS: [&str; 11] =
     ["faults", "ids", "registers", "psci", "power", "memory", "wfi", "spis", "split", "sgis", "fp"];
 
 pub fn tests() -> Vec<Test> {
-    let bodies: [(&str, Body); 8] = [
+    let bodies: [(&str, Body); 9] = [
         ("platform", platform),
         ("timer", timer),
         ("sgis_and_fp_on_two_cpus", overcommitted),
-        ("input", input),
+        ("input", |setup| input(setup, 1)),
+        ("input_on_four_cpus", |setup| input(setup, 4)),
         ("reset", reset),
         ("off", off),
         ("crash", crash),
@@ -128,8 +129,9 @@ fn idle(setup: Setup) -> Result<()> {
     setup.timeout(60).run(script).map(drop)
 }
 
-/// Console input, each byte value and faster than it is read, to two busy VMs at once: none is lost, none is doubled.
-pub fn input(setup: Setup) -> Result<()> {
+/// Console input, each byte value and faster than it is read, to two busy VMs at once: none is lost, none is doubled, and none comes
+/// before another one, whichever CPU hands them over.
+fn input(setup: Setup, cpus: u32) -> Result<()> {
     let mut state = 1u32;
     let random = std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -145,7 +147,7 @@ pub fn input(setup: Setup) -> Result<()> {
     for vm in ["checks", "other"] {
         script.push(until(vm, &format!("^counted {} sum={sum:08x}$", bytes.len()))?);
     }
-    setup.cpus("cortex-a72", 1).run(script).map(drop)
+    setup.cpus("cortex-a72", cpus).run(script).map(drop)
 }
 
 /// A VM starts again as if nothing had been, as often as it likes, and the other one does not notice.

@@ -2,12 +2,16 @@
 
 use arch::{cpu, time};
 use drivers::gic::Acknowledged;
+use lock::TicketMutex;
 use vm::{Phase, timer};
 
 use crate::guest::Guest;
 use crate::host::{Here, Registers};
 use crate::machine::{KICK, NOTICE};
 use crate::{console, log, operator, trace};
+
+/// The right to hand over input. It is tried only, so it can be taken whatever is held.
+static DELIVERY: TicketMutex<()> = TicketMutex::new(());
 
 impl Here {
     /// Takes the interrupts that are pending, up to one after which the scheduler is to be asked: a storm of others does not come
@@ -126,25 +130,30 @@ impl Here {
         }
     }
 
+    /// Hands over input until there is none, or an interrupt comes first. One CPU at a time does, or bytes could come before others that
+    /// another CPU has taken; it looks once more when it is done, for one that came meanwhile.
     #[cold]
     #[inline(never)]
     fn deliver(&self) {
         let mut bytes = [0; 32];
-        while let Some((channel, count)) = console::take_input(&mut bytes) {
-            let bytes = &bytes[..count];
-            match channel.vm_index() {
-                None => operator::input(bytes, self),
-                Some(id) => {
-                    let from = time::now();
-                    if let Some(guest) = self.machine.guest(id.into()) {
-                        guest.vm.console_input(bytes, self);
+        while console::has_input() {
+            let Some(_turn) = DELIVERY.try_lock() else { return };
+            while let Some((channel, count)) = console::take_input(&mut bytes) {
+                let bytes = &bytes[..count];
+                match channel.vm_index() {
+                    None => operator::input(bytes, self),
+                    Some(id) => {
+                        let from = time::now();
+                        if let Some(guest) = self.machine.guest(id.into()) {
+                            guest.vm.console_input(bytes, self);
+                        }
+                        self.charge(Some(id.into()), from);
                     }
-                    self.charge(Some(id.into()), from);
                 }
-            }
-            if cpu::interrupt_pending() {
-                // That comes first, and then the rest.
-                return self.look.set(true);
+                if cpu::interrupt_pending() {
+                    // That comes first, and then the rest.
+                    return self.look.set(true);
+                }
             }
         }
     }
