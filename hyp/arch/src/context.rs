@@ -6,39 +6,48 @@ use aarch64_cpu::asm::barrier;
 
 use vm::state::{El1Regs, FpRegs, VcpuState};
 
-use crate::{errata, features, traps};
+use crate::traps;
 
-/// One line a register: saved and loaded alike. SCTLR, TCR and the TTBRs are apart, since their order matters.
+/// Registers that are saved and loaded alike, by pairs that are neighbours in [`El1Regs`]: one access to memory moves both.
 macro_rules! el1_registers {
-    ($($field:ident: $name:literal),* $(,)?) => {
-        fn save_registers(sys: &mut El1Regs) { $(sys.$field = read!($name);)* }
-        fn load_registers(sys: &El1Regs) { $(write!($name, sys.$field);)* }
+    ($save:ident, $load:ident: $($a:ident $a_name:literal, $b:ident $b_name:literal;)*) => {
+        fn $save(sys: &mut El1Regs) { $((sys.$a, sys.$b) = (read!($a_name), read!($b_name));)* }
+        fn $load(sys: &El1Regs) {
+            $(
+                let (a, b) = (sys.$a, sys.$b);
+                write!($a_name, a);
+                write!($b_name, b);
+            )*
+        }
     };
 }
 
-el1_registers! {
-    cpacr: "cpacr_el1", esr: "esr_el1", afsr0: "afsr0_el1", afsr1: "afsr1_el1", far: "far_el1",
-    mair: "mair_el1", amair: "amair_el1", vbar: "vbar_el1", contextidr: "contextidr_el1",
-    tpidr_el0: "tpidr_el0", tpidrro_el0: "tpidrro_el0", tpidr: "tpidr_el1", sp_el0: "sp_el0", sp: "sp_el1",
-    elr: "elr_el1", spsr: "spsr_el1", par: "par_el1", csselr: "csselr_el1", cntkctl: "cntkctl_el1",
-    mdscr: "mdscr_el1",
+// SCTLR, TCR and the TTBRs are apart, since their order matters when they are loaded.
+el1_registers! { save_registers, load_registers:
+    cpacr "cpacr_el1", esr "esr_el1";
+    afsr0 "afsr0_el1", afsr1 "afsr1_el1";
+    far "far_el1", mair "mair_el1";
+    amair "amair_el1", vbar "vbar_el1";
+    contextidr "contextidr_el1", tpidr_el0 "tpidr_el0";
+    tpidrro_el0 "tpidrro_el0", tpidr "tpidr_el1";
+    sp_el0 "sp_el0", sp "sp_el1";
+    elr "elr_el1", spsr "spsr_el1";
+    par "par_el1", csselr "csselr_el1";
+    cntkctl "cntkctl_el1", mdscr "mdscr_el1";
 }
 
-/// Pointer authentication keys (FEAT_PAuth), by encoding: the assembler's base architecture does not name them.
-macro_rules! pauth_keys {
-    ($($field:ident: $lo:literal, $hi:literal);*) => {
-        fn save_keys(sys: &mut El1Regs) { $(sys.$field = [read!($lo), read!($hi)];)* }
-        fn load_keys(sys: &El1Regs) { $(write!($lo, sys.$field[0]); write!($hi, sys.$field[1]);)* }
-    };
-}
-pauth_keys! {
-    apia: "s3_0_c2_c1_0", "s3_0_c2_c1_1"; apib: "s3_0_c2_c1_2", "s3_0_c2_c1_3";
-    apda: "s3_0_c2_c2_0", "s3_0_c2_c2_1"; apdb: "s3_0_c2_c2_2", "s3_0_c2_c2_3";
-    apga: "s3_0_c2_c3_0", "s3_0_c2_c3_1"
+// Pointer authentication keys (FEAT_PAuth), by encoding: the assembler's base architecture does not name them.
+el1_registers! { save_keys, load_keys:
+    apia_lo "s3_0_c2_c1_0", apia_hi "s3_0_c2_c1_1";
+    apib_lo "s3_0_c2_c1_2", apib_hi "s3_0_c2_c1_3";
+    apda_lo "s3_0_c2_c2_0", apda_hi "s3_0_c2_c2_1";
+    apdb_lo "s3_0_c2_c2_2", apdb_hi "s3_0_c2_c2_3";
+    apga_lo "s3_0_c2_c3_0", apga_hi "s3_0_c2_c3_1";
 }
 
-/// TCR_EL1.EPD0 and EPD1: no walks.
-const TCR_EPD: u64 = (1 << 7) | (1 << 23);
+/// TCR_EL1.EPD0 and EPD1, no walks: while the EL1 regime is half switched, a speculative AT must not fill the TLB from it (erratum
+/// 1319367 of Cortex-A57 and -A72; elsewhere this does no harm).
+pub(crate) const TCR_EPD: u64 = (1 << 7) | (1 << 23);
 
 /// What a VM adds to its vCPUs' registers while one of them is loaded.
 #[derive(Clone, Copy, Debug)]
@@ -72,33 +81,32 @@ pub fn load_timer(state: &VcpuState) {
 
 /// Brings the EL1 system registers of the loaded vCPU into `state`; they stay in the hardware too.
 pub fn sync(state: &mut VcpuState) {
-    state.sys.ttbr0 = read!("ttbr0_el1");
-    state.sys.ttbr1 = read!("ttbr1_el1");
-    state.sys.sctlr = read!("sctlr_el1");
-    state.sys.tcr = read!("tcr_el1");
-    save_registers(&mut state.sys);
-    if features::pauth() {
-        save_keys(&mut state.sys);
+    let sys = &mut state.sys;
+    (sys.sctlr, sys.tcr) = (read!("sctlr_el1"), read!("tcr_el1"));
+    (sys.ttbr0, sys.ttbr1) = (read!("ttbr0_el1"), read!("ttbr1_el1"));
+    save_registers(sys);
+    if traps::pauth() {
+        save_keys(sys);
     }
 }
 
 /// Puts `state`'s EL1 system registers onto this CPU: part of [`load`], and after [`sync`] and changes to them.
 pub fn reload(state: &VcpuState, vm: &VmRegisters) {
-    if errata::speculative_at() {
-        write!("tcr_el1", state.sys.tcr | TCR_EPD);
-        barrier::isb(barrier::SY);
-    }
+    let sys = &state.sys;
+    let (sctlr, tcr, ttbr0, ttbr1) = (sys.sctlr, sys.tcr, sys.ttbr0, sys.ttbr1);
+    write!("tcr_el1", tcr | TCR_EPD);
+    barrier::isb(barrier::SY);
     write!("vttbr_el2", vm.vttbr);
-    write!("vmpidr_el2", state.sys.mpidr);
-    write!("ttbr0_el1", state.sys.ttbr0);
-    write!("ttbr1_el1", state.sys.ttbr1);
-    write!("sctlr_el1", state.sys.sctlr);
-    load_registers(&state.sys);
-    if features::pauth() {
-        load_keys(&state.sys);
+    write!("vmpidr_el2", sys.mpidr);
+    write!("ttbr0_el1", ttbr0);
+    write!("ttbr1_el1", ttbr1);
+    write!("sctlr_el1", sctlr);
+    load_registers(sys);
+    if traps::pauth() {
+        load_keys(sys);
     }
     barrier::isb(barrier::SY);
-    write!("tcr_el1", state.sys.tcr);
+    write!("tcr_el1", tcr);
 }
 
 /// Takes a vCPU off this CPU: registers, FP/SIMD and timer go to `state`, and the virtual timer is off. `synced` says that after a

@@ -15,9 +15,8 @@ fn arm_part(midr: u64) -> Option<u64> {
     (midr >> 24 == 0x41).then_some((midr >> 4) & 0xfff)
 }
 
-/// Erratum 1319367 of Cortex-A57 and -A72: a speculative AT may fill the TLB from a half-switched EL1 regime, so that table walks
-/// are held off while it is switched.
-pub(crate) fn speculative_at() -> bool {
+/// A Cortex-A57 or -A72, whose branch history outlives an exception.
+fn keeps_branch_history() -> bool {
     matches!(arm_part(cpu::midr()), Some(PART_A57 | PART_A72))
 }
 
@@ -25,7 +24,7 @@ pub(crate) fn speculative_at() -> bool {
 /// no firmware below us). `firmware_mitigates` is the answer of SMCCC_ARCH_WORKAROUND_3 (Arm DEN 0028E). Spectre v2
 /// stays unmitigated there: the A72 needs the firmware for it.
 pub fn install_vectors(firmware_mitigates: bool) {
-    let table = if speculative_at() && !firmware_mitigates {
+    let table = if keeps_branch_history() && !firmware_mitigates {
         vectors::mobivmm_vectors_bhb as *const ()
     } else {
         vectors::mobivmm_vectors as *const ()
@@ -38,5 +37,5 @@ pub fn install_vectors(firmware_mitigates: bool) {
 /// nothing is known.
 pub fn workaround(function: u32) -> i64 {
     const ARCH_WORKAROUND_3: u32 = 0x8000_3fff;
-    if function == ARCH_WORKAROUND_3 && speculative_at() { 0 } else { -1 }
+    if function == ARCH_WORKAROUND_3 && keeps_branch_history() { 0 } else { -1 }
 }

@@ -4,17 +4,18 @@ use core::arch::asm;
 
 use aarch64_cpu::registers::{Readable, TCR_EL1, VTTBR_EL2};
 
+use crate::context::TCR_EPD;
+
 /// Runs `f` with another VTTBR_EL2, since invalidations act on the current VMID. EL1 is off while EL2 runs, so nothing walks with the
-/// borrowed value, except by erratum 1319367: therefore TCR_EL1 forbids walks meanwhile.
+/// borrowed value, except by the erratum of [`TCR_EPD`], which is therefore set meanwhile.
 fn with_vmid(vttbr: u64, f: impl FnOnce()) {
-    const EPD: u64 = (1 << 7) | (1 << 23);
     let (old, tcr) = (VTTBR_EL2.get(), TCR_EL1.get());
     if old == vttbr {
         return f();
     }
     // SAFETY: VTTBR_EL2 and TCR_EL1 govern EL1 only and are put back below.
     unsafe {
-        asm!("msr tcr_el1, {}", "isb", "msr vttbr_el2, {}", "isb", in(reg) tcr | EPD, in(reg) vttbr, options(nostack, preserves_flags));
+        asm!("msr tcr_el1, {}", "isb", "msr vttbr_el2, {}", "isb", in(reg) tcr | TCR_EPD, in(reg) vttbr, options(nostack, preserves_flags));
     }
     f();
     // SAFETY: as above.

@@ -56,6 +56,11 @@ pub fn set_hcr(extra: u64) {
     write!("hcr_el2", HCR_ALL.load(Ordering::Relaxed) | extra);
 }
 
+/// Whether guests have pointer authentication, and so keys of their own.
+pub(crate) fn pauth() -> bool {
+    HCR_ALL.load(Ordering::Relaxed) & APK != 0
+}
+
 /// Configures this CPU, once, before its first guest.
 pub fn init() {
     let features = if_any(features::pauth(), APK | API)

@@ -105,7 +105,7 @@ impl VcpuState {
     }
 }
 
-/// The system registers of EL1 and EL0 that a guest owns.
+/// The system registers of EL1 and EL0 that a guest owns, in the order in which the world switch moves pairs of them.
 #[repr(C)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(
@@ -114,12 +114,12 @@ impl VcpuState {
 )]
 pub struct El1Regs {
     pub mpidr: u64,
-    pub sctlr: u64,
     pub actlr: u64,
-    pub cpacr: u64,
+    pub sctlr: u64,
+    pub tcr: u64,
     pub ttbr0: u64,
     pub ttbr1: u64,
-    pub tcr: u64,
+    pub cpacr: u64,
     pub esr: u64,
     pub afsr0: u64,
     pub afsr1: u64,
@@ -141,12 +141,17 @@ pub struct El1Regs {
     pub mdscr: u64,
     /// OSLSR_EL1.OSLK as the guest sees it. Never loaded into hardware.
     pub oslock: u64,
-    /// Pointer authentication keys, low and high word: loaded where FEAT_PAuth exists.
-    pub apia: [u64; 2],
-    pub apib: [u64; 2],
-    pub apda: [u64; 2],
-    pub apdb: [u64; 2],
-    pub apga: [u64; 2],
+    /// Pointer authentication keys: loaded where FEAT_PAuth exists.
+    pub apia_lo: u64,
+    pub apia_hi: u64,
+    pub apib_lo: u64,
+    pub apib_hi: u64,
+    pub apda_lo: u64,
+    pub apda_hi: u64,
+    pub apdb_lo: u64,
+    pub apdb_hi: u64,
+    pub apga_lo: u64,
+    pub apga_hi: u64,
 }
 
 /// SIMD and floating-point registers.
