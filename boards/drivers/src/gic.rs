@@ -132,14 +132,12 @@ impl Gic {
         fn set_hcr(&self, value: u32);
         /// GICH_VMCR or ICH_VMCR_EL2.
         fn vmcr(&self) -> u32;
-        /// Writes [`Gic::vmcr`].
-        fn set_vmcr(&self, value: u32);
         /// Empty list registers, a bit each: GICH_ELRSR or ICH_ELRSR_EL2.
         fn elrsr(&self) -> u16;
-        /// Reads those active priorities registers that there are; the rest of `into` is left as it is.
-        fn save_active_priorities(&self, into: &mut ActivePriorities);
-        /// Writes those active priorities registers that there are.
-        fn load_active_priorities(&self, from: &ActivePriorities);
+        /// Reads [`Gic::vmcr`], and those active priorities registers that there are; the rest of `priorities` is left as it is.
+        fn save_interface(&self, vmcr: &mut u32, priorities: &mut ActivePriorities);
+        /// Writes VMCR, and those active priorities registers that there are.
+        fn load_interface(&self, vmcr: u32, priorities: &ActivePriorities);
     }
 
     /// Where the virtual CPU interface of a GICv2 is, to be mapped for guests: 8 KiB, of which the second page has the

@@ -92,8 +92,7 @@ impl GicV2 {
         self.bank().write_word(ISENABLER, 0, 0xffff);
 
         self.gich.write(GICH_HCR, 0);
-        self.gich.write(GICH_VMCR, 0);
-        self.gich.write(GICH_APR, 0);
+        self.load_interface(0, &ActivePriorities::default());
         for n in 0..self.list_registers() {
             self.write_lr(n, 0);
         }
@@ -182,20 +181,20 @@ impl GicV2 {
         self.gich.read(GICH_VMCR)
     }
 
-    pub(crate) fn set_vmcr(&self, value: u32) {
-        self.gich.write(GICH_VMCR, value);
-    }
-
     pub(crate) fn elrsr(&self) -> u16 {
         self.gich.read(GICH_ELRSR0) as u16
     }
 
-    pub(crate) fn save_active_priorities(&self, into: &mut ActivePriorities) {
-        into[0][0] = self.gich.read(GICH_APR);
+    #[inline]
+    pub(crate) fn save_interface(&self, vmcr: &mut u32, priorities: &mut ActivePriorities) {
+        *vmcr = self.vmcr();
+        priorities[0][0] = self.gich.read(GICH_APR);
     }
 
-    pub(crate) fn load_active_priorities(&self, from: &ActivePriorities) {
-        self.gich.write(GICH_APR, from[0][0]);
+    #[inline]
+    pub(crate) fn load_interface(&self, vmcr: u32, priorities: &ActivePriorities) {
+        self.gich.write(GICH_VMCR, vmcr);
+        self.gich.write(GICH_APR, priorities[0][0]);
     }
 
     pub(crate) const fn gicv(&self) -> Range<u64> {

@@ -134,8 +134,7 @@ impl GicV3 {
         wait_while(|| gicr.read(GICR_CTLR) & GICR_RWP != 0);
 
         self.set_hcr(0);
-        self.set_vmcr(0);
-        self.load_active_priorities(&ActivePriorities::default());
+        self.load_interface(0, &ActivePriorities::default());
         for n in 0..self.list_registers() {
             self.write_lr(n, 0);
         }
@@ -248,10 +247,6 @@ impl GicV3 {
         read!("ich_vmcr_el2") as u32
     }
 
-    pub(crate) fn set_vmcr(&self, value: u32) {
-        write!(value.into(), "ich_vmcr_el2");
-    }
-
     pub(crate) fn elrsr(&self) -> u16 {
         read!("ich_elrsr_el2") as u16
     }
@@ -261,7 +256,9 @@ impl GicV3 {
         1 << ((self.vtr() >> 26) & 7).saturating_sub(4)
     }
 
-    pub(crate) fn save_active_priorities(&self, into: &mut ActivePriorities) {
+    #[inline]
+    pub(crate) fn save_interface(&self, vmcr: &mut u32, into: &mut ActivePriorities) {
+        *vmcr = self.vmcr();
         let count = self.active_priorities_registers();
         into[0][0] = read!("ich_ap0r0_el2") as u32;
         into[1][0] = read!("ich_ap1r0_el2") as u32;
@@ -277,7 +274,9 @@ impl GicV3 {
         }
     }
 
-    pub(crate) fn load_active_priorities(&self, from: &ActivePriorities) {
+    #[inline]
+    pub(crate) fn load_interface(&self, vmcr: u32, from: &ActivePriorities) {
+        write!(vmcr.into(), "ich_vmcr_el2");
         let count = self.active_priorities_registers();
         write!(from[0][0].into(), "ich_ap0r0_el2");
         write!(from[1][0].into(), "ich_ap1r0_el2");

@@ -212,11 +212,11 @@ fn discover(tree: &'static [u8]) -> Result<Box<Platform<'static>>, BootError> {
 }
 
 /// The vCPUs of VMs by the scheduler's numbers.
-fn numbered(guests: &[&Guest]) -> Vec<Option<(usize, usize)>> {
+fn numbered(guests: &[&'static Guest]) -> Vec<Option<(&'static Guest, usize)>> {
     let mut vcpus = Vec::new();
-    for (at, guest) in guests.iter().enumerate() {
+    for &guest in guests {
         vcpus.resize(usize::from(guest.first), None);
-        vcpus.extend((0..guest.vm.vcpus.len()).map(|vcpu| Some((at, vcpu))));
+        vcpus.extend((0..guest.vm.vcpus.len()).map(|vcpu| Some((guest, vcpu))));
     }
     vcpus
 }

@@ -57,6 +57,8 @@ struct Cpu {
 pub fn run(machine: &'static Machine, index: usize) -> ! {
     let here = Here::new(machine, CpuId(index as u8));
     here.disarm();
+    // It stays on: with empty list registers, and nothing spilled, it does nothing.
+    Registers(&machine.gic).set_control(Control::default());
     let mut this = Cpu { machine, here, loaded: None, leave: Leave::Ready, devices_wait: false };
     loop {
         this.pass();
@@ -94,9 +96,11 @@ impl Cpu {
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
             return self.idle();
         };
+        if guest.vm.phase() == Phase::Running && !guest.change.is_for(vcpu) {
+            return self.run_vcpu(guest, vcpu, &decision);
+        }
         match guest.vm.phase() {
-            Phase::Running if guest.change.is_for(vcpu) => self.run_work(guest, control::work),
-            Phase::Running => self.run_vcpu(guest, vcpu, &decision),
+            Phase::Running => self.run_work(guest, control::work),
             Phase::Loading | Phase::Stopping(_) if vcpu == 0 => self.run_work(guest, load::work),
             Phase::Loading | Phase::Stopping(_) | Phase::Stopped => {
                 // Whoever else is to run what is loaded waits for its registers.
@@ -286,13 +290,12 @@ impl Cpu {
             drop(vgic);
             self.here.pay(guest, effects);
         }
-        let sleeps = !self.here.leaves() && !deliverable && !guest.sleeps(vcpu);
+        let sleeps = !deliverable && self.here.sleeps(guest, vcpu);
         if !quiet {
             // The list registers are empty now.
             guest.attend(vcpu);
         }
         if !sleeps {
-            self.here.enters(guest, vcpu);
             return Then::Continue;
         }
         context::sync_timer(&mut loaded.state);
@@ -340,14 +343,16 @@ impl Cpu {
             return Load::Done;
         }
         self.unload();
+        if cpu::interrupt_pending() {
+            return Load::Interrupted;
+        }
         let mut state = guest.vm.vcpus[vcpu].state.lock();
         if !guest.vm.prepare(vcpu, &mut state, &self.here) {
             return Load::Off;
         }
         guest.tell_stolen(vcpu, waited);
         let gic = &self.machine.gic;
-        gic.set_vmcr(state.interface.vmcr);
-        gic.load_active_priorities(&state.interface.active_priorities);
+        gic.load_interface(state.interface.vmcr, &state.interface.active_priorities);
         if cpu::interrupt_pending() {
             return Load::Interrupted;
         }
@@ -356,8 +361,6 @@ impl Cpu {
         if cpu::interrupt_pending() {
             return Load::Interrupted;
         }
-        // As `unload` left the vGIC: nothing spilled.
-        Registers(gic).set_control(Control::default());
         guest.take_attention(vcpu);
         let mut vgic = guest.vm.gic.lock();
         let mut active = vgic.physical_active(vcpu, timer::CNTV_INTID);
@@ -394,9 +397,8 @@ impl Cpu {
         if active {
             gic.set_active(self.here.index(), time::VIRTUAL_TIMER_INTID, false);
         }
-        state.interface.vmcr = gic.vmcr();
-        gic.save_active_priorities(&mut state.interface.active_priorities);
-        gic.set_hcr(0);
+        let interface = &mut state.interface;
+        gic.save_interface(&mut interface.vmcr, &mut interface.active_priorities);
         self.here.loaded.set(None);
     }
 }

@@ -150,10 +150,11 @@ impl Guest {
         self.running[vcpu].0.fetch_and(ATTENTION, Ordering::AcqRel) & ATTENTION != 0
     }
 
-    /// The vCPU, which has left, goes to sleep. Returns whether it is marked, and must not.
+    /// The vCPU no longer runs and goes to sleep, unless it is marked. Returns whether it does.
     #[inline]
     pub fn sleeps(&self, vcpu: usize) -> bool {
-        self.running[vcpu].0.fetch_or(SLEEPS, Ordering::AcqRel) & ATTENTION != 0
+        let unmarked = |place| (place & ATTENTION == 0).then_some(SLEEPS);
+        self.running[vcpu].0.fetch_update(Ordering::AcqRel, Ordering::Acquire, unmarked).is_ok()
     }
 
     /// When the vCPU's emulated timer is due, on the physical counter.

@@ -140,6 +140,14 @@ impl Here {
         self.running.set(true);
     }
 
+    /// The loaded vCPU no longer runs and goes to sleep, unless something came for it. Returns whether it does.
+    #[inline]
+    pub fn sleeps(&self, guest: &Guest, vcpu: usize) -> bool {
+        let sleeps = guest.sleeps(vcpu);
+        self.running.set(!sleeps);
+        sleeps
+    }
+
     /// The loaded vCPU no longer runs, if it did. Returns whether something came for it meanwhile.
     #[inline]
     pub fn leaves(&self) -> bool {

@@ -35,8 +35,8 @@ pub struct Machine {
     pub peers: Vec<Vec<Option<(&'static Guest, usize)>>>,
     /// By a VM's index in the bundle: its place in `guests`.
     pub places: Vec<Option<usize>>,
-    /// By the scheduler's number of a vCPU: the VM's index and its vCPU, if it could be made.
-    pub vcpus: Vec<Option<(usize, usize)>>,
+    /// By the scheduler's number of a vCPU: its VM and its number there, if that could be made.
+    pub vcpus: Vec<Option<(&'static Guest, usize)>>,
     pub scheduler: &'static TicketMutex<Scheduler>,
     /// What has been promised to whom.
     pub book: TicketMutex<Book>,
@@ -74,8 +74,7 @@ impl Machine {
 
     /// The VM and vCPU behind a scheduler's number.
     pub fn vcpu(&self, id: VcpuId) -> Option<(&'static Guest, usize)> {
-        let (guest, vcpu) = (*self.vcpus.get(usize::from(id.0))?)?;
-        Some((*self.guests.get(guest)?, vcpu))
+        *self.vcpus.get(usize::from(id.0))?
     }
 
     /// Makes CPUs pick again. Returns true if this one is among them.

@@ -76,11 +76,13 @@ impl Vgic {
 
     /// Brings the list registers of the CPU that has `vcpu` loaded up to date, before the guest is entered. Does
     /// nothing unless something changed.
-    #[inline]
+    #[inline(always)]
     pub fn enter(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
-        if !self.needs_enter(vcpu) {
-            return Effects::NONE;
-        }
+        if self.needs_enter(vcpu) { self.attend_to(vcpu, hw) } else { Effects::NONE }
+    }
+
+    #[inline(never)]
+    fn attend_to(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         let intid = self.vcpus[vcpu].raised;
         if intid != MANY && (self.rearm(vcpu, intid, hw) || self.list_alone(vcpu, intid, hw)) {
             self.vcpus[vcpu].attention = 0;
@@ -307,7 +309,17 @@ impl Vgic {
     }
 
     /// Takes everything back from the list registers of the CPU that has `vcpu` loaded, and leaves them empty.
+    #[inline(always)]
     pub fn exit(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
+        let this = &self.vcpus[vcpu];
+        if this.used == 0 && this.control == Control::default() {
+            return Effects::NONE;
+        }
+        self.take_back(vcpu, hw)
+    }
+
+    #[inline(never)]
+    fn take_back(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         let control = core::mem::take(&mut self.vcpus[vcpu].control);
         let mut effects = Effects::NONE;
         if control != Control::default() {

@@ -326,7 +326,7 @@ impl Vgic {
         self.locate(intid).is_some_and(|(w, bit)| {
             let word = self.word(vcpu, w);
             let mapped = |lr: &Lr| lr.vintid == intid && lr.hw.is_some();
-            word.owed & !word.orphans() & bit != 0
+            word.owed & bit != 0 && word.orphans() & bit == 0
                 || bits(self.vcpus[vcpu].used).any(|n| mapped(&self.vcpus[vcpu].lrs[n]))
         })
     }

@@ -3,6 +3,8 @@
 //! A powerdown request of CPU_SUSPEND completes as a standby: an implementation may return SUCCESS
 //! without having powered down, since a wake-up may always come first.
 
+use core::sync::atomic::Ordering;
+
 use crate::handle::{Context, Host, Next, Power};
 use crate::state::VcpuState;
 use crate::vm::{Entry, Phase, VcpuPower, Vm};
@@ -104,9 +106,8 @@ fn features(function: u32) -> i64 {
 fn cpu_off(cx: &Context<'_, impl Host>) -> Next {
     let &Context { vm, vcpu, host } = cx;
     let mut lifecycle = vm.lifecycle.lock();
-    if let Some(power) = lifecycle.power.get_mut(vcpu) {
-        *power = VcpuPower::Off;
-    }
+    lifecycle.power[vcpu] = VcpuPower::Off;
+    vm.vcpus[vcpu].on.store(false, Ordering::Relaxed);
     let dead = lifecycle.power.iter().all(|&power| power == VcpuPower::Off);
     drop(lifecycle);
     if dead {

@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::ops::Range;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use lock::TicketMutex;
 use vgic::{Effects, Vgic};
@@ -120,6 +120,8 @@ pub(crate) struct Lifecycle {
 pub struct Vcpu {
     /// Its registers. First in the order of locks: held by the CPU that has it loaded, for as long as it is loaded.
     pub state: TicketMutex<VcpuState>,
+    /// It is [`VcpuPower::On`]. Changed with `lifecycle` locked, read without.
+    pub(crate) on: AtomicBool,
     /// When its physical timer is due, on the VM's counter, or [`timer::NEVER`].
     pub(crate) cntp_deadline: AtomicU64,
 }
@@ -154,7 +156,11 @@ impl Vm {
         let vcpu = |index| {
             let mut state = VcpuState::default();
             state.sys.mpidr = mpidr(index);
-            Vcpu { state: TicketMutex::new(state), cntp_deadline: AtomicU64::new(timer::NEVER) }
+            Vcpu {
+                state: TicketMutex::new(state),
+                on: AtomicBool::new(false),
+                cntp_deadline: AtomicU64::new(timer::NEVER),
+            }
         };
         Ok(Self {
             vcpus: (0..vcpus).map(vcpu).collect(),
@@ -185,6 +191,7 @@ impl Vm {
         self.uart.lock().reset();
         core::mem::swap(&mut *self.gic.lock(), gic);
         lifecycle.power.fill(VcpuPower::Off);
+        self.vcpus.iter().for_each(|vcpu| vcpu.on.store(false, Ordering::Relaxed));
         lifecycle.power[0] = VcpuPower::OnPending(entry);
         self.set_phase(Phase::Running);
         drop(lifecycle);
@@ -192,23 +199,27 @@ impl Vm {
         true
     }
 
-    /// To be called when a vCPU is about to be loaded. If it was started since it last ran, its registers and timers are
-    /// reset to its entry point. Returns false if it is off and must not run.
+    /// To be called when a vCPU is about to be loaded, with its `state` locked. If it was started since it last ran, its registers and
+    /// timers are reset to its entry point. Returns false if it is off, or its VM is to stop, and it must not run.
+    #[inline]
     pub fn prepare(&self, vcpu: usize, state: &mut VcpuState, host: &impl Host) -> bool {
+        // Who stops the VM waits for `state` before anything else becomes of it, so what is read here holds.
+        self.phase() == Phase::Running
+            && self
+                .vcpus
+                .get(vcpu)
+                .is_some_and(|this| this.on.load(Ordering::Relaxed) || self.start(vcpu, state, host))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn start(&self, vcpu: usize, state: &mut VcpuState, host: &impl Host) -> bool {
         let mut lifecycle = self.lifecycle.lock();
-        if self.phase() != Phase::Running {
-            return false;
-        }
-        match lifecycle.power.get_mut(vcpu) {
-            Some(VcpuPower::On) => return true,
-            Some(VcpuPower::Off) | None => return false,
-            Some(power @ VcpuPower::OnPending(_)) => {
-                if let VcpuPower::OnPending(entry) = core::mem::replace(power, VcpuPower::On) {
-                    state.reset(entry.pc, entry.context);
-                }
-            }
-        }
+        let VcpuPower::OnPending(entry) = lifecycle.power[vcpu] else { return false };
+        lifecycle.power[vcpu] = VcpuPower::On;
+        self.vcpus[vcpu].on.store(true, Ordering::Relaxed);
         drop(lifecycle);
+        state.reset(entry.pc, entry.context);
         timer::changed(&Context { vm: self, vcpu, host }, &state.timer);
         let effects = self.gic.lock().set_online(vcpu, true);
         self.pay(host, effects);
