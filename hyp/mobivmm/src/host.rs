@@ -140,6 +140,11 @@ impl Here {
         self.running.set(true);
     }
 
+    /// Whether the loaded vCPU runs.
+    pub fn is_running(&self) -> bool {
+        self.running.get()
+    }
+
     /// The loaded vCPU no longer runs, if it did. Returns whether something came for it meanwhile.
     #[inline]
     pub fn leaves(&self) -> bool {
