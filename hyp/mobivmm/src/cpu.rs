@@ -49,6 +49,8 @@ struct Cpu {
     loaded: Option<Loaded>,
     /// What becomes of the vCPU that the scheduler has let this CPU run, when it is asked again.
     leave: Leave,
+    /// When the timer of the loaded vCPU interrupts this CPU by itself, ns: that vCPU has just gone to sleep.
+    own_timer: Option<u64>,
     /// Devices' interrupts wait: a reservation runs here.
     devices_wait: bool,
 }
@@ -59,7 +61,8 @@ pub fn run(machine: &'static Machine, index: usize) -> ! {
     here.disarm();
     // It stays on: with empty list registers, and nothing spilled, it does nothing.
     Registers(&machine.gic).set_control(Control::default());
-    let mut this = Cpu { machine, here, loaded: None, leave: Leave::Ready, devices_wait: false };
+    let mut this =
+        Cpu { machine, here, loaded: None, leave: Leave::Ready, own_timer: None, devices_wait: false };
     loop {
         this.pass();
     }
@@ -77,7 +80,8 @@ impl Cpu {
         let leave = core::mem::replace(&mut self.leave, Leave::Ready);
         let decision = self.machine.scheduler.lock().pick(self.here.cpu, leave, time::now());
         // At once, so that a reservation whose time comes during what follows is not late by that.
-        self.here.arm(decision.until);
+        let own = self.own_timer.take();
+        self.here.arm(decision.until.filter(|_| !is_awaited(&decision, own)));
         self.here.trace(trace::picked, (decision.run, decision.waited));
         self.machine.repick(self.here.cpu, decision.repick);
         plant!("plant_rt_latency", decision.reserved && !self.devices_wait);
@@ -299,8 +303,10 @@ impl Cpu {
             return Then::Continue;
         }
         context::sync_timer(&mut loaded.state);
-        let own = timer::virtual_deadline(&guest.vm, &loaded.state.timer);
-        self.block(earlier(own, guest.deadline(vcpu)).map(time::to_ns));
+        let own = timer::virtual_deadline(&guest.vm, &loaded.state.timer).map(time::to_ns);
+        // With empty list registers its interrupt is not active.
+        self.own_timer = own.filter(|_| quiet);
+        self.block(earlier(own, guest.deadline(vcpu).map(time::to_ns)));
         Then::Pick
     }
 
@@ -401,6 +407,11 @@ impl Cpu {
         gic.save_interface(&mut interface.vmcr, &mut interface.active_priorities);
         self.here.loaded.set(None);
     }
+}
+
+/// Whether what a CPU is to wait for is the timer, at `own`, of the vCPU that it keeps loaded: that interrupts it by itself.
+fn is_awaited(decision: &Decision, own: Option<u64>) -> bool {
+    own.is_some() && own == decision.until && decision.run.is_none() && !decision.unload
 }
 
 /// The earlier of two times, where none is never.

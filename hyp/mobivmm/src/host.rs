@@ -148,6 +148,11 @@ impl Here {
         sleeps
     }
 
+    /// Whether the loaded vCPU runs.
+    pub fn is_running(&self) -> bool {
+        self.running.get()
+    }
+
     /// The loaded vCPU no longer runs, if it did. Returns whether something came for it meanwhile.
     #[inline]
     pub fn leaves(&self) -> bool {

@@ -50,6 +50,10 @@ impl Here {
             }
             time::VIRTUAL_TIMER_INTID => {
                 if let Some((guest, vcpu)) = self.loaded.get() {
+                    if !self.is_running() {
+                        // It sleeps, and nothing else may have been armed to wake it.
+                        self.pick_again();
+                    }
                     return self.virtual_timer(interrupt, guest, vcpu);
                 }
             }

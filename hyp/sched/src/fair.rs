@@ -116,6 +116,8 @@ pub(crate) struct Fair {
     vcpus: u64,
     awake: u64,
     awake_count: u32,
+    /// Those that sleep, which nobody's share depends on as yet: see [`Fair::sleep`]. They count as awake.
+    dozing: u64,
     /// VMs of which all who want to run may have had their turns.
     rounds_over: u64,
     /// The CPUs that are free for shares.
@@ -219,6 +221,7 @@ impl Fair {
             vcpus: 0,
             awake: 0,
             awake_count: 0,
+            dozing: 0,
             rounds_over: 0,
             free: CpuSet::EMPTY,
             active: 0,
@@ -272,6 +275,7 @@ impl Fair {
         if share.affinity.and(usable).is_empty() {
             return Err(ScheduleError::NoCpu);
         }
+        self.end_dozing();
         let grants = self.settle(now);
         let active = bit(vm) & self.active;
         if active != 0 {
@@ -342,6 +346,7 @@ impl Fair {
             self.allowed[cpu] &= !bit(v);
         }
         self.sleep(v, now);
+        self.end_dozing();
         let vm = self.vm_of(v);
         self.vms[vm].members &= !bit(v);
         self.vms[vm].behind &= !bit(v);
@@ -370,8 +375,31 @@ impl Fair {
         self.stale = true;
     }
 
+    /// Whether all that there is to be done when `v` wakes is [`Fair::resume`].
+    pub(crate) fn is_dozing(&self, v: usize) -> bool {
+        self.dozing & bit(v) != 0 && !self.has_caps
+    }
+
+    /// `v`, which was dozing, runs on `cpu` as of `now`, and nobody waits for that.
+    pub(crate) fn resume(&mut self, cpu: usize, v: usize, now: Ns) {
+        self.dozing &= !bit(v);
+        self.taken |= bit(cpu);
+        let this = &self.vms[self.vm_of(v)];
+        let deadline = this.time.wrapping_add_signed(this.span);
+        self.turns[cpu] = Turn { vcpu: v as u8, since: now, granted: 0, rest: 0, deadline };
+    }
+
     /// The vCPUs `set` of `vm` start to want to run.
     pub(crate) fn wake(&mut self, vm: usize, set: u64, now: Ns) {
+        let dozing = self.dozing;
+        self.dozing &= !set;
+        let set = set & !dozing;
+        if set == 0 {
+            return;
+        }
+        if self.regime != Regime::Slack {
+            self.end_dozing();
+        }
         let siblings = self.awake & self.vms[vm].members;
         if siblings & self.vms[vm].behind == 0 && siblings != 0 {
             self.begin_round(vm);
@@ -409,15 +437,35 @@ impl Fair {
         vm == self.vm_of(other) && behind >> v & 1 == behind >> other & 1
     }
 
-    /// `v` stops wanting to run. What it has run is counted.
+    /// `v` stops wanting to run. What it has run is counted. While every vCPU has a CPU, or nobody else wants to run, that makes no
+    /// difference to anybody before somebody else does: it dozes until then, or until it wakes.
     pub(crate) fn sleep(&mut self, v: usize, now: Ns) {
-        if !self.is_awake(v) {
+        if self.awake & !self.dozing & bit(v) == 0 {
             return;
         }
+        let vm = self.vm_of(v);
+        self.vms[vm].left = now;
+        if self.regime == Regime::Slack || self.awake == bit(v) {
+            self.dozing |= bit(v);
+        } else {
+            self.fall_asleep(v);
+        }
+    }
+
+    /// Those that doze have slept since they began to.
+    #[inline]
+    pub(super) fn end_dozing(&mut self) {
+        for v in bits(core::mem::take(&mut self.dozing)) {
+            self.fall_asleep(v);
+        }
+    }
+
+    #[inline(never)]
+    fn fall_asleep(&mut self, v: usize) {
+        let vm = self.vm_of(v);
         self.awake &= !bit(v);
         self.awake_count -= 1;
         self.stale = true;
-        let vm = self.vm_of(v);
         self.vms[vm].awake -= 1;
         if self.vms[vm].awake == 0 {
             self.freeze(vm);
@@ -428,7 +476,6 @@ impl Fair {
             }
             let this = &mut self.vms[vm];
             self.weights -= this.share.weight;
-            this.left = now;
             this.left_clock = self.clock;
             this.round = this.round.max(self.had[v] + u64::from(self.slice));
         }

@@ -40,6 +40,10 @@ impl Scheduler {
             }
         } else {
             self.cpus[c].since = now;
+            if let Some(until) = self.resume(cpu, decision) {
+                decision.until = Some(until).filter(|&at| at != NEVER);
+                return;
+            }
         }
         while let Some((i, at)) = self.reserved_timers.pop_until(c, now) {
             self.wake_reserved(i, at);
@@ -69,6 +73,51 @@ impl Scheduler {
         decision.until = Some(until).filter(|&at| at != NEVER);
         self.yielding = self.yielding.without(me);
         self.told = self.told.without(me);
+    }
+
+    /// `cpu` idles, and the vCPU that it has kept wakes while nobody else wants to run there: that one goes on. Returns until when that
+    /// is sure.
+    #[inline]
+    fn resume(&mut self, cpu: CpuId, decision: &mut Decision) -> Option<Ns> {
+        let (c, me, now) = (cpu.index(), CpuSet(bit(cpu.index())), self.now);
+        let this = &self.cpus[c];
+        let i = usize::from(this.held?);
+        let allowed = self.fair.allowed(c);
+        let others = (self.runnable & !self.held & allowed | this.claims) & !bit(i);
+        let reserved = self.reserved_timers.first_key(c);
+        if others != 0
+            || allowed & bit(i) == 0
+            || !self.fair.is_dozing(i)
+            || !self.reserved.and(me).or(this.helps).is_empty()
+            || self.ready.first_key(c) != NEVER
+            || reserved.saturating_sub(now) <= self.vm_switch / SOON
+        {
+            return None;
+        }
+        let (_, at) = self.timers.first(c).filter(|&(first, at)| first == i && at <= now)?;
+        self.timers.remove(i);
+        let until = reserved.min(self.timers.first_key(c));
+        if until <= now {
+            self.rouse(bit(i), at);
+            self.cpus[c].claims = bit(i);
+            return None;
+        }
+        self.fair.resume(c, i, now);
+        self.runnable |= bit(i);
+        self.busy.insert(me);
+        for set in [&mut self.told, &mut self.yielding, &mut self.sliced] {
+            *set = set.without(me);
+        }
+        let stats = &mut self.vcpus[i].stats;
+        stats.waited += now - at;
+        stats.switches += 1;
+        decision.run = Some(VcpuId(i as u16));
+        decision.waited = stats.waited;
+        let this = &mut self.cpus[c];
+        this.load.update(now, false);
+        this.claims = 0;
+        this.until = until;
+        Some(until)
     }
 
     /// The vCPU `i`, which has no share, wakes at `at`, or gets budget back.
@@ -255,9 +304,8 @@ impl Scheduler {
     #[inline]
     fn choose_share(&mut self, cpu: CpuId, yields: bool) -> (Option<usize>, Ns) {
         let (c, me, now) = (cpu.index(), CpuSet(bit(cpu.index())), self.now);
-        self.expire_timers(c, c);
-        for other in self.cpus[c].helps.iter() {
-            self.expire_timers(c, other.index());
+        for of in self.cpus[c].helps.or(me).iter() {
+            self.expire_timers(c, of.index());
         }
         self.fair.rebalance(now);
         let Cpu { local, since, held, .. } = self.cpus[c];

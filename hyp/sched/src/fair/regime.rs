@@ -9,7 +9,12 @@ impl Fair {
     #[inline]
     pub(crate) fn rebalance(&mut self, now: Ns) {
         if core::mem::take(&mut self.stale) && !self.free.is_empty() {
-            let regime = self.find_regime();
+            let mut regime = self.find_regime();
+            if regime != Regime::Slack && self.dozing != 0 {
+                self.end_dozing();
+                self.stale = false;
+                regime = self.find_regime();
+            }
             if regime != self.regime || regime == Regime::Filled {
                 self.change_regime(regime, now);
             }
