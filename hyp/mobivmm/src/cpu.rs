@@ -81,7 +81,8 @@ impl Cpu {
         let decision = self.machine.scheduler.lock().pick(self.here.cpu, leave, time::now());
         // At once, so that a reservation whose time comes during what follows is not late by that.
         let own = self.own_timer.take();
-        self.here.arm(decision.until.filter(|_| !is_awaited(&decision, own)));
+        self.here.awaits_timer.set(is_awaited(&decision, own));
+        self.here.arm(decision.until.filter(|_| !self.here.awaits_timer.get()));
         self.here.trace(trace::picked, (decision.run, decision.waited));
         self.machine.repick(self.here.cpu, decision.repick);
         plant!("plant_rt_latency", decision.reserved && !self.devices_wait);

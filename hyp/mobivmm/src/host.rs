@@ -24,6 +24,8 @@ pub struct Here {
     running: Cell<bool>,
     /// The loaded vCPU's EL1 registers were brought into its state and may have changed there.
     pub synced: Cell<bool>,
+    /// The loaded vCPU sleeps, and nothing but its own timer is to wake this CPU for it.
+    pub awaits_timer: Cell<bool>,
     /// This CPU has to pick again.
     pub repick: Cell<bool>,
     /// The run loop has to look at something before the guest goes on: at `next`, `synced`, `repick`, timers, console input.
@@ -47,6 +49,7 @@ impl Here {
             loaded: Cell::new(None),
             running: Cell::new(false),
             synced: Cell::new(false),
+            awaits_timer: Cell::new(false),
             repick: Cell::new(false),
             look: Cell::new(false),
             next: Cell::new(None),
@@ -146,11 +149,6 @@ impl Here {
         let sleeps = guest.sleeps(vcpu);
         self.running.set(!sleeps);
         sleeps
-    }
-
-    /// Whether the loaded vCPU runs.
-    pub fn is_running(&self) -> bool {
-        self.running.get()
     }
 
     /// The loaded vCPU no longer runs, if it did. Returns whether something came for it meanwhile.

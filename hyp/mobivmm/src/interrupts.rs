@@ -50,8 +50,7 @@ impl Here {
             }
             time::VIRTUAL_TIMER_INTID => {
                 if let Some((guest, vcpu)) = self.loaded.get() {
-                    if !self.is_running() {
-                        // It sleeps, and nothing else may have been armed to wake it.
+                    if self.awaits_timer.get() {
                         self.pick_again();
                     }
                     return self.virtual_timer(interrupt, guest, vcpu);

@@ -439,6 +439,7 @@ impl Fair {
 
     /// `v` stops wanting to run. What it has run is counted. While every vCPU has a CPU, or nobody else wants to run, that makes no
     /// difference to anybody before somebody else does: it dozes until then, or until it wakes.
+    #[inline]
     pub(crate) fn sleep(&mut self, v: usize, now: Ns) {
         if self.awake & !self.dozing & bit(v) == 0 {
             return;

@@ -6,6 +6,9 @@ use crate::{Cpu, Decision, Leave, NEVER, Schedule, Scheduler};
 
 /// A CPU waits for a reservation that wakes within this part of a switch: what it began before would only make that one late.
 const SOON: Ns = 4;
+/// A share that has just been chosen is not interrupted because another one wakes within this part of a switch: it would not have
+/// come to run yet.
+const SETTLED: Ns = 2;
 
 impl Scheduler {
     /// Decides what `cpu` does from `now` on: charges the vCPU that ran, lets it `leave`, wakes those whose time has come,
@@ -96,8 +99,8 @@ impl Scheduler {
         }
         let (_, at) = self.timers.first(c).filter(|&(first, at)| first == i && at <= now)?;
         self.timers.remove(i);
-        let until = reserved.min(self.timers.first_key(c));
-        if until <= now {
+        let timer = self.timers.first_key(c);
+        if timer <= now {
             self.rouse(bit(i), at);
             self.cpus[c].claims = bit(i);
             return None;
@@ -113,6 +116,7 @@ impl Scheduler {
         stats.switches += 1;
         decision.run = Some(VcpuId(i as u16));
         decision.waited = stats.waited;
+        let until = reserved.min(timer.max(now + self.vm_switch / SETTLED));
         let this = &mut self.cpus[c];
         this.load.update(now, false);
         this.claims = 0;
@@ -199,7 +203,7 @@ impl Scheduler {
     }
 
     /// `cpu` runs a share, or nothing. With `yields` what ran there comes last. Returns until when that is sure.
-    #[inline(never)]
+    #[inline(always)]
     fn run_share(&mut self, cpu: CpuId, before: Option<usize>, yields: bool, decision: &mut Decision) -> Ns {
         let c = cpu.index();
         if self.reserved.contains(cpu) {
@@ -208,11 +212,17 @@ impl Scheduler {
             self.take_over_timers(cpu);
         }
         let (chosen, slice_end) = self.choose_share(cpu, yields);
-        match chosen {
-            Some(chosen) => self.run(cpu, before, chosen, decision),
-            None => self.idle(cpu, before, decision),
-        }
-        let until = slice_end.min(self.reserved_timers.first_key(c)).min(self.next_timer(c));
+        let settled = match chosen {
+            Some(chosen) => {
+                self.run(cpu, before, chosen, decision);
+                self.now + self.vm_switch / SETTLED
+            }
+            None => {
+                self.idle(cpu, before, decision);
+                0
+            }
+        };
+        let until = slice_end.min(self.reserved_timers.first_key(c)).min(self.next_timer(c).max(settled));
         self.cpus[c].until = until;
         until
     }

@@ -10,7 +10,7 @@ const FULL: u32 = 1 << 16;
 /// Two CPUs with less load than this together could be one.
 const LOW: u32 = FULL / 4;
 /// How long a vCPU waits for the CPU that it was packed onto while others sleep.
-const PATIENCE: Ns = 40_000;
+const PATIENCE: Ns = 35_000;
 
 /// How busy a CPU has been lately.
 #[derive(Clone, Copy)]
