@@ -62,7 +62,7 @@ pub struct VmRegisters {
 /// did: its TLB entries share the VMID but need not fit this vCPU's tables (Arm ARM, "Use of ASIDs and VMIDs to
 /// reduce TLB maintenance requirements").
 pub fn load(state: &VcpuState, vm: &VmRegisters, stale_tlb: bool) {
-    reload(state, vm);
+    load_system(state, vm);
     if stale_tlb {
         // SAFETY: drops EL1&0 translations of the VMID just set, on this CPU.
         unsafe { asm!("isb", "tlbi vmalle1", "dsb nsh", options(nostack, preserves_flags)) };
@@ -80,7 +80,13 @@ pub fn load_timer(state: &VcpuState) {
 }
 
 /// Brings the EL1 system registers of the loaded vCPU into `state`; they stay in the hardware too.
+#[inline(never)]
 pub fn sync(state: &mut VcpuState) {
+    save_system(state);
+}
+
+#[inline(always)]
+fn save_system(state: &mut VcpuState) {
     let sys = &mut state.sys;
     (sys.sctlr, sys.tcr) = (read!("sctlr_el1"), read!("tcr_el1"));
     (sys.ttbr0, sys.ttbr1) = (read!("ttbr0_el1"), read!("ttbr1_el1"));
@@ -90,8 +96,14 @@ pub fn sync(state: &mut VcpuState) {
     }
 }
 
-/// Puts `state`'s EL1 system registers onto this CPU: part of [`load`], and after [`sync`] and changes to them.
+/// Puts `state`'s EL1 system registers onto this CPU, after [`sync`] and changes to them.
+#[inline(never)]
 pub fn reload(state: &VcpuState, vm: &VmRegisters) {
+    load_system(state, vm);
+}
+
+#[inline(always)]
+fn load_system(state: &VcpuState, vm: &VmRegisters) {
     let sys = &state.sys;
     let (sctlr, tcr, ttbr0, ttbr1) = (sys.sctlr, sys.tcr, sys.ttbr0, sys.ttbr1);
     write!("tcr_el1", tcr | TCR_EPD);
@@ -113,7 +125,7 @@ pub fn reload(state: &VcpuState, vm: &VmRegisters) {
 /// [`sync`] the system registers in `state` are the valid ones.
 pub fn save(state: &mut VcpuState, synced: bool) {
     if !synced {
-        sync(state);
+        save_system(state);
     }
     save_fp(&mut state.fp);
     sync_timer(state);

@@ -26,6 +26,8 @@ pub struct Watched<E, W> {
     pub watch: W,
 }
 
+/// It calls E's handlers, which the vectors call where nobody watches, and not E's methods: those are meant to be in line, and would be in
+/// the image twice.
 impl<E: Exits, W: Fn(Option<(u64, u64)>)> Exits for Watched<E, W> {
     fn interrupt(&self) {
         (self.watch)(None);

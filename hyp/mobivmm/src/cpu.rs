@@ -213,6 +213,8 @@ impl Cpu {
             exits::run(&self.here, guest, vcpu, &mut loaded.state);
         }
         let then = match self.here.next.take() {
+            // By far the most frequent.
+            Some(Next::Wait) => self.wait(guest, vcpu),
             Some(next) => self.answer(guest, vcpu, &next),
             None => Then::Continue,
         };
@@ -277,6 +279,7 @@ impl Cpu {
     }
 
     /// WFI: sleeps unless an interrupt is there.
+    #[inline(never)]
     fn wait(&mut self, guest: &'static Guest, vcpu: usize) -> Then {
         let Some(loaded) = &mut self.loaded else { return Then::Pick };
         let gic = &self.machine.gic;
@@ -349,7 +352,7 @@ impl Cpu {
             plant!("plant_wfi_wake", true);
             return Load::Done;
         }
-        self.unload();
+        self.save();
         if cpu::interrupt_pending() {
             return Load::Interrupted;
         }
@@ -388,10 +391,16 @@ impl Cpu {
         Load::Done
     }
 
-    /// Takes the loaded vCPU's registers off this CPU. What answering its last exit has left to be put back is in them: no mark of it
-    /// stays for the next one.
+    /// Takes the loaded vCPU's registers off this CPU, where that is no part of a switch.
     #[inline(never)]
     fn unload(&mut self) {
+        self.save();
+    }
+
+    /// Takes the loaded vCPU's registers off this CPU. What answering its last exit has left to be put back is in them: no mark of it
+    /// stays for the next one.
+    #[inline(always)]
+    fn save(&mut self) {
         let Some(Loaded { guest, vcpu, mut state }) = self.loaded.take() else { return };
         self.here.leaves();
         let gic = &self.machine.gic;

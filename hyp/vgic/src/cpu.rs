@@ -332,7 +332,7 @@ impl Vgic {
         let empty = if used != 0 { hw.empty() } else { 0 };
         for n in bits(used) {
             if empty >> n & 1 != 0 {
-                effects |= self.unlist(vcpu, n, State::INACTIVE);
+                effects |= self.fold(vcpu, n, State::INACTIVE);
             } else {
                 effects |= self.unlist(vcpu, n, hw.state(n));
                 hw.write(n, 0);
@@ -533,7 +533,14 @@ impl Vgic {
     }
 
     /// Takes the interrupt of list register `n`, which is in `state` now, back into the distributor.
+    #[inline(never)]
     fn unlist(&mut self, vcpu: usize, n: usize, state: State) -> Effects {
+        self.fold(vcpu, n, state)
+    }
+
+    /// [`Vgic::unlist`], for where the state is known.
+    #[inline(always)]
+    fn fold(&mut self, vcpu: usize, n: usize, state: State) -> Effects {
         let Lr { vintid, hw, source, .. } = self.vcpus[vcpu].lrs[n];
         let (intid, w, bit) = (usize::from(vintid), usize::from(vintid) / 32, 1 << (vintid % 32));
         let index = self.index(vcpu, w);
