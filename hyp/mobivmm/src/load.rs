@@ -37,9 +37,6 @@ enum LoadError {
     /// Its RAM does not take the image.
     #[error("no RAM for the {image} at {:#x} ({:?})", fault.ipa.0, fault.reason)]
     Memory { image: &'static str, fault: Fault },
-    /// The device tree is too large for its place, or cannot be made.
-    #[error("no device tree: {0:?}")]
-    DeviceTree(vm_fdt::Error),
     /// The device tree does not fit where the bundle wants it.
     #[error("the device tree has {0} bytes, its place {DTB_WINDOW}")]
     DeviceTreeSize(usize),
@@ -214,6 +211,6 @@ fn device_tree(guest: &Guest) -> Result<Vec<u8>, LoadError> {
         bootargs: config.cmdline,
         initrd: config.initrd.as_ref().map(|initrd| initrd.load..initrd.load + initrd.image.size),
     };
-    let tree = dtb::build(&guest.vm.config, cpu::midr(), &chosen).map_err(LoadError::DeviceTree)?;
+    let tree = dtb::build(&guest.vm.config, cpu::midr(), &chosen);
     if tree.len() as u64 > DTB_WINDOW { Err(LoadError::DeviceTreeSize(tree.len())) } else { Ok(tree) }
 }
