@@ -44,7 +44,7 @@ impl<'a> Names<'a> {
         self.0.split_terminator('\0')
     }
 
-    fn read(vm: Reader<'a>, property: &'static str) -> Result<Self, Error<'a>> {
+    fn read(vm: &Reader<'a>, property: &'static str) -> Result<Self, Error<'a>> {
         let text = core::str::from_utf8(vm.get(property).unwrap_or_default()).ok();
         let names = text.filter(|text| text.is_empty() || text.ends_with('\0')).map(Self);
         names.filter(|names| names.iter().all(is_name)).ok_or(vm.error(property, Reason::BadType))
@@ -138,8 +138,8 @@ const COMMON: [&str; 14] = [
 ];
 
 /// Reads and checks the VM of node `vm`.
-pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'a>, Error<'a>> {
-    if !is_name(vm.name()) {
+pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: &Reader<'a>) -> Result<VmConfig<'a>, Error<'a>> {
+    if !is_name(vm.name) {
         return Err(vm.error("", Reason::BadName));
     }
     let (kernel, kernel_node) = bundle.image(vm, "kernel")?;
@@ -147,7 +147,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
     let mut digest = Digest::default();
     vm.digest(&mut digest);
     kernel_node.digest_image(&mut digest)?;
-    if let Some((_, initrd_node)) = initrd {
+    if let Some((_, initrd_node)) = &initrd {
         initrd_node.digest_image(&mut digest)?;
     }
     if digest.finish() != *vm.sha256()? {
@@ -174,7 +174,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
     in_range(vm, "channels", channels.iter().count() as u64, 0, MAX_CHANNELS as u64)?;
 
     let config = VmConfig {
-        name: vm.name(),
+        name: vm.name,
         vcpus,
         memory: memory(vm)?,
         schedule,
@@ -204,15 +204,15 @@ pub fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(ok)
 }
 
-fn in_range<'a>(vm: Reader<'a>, property: &'a str, value: u64, min: u64, max: u64) -> Result<(), Error<'a>> {
+fn in_range<'a>(vm: &Reader<'a>, property: &'a str, value: u64, min: u64, max: u64) -> Result<(), Error<'a>> {
     if (min..=max).contains(&value) { Ok(()) } else { Err(vm.error(property, Reason::OutOfRange)) }
 }
 
-fn aligned<'a>(vm: Reader<'a>, property: &'a str, value: u64, to: u64) -> Result<(), Error<'a>> {
+fn aligned<'a>(vm: &Reader<'a>, property: &'a str, value: u64, to: u64) -> Result<(), Error<'a>> {
     if value.is_multiple_of(to) { Ok(()) } else { Err(vm.error(property, Reason::Misaligned)) }
 }
 
-fn memory<'a>(vm: Reader<'a>) -> Result<Memory, Error<'a>> {
+fn memory<'a>(vm: &Reader<'a>) -> Result<Memory, Error<'a>> {
     let memory = Memory {
         base: vm.u64("memory-base")?,
         size: vm.u64("memory-size")?,
@@ -226,7 +226,7 @@ fn memory<'a>(vm: Reader<'a>) -> Result<Memory, Error<'a>> {
 }
 
 /// Reads the schedule, and says which properties belong to it.
-fn schedule<'a>(vm: Reader<'a>, vcpus: u32) -> Result<(Schedule, &'static [&'static str]), Error<'a>> {
+fn schedule<'a>(vm: &Reader<'a>, vcpus: u32) -> Result<(Schedule, &'static [&'static str]), Error<'a>> {
     match vm.str("schedule")? {
         "share" => {
             let (weight, cap_percent) = (vm.u32("weight")?, vm.u32("cap-percent")?);
@@ -249,7 +249,7 @@ fn schedule<'a>(vm: Reader<'a>, vcpus: u32) -> Result<(Schedule, &'static [&'sta
 }
 
 /// Checks that kernel, initrd and device tree lie in the RAM, aligned, and not in one another's place.
-fn placement<'a>(vm: Reader<'a>, config: &VmConfig<'a>) -> Result<(), Error<'a>> {
+fn placement<'a>(vm: &Reader<'a>, config: &VmConfig<'a>) -> Result<(), Error<'a>> {
     let Kernel { image, load, entry, mem_size } = config.kernel;
     if mem_size < image.size {
         return Err(vm.error("kernel-mem-size", Reason::OutOfRange));

@@ -151,7 +151,6 @@ impl Machine {
         impl PhysMem for Nowhere {
             fn read(&mut self, _: Pa, _: &mut [u8]) {}
             fn write(&mut self, _: Pa, _: &[u8]) {}
-            fn copy(&mut self, _: Pa, _: Pa, _: usize) {}
             fn zero(&mut self, _: Pa, _: usize) {}
             fn clean_to_poc(&mut self, _: Pa, _: usize) {}
             fn invalidate_icache(&mut self) {}
