@@ -16,7 +16,7 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(node: FdtNode<'a>) -> Self {
-        let mut properties = node.properties();
+        let mut properties = node.properties().fuse();
         let name = match node.name() {
             "" => "/",
             name => name,
