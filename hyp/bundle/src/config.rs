@@ -119,24 +119,6 @@ pub struct Initrd<'a> {
     pub load: u64,
 }
 
-/// The properties that every VM's node may have; each schedule adds its own, and so does an initrd.
-const COMMON: [&str; 14] = [
-    "vcpus",
-    "memory-base",
-    "memory-size",
-    "memory-identity",
-    "cmdline",
-    "schedule",
-    "adjustable-percent",
-    "affinity",
-    "channels",
-    "kernel",
-    "kernel-load",
-    "kernel-entry",
-    "kernel-mem-size",
-    "dtb-load",
-];
-
 /// Reads and checks the VM of node `vm`.
 pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: &Reader<'a>) -> Result<VmConfig<'a>, Error<'a>> {
     if !is_name(vm.name) {
@@ -156,9 +138,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: &Reader<'a>) -> Result<VmConfig<
 
     let vcpus = vm.u32("vcpus")?;
     in_range(vm, "vcpus", vcpus.into(), 1, MAX_VCPUS.into())?;
-    let (schedule, schedule_properties) = schedule(vm, vcpus)?;
-    let initrd_properties: &[_] = if initrd.is_some() { &["initrd", "initrd-load"] } else { &[] };
-    vm.refuse_others(bundle.fdt.data(), &[&COMMON, schedule_properties, initrd_properties])?;
+    let schedule = schedule(vm, vcpus)?;
     let affinity = vm.u64("affinity")?;
     if affinity == 0 || (schedule == Schedule::Exclusive && affinity.count_ones() < vcpus) {
         return Err(vm.error("affinity", Reason::OutOfRange));
@@ -194,6 +174,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: &Reader<'a>) -> Result<VmConfig<
         },
         dtb_load: vm.u64("dtb-load")?,
     };
+    vm.refuse_others(bundle.fdt.data())?;
     placement(vm, &config)?;
     Ok(config)
 }
@@ -225,14 +206,13 @@ fn memory<'a>(vm: &Reader<'a>) -> Result<Memory, Error<'a>> {
     Ok(memory)
 }
 
-/// Reads the schedule, and says which properties belong to it.
-fn schedule<'a>(vm: &Reader<'a>, vcpus: u32) -> Result<(Schedule, &'static [&'static str]), Error<'a>> {
+fn schedule<'a>(vm: &Reader<'a>, vcpus: u32) -> Result<Schedule, Error<'a>> {
     match vm.str("schedule")? {
         "share" => {
             let (weight, cap_percent) = (vm.u32("weight")?, vm.u32("cap-percent")?);
             in_range(vm, "weight", weight.into(), 1, MAX_WEIGHT.into())?;
             in_range(vm, "cap-percent", cap_percent.into(), 0, u64::from(vcpus) * 100)?;
-            Ok((Schedule::Share { weight, cap_percent }, &["weight", "cap-percent"]))
+            Ok(Schedule::Share { weight, cap_percent })
         }
         "reservation" => {
             let (budget_ns, period_ns) = (vm.u64("budget-ns")?, vm.u64("period-ns")?);
@@ -240,10 +220,9 @@ fn schedule<'a>(vm: &Reader<'a>, vcpus: u32) -> Result<(Schedule, &'static [&'st
             in_range(vm, "period-ns", period_ns, MIN_BUDGET_NS, MAX_PERIOD_NS)?;
             in_range(vm, "deadline-ns", deadline_ns, MIN_BUDGET_NS, period_ns)?;
             in_range(vm, "budget-ns", budget_ns, MIN_BUDGET_NS, deadline_ns)?;
-            let schedule = Schedule::Reservation { budget_ns, period_ns, deadline_ns };
-            Ok((schedule, &["budget-ns", "period-ns", "deadline-ns"]))
+            Ok(Schedule::Reservation { budget_ns, period_ns, deadline_ns })
         }
-        "exclusive" => Ok((Schedule::Exclusive, &[])),
+        "exclusive" => Ok(Schedule::Exclusive),
         _ => Err(vm.error("schedule", Reason::OutOfRange)),
     }
 }

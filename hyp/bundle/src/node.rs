@@ -1,6 +1,7 @@
 //! Typed access to one device-tree node: every refusal names the node and the property.
 
 use crate::{Digest, Error, Reason};
+use core::cell::Cell;
 use dtoolkit::fdt::{FdtNode, FdtProperty};
 use dtoolkit::{Node as _, Property as _};
 
@@ -12,6 +13,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) node: FdtNode<'a>,
     pub(crate) name: &'a str,
     properties: [Option<FdtProperty<'a>>; MAX_PROPERTIES],
+    /// Which of them have been looked up, a bit each.
+    known: Cell<u32>,
 }
 
 impl<'a> Reader<'a> {
@@ -21,7 +24,7 @@ impl<'a> Reader<'a> {
             "" => "/",
             name => name,
         };
-        Self { node, name, properties: core::array::from_fn(|_| properties.next()) }
+        Self { node, name, properties: core::array::from_fn(|_| properties.next()), known: Cell::new(0) }
     }
 
     /// An error at `property` of this node.
@@ -37,7 +40,9 @@ impl<'a> Reader<'a> {
 
     /// The value of a property that may be absent.
     pub(crate) fn get(&self, name: &str) -> Option<&'a [u8]> {
-        let property = self.properties.iter().flatten().find(|property| property.name() == name)?;
+        let mut properties = self.properties.iter().flatten().enumerate();
+        let (index, property) = properties.find(|(_, property)| property.name() == name)?;
+        self.known.set(self.known.get() | 1 << index);
         property.value_as().ok()
     }
 
@@ -96,10 +101,11 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Refuses a property that is in none of `known`, and every sub-node but `hash-1`. `tree` is the whole tree.
-    pub(crate) fn refuse_others(&self, tree: &'a [u8], known: &[&[&str]]) -> Result<(), Error<'a>> {
-        let is_known = |name: &str| known.iter().any(|names| names.contains(&name));
-        if let Some(property) = self.node.properties().find(|property| !is_known(property.name())) {
+    /// Refuses a property that nobody has looked up, and every sub-node but `hash-1`. `tree` is the whole tree.
+    pub(crate) fn refuse_others(&self, tree: &'a [u8]) -> Result<(), Error<'a>> {
+        let is_known = |index: usize| index < MAX_PROPERTIES && self.known.get() >> index & 1 != 0;
+        let other = self.node.properties().enumerate().find(|&(index, _)| !is_known(index));
+        if let Some((_, property)) = other {
             return Err(self.error(in_tree(tree, property.name()), Reason::Unknown));
         }
         match self.node.children().find(|child| child.name() != "hash-1") {
