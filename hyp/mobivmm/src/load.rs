@@ -178,11 +178,12 @@ fn write(
     at: u64,
     bytes: &[u8],
 ) -> Result<(), LoadError> {
-    let len = bytes.len() as u64;
-    each_piece(at, len, |ipa, _| {
-        step(machine, guest, name, |memory| memory.write(ipa, &bytes[(ipa.0 - at) as usize..]))
-    })?;
-    each_piece(at, len, |ipa, left| step(machine, guest, name, |memory| memory.clean_to_poc(ipa, left)))
+    each_piece(at, bytes.len() as u64, |ipa, _| {
+        step(machine, guest, name, |memory| {
+            let len = memory.write(ipa, &bytes[(ipa.0 - at) as usize..])?;
+            memory.clean_to_poc(ipa, len)
+        })
+    })
 }
 
 /// Copies an image to guest RAM, and checks it against its hash. No guest can write to the bundle: what runs is what was checked.

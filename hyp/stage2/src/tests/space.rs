@@ -389,19 +389,6 @@ fn after_logging_blocks_become_writable_whole() {
 }
 
 #[test]
-fn an_extent_goes_in_steps_and_only_whole() {
-    let (mut hw, mut stage2, _) = one_vm();
-    assert_eq!(stage2.remove(&mut hw, Ipa(RAM.0 + PAGE)), Err(Error::NoExtent));
-    assert_eq!(stage2.remove(&mut hw, Ipa(0)), Err(Error::NoExtent));
-    for ipa in [RAM, loan_ipa(0), Ipa(0x0801_0000)] {
-        walk(ipa, |from| stage2.remove(&mut hw, from)).unwrap();
-        assert_eq!(stage2.lookup(&hw, ipa), None);
-    }
-    assert_eq!(stage2.extents(), []);
-    assert_eq!(stage2.populate(&mut hw, RAM), Err(Error::NoExtent));
-}
-
-#[test]
 fn extents_do_not_overlap_or_leave_the_address_space() {
     let (mut hw, mut stage2, _) = one_vm();
     for (ipa, len) in
