@@ -11,8 +11,7 @@ macro_rules! by_line {
         let (line, end): (usize, usize) = ($line, $start.saturating_add($len));
         let at: usize = $start & !(line - 1);
         let lines = (end - at).div_ceil(line);
-        // SAFETY: each caller says why `$op` may be done to these lines. The barrier: the maintenance is complete for every observer (Arm
-        // ARM, "Ordering and completion of data and instruction cache instructions").
+        // SAFETY: each caller says why `$op` may be done to these lines.
         unsafe {
             asm!(
                 "cbz {rounds}, 3f",
@@ -20,12 +19,20 @@ macro_rules! by_line {
                 "subs {rounds}, {rounds}, #1", "b.ne 2b",
                 "3:", "cbz {rest}, 5f",
                 "4:", $($op,)+ "add {at}, {at}, {line}", "subs {rest}, {rest}, #1", "b.ne 4b",
-                "5:", "dsb sy",
+                "5:",
                 round = const ROUND, rounds = inout(reg) lines / ROUND => _, rest = inout(reg) lines % ROUND => _,
                 at = inout(reg) at => _, line = in(reg) line, options(nostack)
             );
         }
+        complete();
     }};
+}
+
+/// Waits until this CPU's maintenance so far is complete for every observer (Arm ARM, "Ordering and completion of data and instruction cache
+/// instructions").
+pub(crate) fn complete() {
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
 }
 
 /// Bytes of the smallest data cache line (CTR_EL0.DminLine).

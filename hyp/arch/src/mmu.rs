@@ -68,6 +68,7 @@ fn next_table(entry: u64) -> &'static Table {
 
 /// Tables for any layout that the supported machines have: 1 root, then by the GiB or 2 MiB that an edge cuts.
 const TABLES: usize = 48;
+#[unsafe(link_section = ".uninit")]
 static POOL: [Table; TABLES] = [const { Table([const { AtomicU64::new(0) }; 512]) }; TABLES];
 static USED: AtomicUsize = AtomicUsize::new(0);
 
@@ -119,7 +120,10 @@ pub struct Map {
 }
 
 fn take_table() -> Result<&'static Table, MapError> {
-    POOL.get(USED.fetch_add(1, Ordering::Relaxed)).ok_or(MapError::OutOfTables)
+    let table = POOL.get(USED.fetch_add(1, Ordering::Relaxed)).ok_or(MapError::OutOfTables)?;
+    // Boot clears `.bss` only.
+    table.0.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
+    Ok(table)
 }
 
 impl Map {
@@ -159,46 +163,39 @@ impl Map {
         if range.end > 1 << 39 {
             return Err(MapError::OutOfReach);
         }
-        let mut at = range.start;
-        while at < range.end {
-            at += Self::step(self.root, 30, at, range.end, attributes)?;
-        }
-        Ok(())
+        Self::fill(self.root, 30, range, attributes)
     }
 
-    /// Maps as much from `at` as one descriptor of this level takes, or goes a level down; the bytes done.
-    fn step(table: &Table, shift: u32, at: usize, end: usize, attributes: u64) -> Result<usize, MapError> {
-        let size = 1usize << shift;
-        let entry = &table.0[(at >> shift) & 511];
-        let old = entry.load(Ordering::Relaxed);
-        let leaf = shift == 12 || old & TABLE_OR_PAGE == 0;
-        if old & 1 != 0 && leaf {
-            // Ranges of a device tree may overlap, if they mean the same.
-            let done = size - (at & (size - 1));
-            return if old & ATTRIBUTES == attributes { Ok(done) } else { Err(MapError::Conflict) };
+    /// Maps a range by descriptors of this level, or of tables below it where they are too large.
+    fn fill(table: &Table, shift: u32, range: Range<usize>, attributes: u64) -> Result<(), MapError> {
+        let mut at = range.start;
+        while at < range.end {
+            let entry = &table.0[(at >> shift) & 511];
+            let next = ((at >> shift) + 1) << shift;
+            let old = entry.load(Ordering::Relaxed);
+            if old & 1 != 0 && (shift == 12 || old & TABLE_OR_PAGE == 0) {
+                // Ranges of a device tree may overlap, if they mean the same.
+                if old & ATTRIBUTES != attributes {
+                    return Err(MapError::Conflict);
+                }
+            } else if shift == 12 {
+                entry.store(at as u64 | LEAF | TABLE_OR_PAGE | attributes, Ordering::Relaxed);
+            } else if old & 1 == 0 && at.is_multiple_of(1 << shift) && next <= range.end {
+                entry.store(at as u64 | LEAF | attributes, Ordering::Relaxed);
+            } else {
+                let below = if old & 1 != 0 { next_table(old) } else { take_table()? };
+                entry.store(core::ptr::from_ref(below) as u64 | TABLE_OR_PAGE | 1, Ordering::Relaxed);
+                Self::fill(below, shift - 9, at..next.min(range.end), attributes)?;
+            }
+            at = next;
         }
-        if shift == 12 {
-            entry.store(at as u64 | LEAF | TABLE_OR_PAGE | attributes, Ordering::Relaxed);
-            return Ok(size);
-        }
-        if old & 1 == 0 && at.is_multiple_of(size) && end - at >= size {
-            entry.store(at as u64 | LEAF | attributes, Ordering::Relaxed);
-            return Ok(size);
-        }
-        let next = if old & 1 != 0 {
-            next_table(old)
-        } else {
-            let next = take_table()?;
-            entry.store(core::ptr::from_ref(next) as u64 | TABLE_OR_PAGE | 1, Ordering::Relaxed);
-            next
-        };
-        Self::step(next, shift - 9, at, end, attributes)
+        Ok(())
     }
 
     /// Replaces the boot mapping on this CPU. What ran from the boot mapping goes on: both are the identity where they overlap.
     pub fn activate(self) -> Active {
         let root = core::ptr::from_ref(self.root) as u64;
-        for table in &POOL {
+        for table in POOL.iter().take(USED.load(Ordering::Relaxed)) {
             // Secondary CPUs start their walks with caches that they have just turned on.
             crate::cache::clean(core::ptr::from_ref(table) as usize, size_of::<Table>());
         }

@@ -3,8 +3,8 @@
 
 use core::cell::UnsafeCell;
 
-use crate::cpu;
 use crate::vectors::{self, WORK_DONE, WORK_FRAME};
+use crate::{cache, cpu};
 
 /// The most work items that can exist at a time: one a virtual machine.
 pub const MAX_WORK: usize = 16;
@@ -95,6 +95,8 @@ impl Work {
             self.sp = None;
             Ran::Done
         } else {
+            // Another CPU may continue it: cache maintenance that it has begun here is complete before that.
+            cache::complete();
             // SAFETY: this CPU's element; interrupts are masked.
             self.sp = Some(unsafe { *cpu::local().work_sp.get() });
             Ran::Preempted

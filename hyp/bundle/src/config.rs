@@ -44,7 +44,7 @@ impl<'a> Names<'a> {
         self.0.split_terminator('\0')
     }
 
-    fn read(vm: Reader<'a>, property: &'static str) -> Result<Self, Error<'a>> {
+    fn read(vm: &Reader<'a>, property: &'static str) -> Result<Self, Error<'a>> {
         let text = core::str::from_utf8(vm.get(property).unwrap_or_default()).ok();
         let names = text.filter(|text| text.is_empty() || text.ends_with('\0')).map(Self);
         names.filter(|names| names.iter().all(is_name)).ok_or(vm.error(property, Reason::BadType))
@@ -119,27 +119,9 @@ pub struct Initrd<'a> {
     pub load: u64,
 }
 
-/// The properties that every VM's node may have; each schedule adds its own, and so does an initrd.
-const COMMON: [&str; 14] = [
-    "vcpus",
-    "memory-base",
-    "memory-size",
-    "memory-identity",
-    "cmdline",
-    "schedule",
-    "adjustable-percent",
-    "affinity",
-    "channels",
-    "kernel",
-    "kernel-load",
-    "kernel-entry",
-    "kernel-mem-size",
-    "dtb-load",
-];
-
 /// Reads and checks the VM of node `vm`.
-pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'a>, Error<'a>> {
-    if !is_name(vm.name()) {
+pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: &Reader<'a>) -> Result<VmConfig<'a>, Error<'a>> {
+    if !is_name(vm.name) {
         return Err(vm.error("", Reason::BadName));
     }
     let (kernel, kernel_node) = bundle.image(vm, "kernel")?;
@@ -147,7 +129,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
     let mut digest = Digest::default();
     vm.digest(&mut digest);
     kernel_node.digest_image(&mut digest)?;
-    if let Some((_, initrd_node)) = initrd {
+    if let Some((_, initrd_node)) = &initrd {
         initrd_node.digest_image(&mut digest)?;
     }
     if digest.finish() != *vm.sha256()? {
@@ -156,9 +138,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
 
     let vcpus = vm.u32("vcpus")?;
     in_range(vm, "vcpus", vcpus.into(), 1, MAX_VCPUS.into())?;
-    let (schedule, schedule_properties) = schedule(vm, vcpus)?;
-    let initrd_properties: &[_] = if initrd.is_some() { &["initrd", "initrd-load"] } else { &[] };
-    vm.refuse_others(bundle.fdt.data(), &[&COMMON, schedule_properties, initrd_properties])?;
+    let schedule = schedule(vm, vcpus)?;
     let affinity = vm.u64("affinity")?;
     if affinity == 0 || (schedule == Schedule::Exclusive && affinity.count_ones() < vcpus) {
         return Err(vm.error("affinity", Reason::OutOfRange));
@@ -174,7 +154,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
     in_range(vm, "channels", channels.iter().count() as u64, 0, MAX_CHANNELS as u64)?;
 
     let config = VmConfig {
-        name: vm.name(),
+        name: vm.name,
         vcpus,
         memory: memory(vm)?,
         schedule,
@@ -194,6 +174,7 @@ pub(crate) fn read<'a>(bundle: &Bundle<'a>, vm: Reader<'a>) -> Result<VmConfig<'
         },
         dtb_load: vm.u64("dtb-load")?,
     };
+    vm.refuse_others(bundle.fdt.data())?;
     placement(vm, &config)?;
     Ok(config)
 }
@@ -204,15 +185,15 @@ pub fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(ok)
 }
 
-fn in_range<'a>(vm: Reader<'a>, property: &'a str, value: u64, min: u64, max: u64) -> Result<(), Error<'a>> {
+fn in_range<'a>(vm: &Reader<'a>, property: &'a str, value: u64, min: u64, max: u64) -> Result<(), Error<'a>> {
     if (min..=max).contains(&value) { Ok(()) } else { Err(vm.error(property, Reason::OutOfRange)) }
 }
 
-fn aligned<'a>(vm: Reader<'a>, property: &'a str, value: u64, to: u64) -> Result<(), Error<'a>> {
+fn aligned<'a>(vm: &Reader<'a>, property: &'a str, value: u64, to: u64) -> Result<(), Error<'a>> {
     if value.is_multiple_of(to) { Ok(()) } else { Err(vm.error(property, Reason::Misaligned)) }
 }
 
-fn memory<'a>(vm: Reader<'a>) -> Result<Memory, Error<'a>> {
+fn memory<'a>(vm: &Reader<'a>) -> Result<Memory, Error<'a>> {
     let memory = Memory {
         base: vm.u64("memory-base")?,
         size: vm.u64("memory-size")?,
@@ -225,14 +206,13 @@ fn memory<'a>(vm: Reader<'a>) -> Result<Memory, Error<'a>> {
     Ok(memory)
 }
 
-/// Reads the schedule, and says which properties belong to it.
-fn schedule<'a>(vm: Reader<'a>, vcpus: u32) -> Result<(Schedule, &'static [&'static str]), Error<'a>> {
+fn schedule<'a>(vm: &Reader<'a>, vcpus: u32) -> Result<Schedule, Error<'a>> {
     match vm.str("schedule")? {
         "share" => {
             let (weight, cap_percent) = (vm.u32("weight")?, vm.u32("cap-percent")?);
             in_range(vm, "weight", weight.into(), 1, MAX_WEIGHT.into())?;
             in_range(vm, "cap-percent", cap_percent.into(), 0, u64::from(vcpus) * 100)?;
-            Ok((Schedule::Share { weight, cap_percent }, &["weight", "cap-percent"]))
+            Ok(Schedule::Share { weight, cap_percent })
         }
         "reservation" => {
             let (budget_ns, period_ns) = (vm.u64("budget-ns")?, vm.u64("period-ns")?);
@@ -240,16 +220,15 @@ fn schedule<'a>(vm: Reader<'a>, vcpus: u32) -> Result<(Schedule, &'static [&'sta
             in_range(vm, "period-ns", period_ns, MIN_BUDGET_NS, MAX_PERIOD_NS)?;
             in_range(vm, "deadline-ns", deadline_ns, MIN_BUDGET_NS, period_ns)?;
             in_range(vm, "budget-ns", budget_ns, MIN_BUDGET_NS, deadline_ns)?;
-            let schedule = Schedule::Reservation { budget_ns, period_ns, deadline_ns };
-            Ok((schedule, &["budget-ns", "period-ns", "deadline-ns"]))
+            Ok(Schedule::Reservation { budget_ns, period_ns, deadline_ns })
         }
-        "exclusive" => Ok((Schedule::Exclusive, &[])),
+        "exclusive" => Ok(Schedule::Exclusive),
         _ => Err(vm.error("schedule", Reason::OutOfRange)),
     }
 }
 
 /// Checks that kernel, initrd and device tree lie in the RAM, aligned, and not in one another's place.
-fn placement<'a>(vm: Reader<'a>, config: &VmConfig<'a>) -> Result<(), Error<'a>> {
+fn placement<'a>(vm: &Reader<'a>, config: &VmConfig<'a>) -> Result<(), Error<'a>> {
     let Kernel { image, load, entry, mem_size } = config.kernel;
     if mem_size < image.size {
         return Err(vm.error("kernel-mem-size", Reason::OutOfRange));

@@ -132,12 +132,12 @@ impl<'a> Bundle<'a> {
             if bundle.machine.children().take(index).any(|earlier| earlier.name() == node.name()) {
                 return Err(reader.error("", Reason::DuplicateName));
             }
-            config::read(&bundle, reader)
+            config::read(&bundle, &reader)
         })
     }
 
     /// Looks up one image by its node's name for the property `property` of `vm`, and checks that the bundle holds it.
-    fn image(&self, vm: Reader<'a>, property: &'static str) -> Result<(Image<'a>, Reader<'a>), Error<'a>> {
+    fn image(&self, vm: &Reader<'a>, property: &'static str) -> Result<(Image<'a>, Reader<'a>), Error<'a>> {
         let name = vm.str(property)?;
         let node = self.images.children().find(|image| image.name() == name);
         let image = Reader::new(node.ok_or(vm.error(property, Reason::NoSuchImage))?);

@@ -263,7 +263,9 @@ fn start_secondaries(platform: &Platform<'_>, devices: &Devices<'_>) -> CpuSet {
         log!("the boot CPU is not the first in the device tree: the others stay off");
         return online;
     }
-    arch::boot::prepare_secondaries(&mpidrs);
+    if mpidrs.len() > 1 {
+        arch::boot::prepare_secondaries(&mpidrs);
+    }
     for index in 1..mpidrs.len() {
         let before = ARRIVED.load(Ordering::Acquire);
         let starting = match devices.start_cpu(index) {

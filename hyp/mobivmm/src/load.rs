@@ -9,7 +9,7 @@ use arch::cpu;
 use bundle::{DTB_WINDOW, Image, Memory};
 use hmac_sha256::Hash;
 use sched::CpuId;
-use stage2::{Fault, GuestMem, Ipa, Pa};
+use stage2::{Fault, GuestMem, Ipa};
 use thiserror::Error;
 use vm::{Entry, Phase, Power, dtb};
 
@@ -19,8 +19,8 @@ use crate::machine::{self, Machine};
 use crate::memory::Ram;
 use crate::{control, log, memory};
 
-/// Bytes that are copied and read back with interrupts masked.
-const COPY_PIECE: usize = 512;
+/// Bytes that are hashed before the next look whether the VM was stopped.
+const HASHED: usize = 64 * 1024;
 
 /// Why a VM cannot start.
 #[derive(Debug, Error)]
@@ -37,9 +37,6 @@ enum LoadError {
     /// Its RAM does not take the image.
     #[error("no RAM for the {image} at {:#x} ({:?})", fault.ipa.0, fault.reason)]
     Memory { image: &'static str, fault: Fault },
-    /// The device tree is too large for its place, or cannot be made.
-    #[error("no device tree: {0:?}")]
-    DeviceTree(vm_fdt::Error),
     /// The device tree does not fit where the bundle wants it.
     #[error("the device tree has {0} bytes, its place {DTB_WINDOW}")]
     DeviceTreeSize(usize),
@@ -127,28 +124,23 @@ fn load(machine: &Machine, guest: &Guest) -> Result<Entry, LoadError> {
     let config = &guest.config;
     // The guest starts with its caches off: it must find in memory what was written here (Arm ARM D7.5.9), and no instruction of
     // whoever had the memory before.
-    let Memory { base, size, .. } = config.memory;
-    each_piece(machine, guest, "RAM", base, size, |memory, ipa, len| memory.zero(ipa, len))?;
+    clear(machine, guest)?;
     copy(machine, guest, "kernel", &config.kernel.image, config.kernel.load)?;
     if let Some(initrd) = &config.initrd {
         copy(machine, guest, "initrd", &initrd.image, initrd.load)?;
     }
-    let (tree, at) = (device_tree(guest)?, config.dtb_load);
-    each_piece(machine, guest, "device tree", at, tree.len() as u64, |memory, ipa, _| {
-        memory.write(ipa, &tree[(ipa.0 - at) as usize..])
-    })?;
-    clean(machine, guest, "device tree", at, tree.len() as u64)?;
+    write(machine, guest, "device tree", config.dtb_load, &device_tree(guest)?)?;
     memory::with(machine, guest, |memory| memory.invalidate_icache());
     Ok(Entry { pc: config.kernel.entry, context: config.dtb_load })
 }
 
 /// Does something to guest RAM, with interrupts masked; unless the VM was stopped meanwhile.
-fn step(
+fn step<R>(
     machine: &Machine,
     guest: &Guest,
     image: &'static str,
-    step: impl FnOnce(&mut GuestMem<'_, &Ram>) -> Result<usize, Fault>,
-) -> Result<usize, LoadError> {
+    step: impl FnOnce(&mut GuestMem<'_, &Ram>) -> Result<R, Fault>,
+) -> Result<R, LoadError> {
     if guest.vm.phase() != Phase::Loading {
         return Err(LoadError::Stopped);
     }
@@ -157,27 +149,44 @@ fn step(
 
 /// Does something piece by piece to `len` bytes at `ipa`: `piece` gets the address and what is left and returns how far it came.
 fn each_piece(
-    machine: &Machine,
-    guest: &Guest,
-    image: &'static str,
     ipa: u64,
     len: u64,
-    mut piece: impl FnMut(&mut GuestMem<'_, &Ram>, Ipa, usize) -> Result<usize, Fault>,
+    mut piece: impl FnMut(Ipa, usize) -> Result<usize, LoadError>,
 ) -> Result<(), LoadError> {
     let mut done = 0;
     while done < len {
-        let left = usize::try_from(len - done).unwrap_or(usize::MAX);
-        done += step(machine, guest, image, |memory| piece(memory, Ipa(ipa + done), left))? as u64;
+        done += piece(Ipa(ipa + done), (len - done) as usize)? as u64;
     }
     Ok(())
 }
 
-/// Has memory show what was written at `ipa`.
-fn clean(machine: &Machine, guest: &Guest, image: &'static str, ipa: u64, len: u64) -> Result<(), LoadError> {
-    each_piece(machine, guest, image, ipa, len, |memory, ipa, len| memory.clean_to_poc(ipa, len))
+/// Clears the VM's RAM. Nobody else is there while it does not run: its lock is for finding the pieces, and interrupts stay open.
+fn clear(machine: &Machine, guest: &Guest) -> Result<(), LoadError> {
+    let Memory { base, size, .. } = guest.config.memory;
+    each_piece(base, size, |ipa, left| {
+        let (pa, len) = step(machine, guest, "RAM", |memory| memory.find(ipa, left))?;
+        stage2::zero(&mut &machine.ram, &machine.dirty, pa, len);
+        Ok(len)
+    })
 }
 
-/// Copies an image to guest RAM and checks what arrived there against its hash: what runs is what was checked.
+/// Writes bytes to guest RAM, and has memory show them.
+fn write(
+    machine: &Machine,
+    guest: &Guest,
+    name: &'static str,
+    at: u64,
+    bytes: &[u8],
+) -> Result<(), LoadError> {
+    each_piece(at, bytes.len() as u64, |ipa, _| {
+        step(machine, guest, name, |memory| {
+            let len = memory.write(ipa, &bytes[(ipa.0 - at) as usize..])?;
+            memory.clean_to_poc(ipa, len)
+        })
+    })
+}
+
+/// Copies an image to guest RAM, and checks it against its hash. No guest can write to the bundle: what runs is what was checked.
 fn copy(
     machine: &Machine,
     guest: &Guest,
@@ -185,21 +194,16 @@ fn copy(
     image: &Image<'static>,
     load: u64,
 ) -> Result<(), LoadError> {
-    let source = machine.ram.bundle.as_ptr() as u64 + image.offset;
+    let start = image.offset as usize;
+    let bytes = machine.ram.bundle.get(start..start + image.size as usize).unwrap_or_default();
+    write(machine, guest, name, load, bytes)?;
     let mut hash = Hash::new();
-    let mut buffer = [0; COPY_PIECE];
-    let mut done = 0;
-    while done < image.size {
-        let left = usize::try_from(image.size - done).unwrap_or(COPY_PIECE).min(COPY_PIECE);
-        let (to, from) = (Ipa(load + done), Pa(source + done));
-        let len = step(machine, guest, name, |memory| {
-            let len = memory.copy_from_phys(to, from, left)?;
-            memory.read(to, &mut buffer[..len])
-        })?;
-        hash.update(&buffer[..len]);
-        done += len as u64;
+    for piece in bytes.chunks(HASHED) {
+        if guest.vm.phase() != Phase::Loading {
+            return Err(LoadError::Stopped);
+        }
+        hash.update(piece);
     }
-    clean(machine, guest, name, load, image.size)?;
     let found = hash.finalize();
     if found == *image.sha256 {
         Ok(())
@@ -214,6 +218,6 @@ fn device_tree(guest: &Guest) -> Result<Vec<u8>, LoadError> {
         bootargs: config.cmdline,
         initrd: config.initrd.as_ref().map(|initrd| initrd.load..initrd.load + initrd.image.size),
     };
-    let tree = dtb::build(&guest.vm.config, cpu::midr(), &chosen).map_err(LoadError::DeviceTree)?;
+    let tree = dtb::build(&guest.vm.config, cpu::midr(), &chosen);
     if tree.len() as u64 > DTB_WINDOW { Err(LoadError::DeviceTreeSize(tree.len())) } else { Ok(tree) }
 }

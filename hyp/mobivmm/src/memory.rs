@@ -111,7 +111,7 @@ impl Tlb for Mmu<'_> {
     }
 }
 
-/// All memory that can be a guest's, and the bundle to copy from.
+/// All memory that can be a guest's, and the bundle, which none can write.
 pub struct Ram {
     pub regions: Vec<Region>,
     pub bundle: &'static [u8],
@@ -133,15 +133,6 @@ impl PhysMem for &Ram {
     fn write(&mut self, to: Pa, from: &[u8]) {
         let done = self.region(to, from.len()).is_some_and(|region| region.write(to.0, from));
         debug_assert!(done);
-    }
-
-    fn copy(&mut self, to: Pa, from: Pa, len: usize) {
-        let start = (from.0 as usize).wrapping_sub(self.bundle.as_ptr() as usize);
-        let source = start.checked_add(len).and_then(|end| self.bundle.get(start..end));
-        debug_assert!(source.is_some());
-        if let Some(source) = source {
-            self.write(to, source);
-        }
     }
 
     fn zero(&mut self, at: Pa, len: usize) {

@@ -1,10 +1,10 @@
 //! EL2's access to guest RAM.
 
-use crate::{Backing, DirtyMap, Ipa, Pa, Rights, Stage2};
+use crate::{BLOCK, Backing, DirtyMap, Ipa, Pa, Rights, Stage2};
 
 /// The most bytes that one call moves: what is short enough to run with interrupts masked.
 pub const PIECE: usize = 2048;
-/// The most that one call clears or cleans, which goes by cache lines.
+/// The most that one call cleans, which goes by cache lines.
 pub const LINES: usize = 16 * 1024;
 
 /// Access to physical memory that guests own. All ranges come from extents.
@@ -13,8 +13,6 @@ pub trait PhysMem {
     fn read(&mut self, from: Pa, to: &mut [u8]);
     /// Copies to memory.
     fn write(&mut self, to: Pa, from: &[u8]);
-    /// Copies within memory; the two do not overlap.
-    fn copy(&mut self, to: Pa, from: Pa, len: usize);
     /// Fills memory with zeros, and cleans it as [`PhysMem::clean_to_poc`] does.
     fn zero(&mut self, at: Pa, len: usize);
     /// Cleans the data cache to the point of coherency for these bytes (DC CVAC on each line, then DSB SY), so that a
@@ -47,7 +45,7 @@ pub enum Reason {
 /// A VM's RAM as EL2 sees it, at the guest's own addresses and with the guest's own rights; borrowed pages, too. To be
 /// made under the VM's stage 2 lock for one call or a few.
 ///
-/// Each call does one piece, of up to [`PIECE`] bytes ([`LINES`] if it is cleared or cleaned) and within one extent, and returns how long it was: more than 0
+/// Each call does one piece, of up to [`PIECE`] bytes ([`LINES`] if it is cleaned) and within one extent, and returns how long it was: more than 0
 /// unless it was asked for nothing. The caller goes on behind it. A fault means that nothing was done in this call.
 pub struct GuestMem<'a, P> {
     stage2: &'a Stage2,
@@ -76,23 +74,18 @@ impl<'a, P: PhysMem> GuestMem<'a, P> {
     /// # Errors
     /// A fault at `ipa`.
     pub fn write(&mut self, ipa: Ipa, from: &[u8]) -> Result<usize, Fault> {
-        self.modify(ipa, from.len().min(PIECE), |phys, pa, len| phys.write(pa, &from[..len]))
+        let (pa, len) = self.piece(ipa, from.len().min(PIECE), Rights::WRITE)?;
+        self.phys.write(pa, &from[..len]);
+        self.dirty.mark(pa, len as u64);
+        Ok(len)
     }
 
-    /// Clears a piece of the `len` bytes at `ipa`, and cleans it as [`GuestMem::clean_to_poc`] does.
+    /// Finds a piece of the `len` bytes at `ipa`, of up to [`BLOCK`] bytes, to be cleared by [`zero`].
     ///
     /// # Errors
     /// A fault at `ipa`.
-    pub fn zero(&mut self, ipa: Ipa, len: usize) -> Result<usize, Fault> {
-        self.modify(ipa, len.min(LINES), |phys, pa, len| phys.zero(pa, len))
-    }
-
-    /// Copies a piece of the `len` bytes at `from`, which is no guest's memory, to `ipa`: an image from the bundle.
-    ///
-    /// # Errors
-    /// A fault at `ipa`.
-    pub fn copy_from_phys(&mut self, ipa: Ipa, from: Pa, len: usize) -> Result<usize, Fault> {
-        self.modify(ipa, len.min(PIECE), |phys, pa, len| phys.copy(pa, from, len))
+    pub fn find(&self, ipa: Ipa, len: usize) -> Result<(Pa, usize), Fault> {
+        self.piece(ipa, len.min(BLOCK as usize), Rights::WRITE)
     }
 
     /// Cleans a piece of the `len` bytes at `ipa` to the point of coherency: to be done with all that was written or
@@ -112,18 +105,6 @@ impl<'a, P: PhysMem> GuestMem<'a, P> {
         self.phys.invalidate_icache();
     }
 
-    fn modify(
-        &mut self,
-        ipa: Ipa,
-        len: usize,
-        change: impl FnOnce(&mut P, Pa, usize),
-    ) -> Result<usize, Fault> {
-        let (pa, len) = self.piece(ipa, len, Rights::WRITE)?;
-        change(self.phys, pa, len);
-        self.dirty.mark(pa, len as u64);
-        Ok(len)
-    }
-
     /// Where `ipa` is, and how many of the `len` bytes there are one piece.
     fn piece(&self, ipa: Ipa, len: usize, needed: Rights) -> Result<(Pa, usize), Fault> {
         let fault = |reason| Fault { ipa, reason };
@@ -137,4 +118,11 @@ impl<'a, P: PhysMem> GuestMem<'a, P> {
         let rest = usize::try_from(extent.end().0 - ipa.0).unwrap_or(usize::MAX);
         Ok((extent.translate(ipa), len.min(rest)))
     }
+}
+
+/// Clears what [`GuestMem::find`] has found, and cleans it as [`GuestMem::clean_to_poc`] does. Without the VM's lock, since that takes long: the
+/// VM must not run, nor give its memory back meanwhile.
+pub fn zero(phys: &mut impl PhysMem, dirty: &DirtyMap, at: Pa, len: usize) {
+    phys.zero(at, len);
+    dirty.mark(at, len as u64);
 }

@@ -30,7 +30,7 @@ mod tests;
 
 pub use desc::{Kind, vtcr};
 pub use dirty::DirtyMap;
-pub use guest_mem::{Fault, GuestMem, LINES, PIECE, PhysMem, Reason};
+pub use guest_mem::{Fault, GuestMem, LINES, PIECE, PhysMem, Reason, zero};
 pub use owner::{GrantError, LendError, Loan, LoanId, MAX_LOANS, MAX_OWNED, Owners, RevokeError};
 pub use phys::{AllocError, FreeRanges, MAX_BOOT_RANGES, MAX_PIECES, PhysRange};
 pub use space::{Backing, Extent, MAX_EXTENTS, Resolution, Stage2};

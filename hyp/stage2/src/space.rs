@@ -204,39 +204,21 @@ impl Stage2 {
         Ok(after(from, done, extent.end()))
     }
 
-    /// One step of taking the extent at `ipa` away: its front is unmapped and cut off, so GuestMem loses it together
-    /// with the guest. Returns where the rest begins, none when all is gone.
-    ///
-    /// # Errors
-    /// [`Error::NoExtent`] if none begins there, [`Error::Borrowed`].
-    pub fn remove(&mut self, hw: &mut impl Mmu, ipa: Ipa) -> Result<Option<Ipa>, Error> {
-        let at = self.index(ipa).ok_or(Error::NoExtent)?;
-        match self.extents[at] {
-            Extent { backing: Backing::Borrowed(_), .. } => Err(Error::Borrowed),
-            extent if extent.ipa != ipa => Err(Error::NoExtent),
-            _ => self.cut(hw, at),
-        }
-    }
-
-    /// One step of [`Stage2::remove`] for the extent that is loan `id`. Returns true when it is gone.
+    /// One step of taking loan `id` away: the front of its extent is unmapped and cut off, so GuestMem loses it together with the guest.
+    /// Returns true when it is gone.
     pub(crate) fn remove_loan(&mut self, hw: &mut impl Mmu, id: LoanId) -> Result<bool, Error> {
-        match self.extents.iter().position(|extent| extent.backing == Backing::Borrowed(id)) {
-            Some(at) => Ok(self.cut(hw, at)?.is_none()),
-            None => Ok(true),
-        }
-    }
-
-    fn cut(&mut self, hw: &mut impl Mmu, at: usize) -> Result<Option<Ipa>, Error> {
+        let loan = self.extents.iter().position(|extent| extent.backing == Backing::Borrowed(id));
+        let Some(at) = loan else { return Ok(true) };
         let extent = &mut self.extents[at];
         let done = self.tables.unmap(hw, extent.ipa, extent.len)?;
         extent.ipa.0 += done;
         extent.pa.0 += done;
         extent.len -= done;
-        if extent.len > 0 {
-            return Ok(Some(extent.ipa));
+        let gone = extent.len == 0;
+        if gone {
+            self.extents.remove(at);
         }
-        self.extents.remove(at);
-        Ok(None)
+        Ok(gone)
     }
 
     /// One step of write-protecting the extent around `from`, from there on, so that the first write to each page is

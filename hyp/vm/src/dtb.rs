@@ -3,13 +3,14 @@
 //! Bindings: the Devicetree Specification 0.4, and in Linux `arm/cpus`, `arm/psci`, `timer/arm,arch_timer`,
 //! `interrupt-controller/arm,gic` and `arm,gic-v3`, `serial/pl011`.
 
-use alloc::{format, string::String, vec, vec::Vec};
-use core::ops::Range;
+mod writer;
 
-use vm_fdt::{Error, FdtWriter};
+use alloc::{format, string::String, vec::Vec};
+use core::ops::Range;
 
 use crate::bus;
 use crate::vm::{Channel, Config};
+use writer::Writer;
 
 const GIC: u32 = 1;
 const CLOCK: u32 = 2;
@@ -30,71 +31,71 @@ pub struct Chosen<'a> {
 }
 
 /// Writes the device tree of a VM whose vCPUs have this MIDR_EL1. The same arguments give the same bytes. Allocates.
-pub fn build(config: &Config, midr: u64, chosen: &Chosen<'_>) -> Result<Vec<u8>, Error> {
-    let mut fdt = FdtWriter::new()?;
-    let root = fdt.begin_node("")?;
-    fdt.property_string("compatible", "linux,dummy-virt")?;
-    fdt.property_string("model", "MobiVMM virtual machine")?;
-    fdt.property_u32("#address-cells", 2)?;
-    fdt.property_u32("#size-cells", 2)?;
-    fdt.property_u32("interrupt-parent", GIC)?;
-    write_chosen(&mut fdt, chosen)?;
-    write_aliases(&mut fdt)?;
-    write_memory(&mut fdt, &config.ram)?;
-    write_cpus(&mut fdt, config.gic.vcpus, midr)?;
-    write_firmware(&mut fdt)?;
-    write_timer(&mut fdt, &config.gic)?;
-    write_gic(&mut fdt, &config.gic)?;
-    write_uart(&mut fdt)?;
-    write_channels(&mut fdt, &config.channels)?;
-    fdt.end_node(root)?;
+pub fn build(config: &Config, midr: u64, chosen: &Chosen<'_>) -> Vec<u8> {
+    let mut fdt = Writer::default();
+    fdt.begin("");
+    fdt.strings("compatible", &["linux,dummy-virt"]);
+    fdt.strings("model", &["MobiVMM virtual machine"]);
+    fdt.cells("#address-cells", &[2]);
+    fdt.cells("#size-cells", &[2]);
+    fdt.cells("interrupt-parent", &[GIC]);
+    write_chosen(&mut fdt, chosen);
+    write_memory(&mut fdt, &config.ram);
+    write_cpus(&mut fdt, config.gic.vcpus, midr);
+    write_firmware(&mut fdt);
+    write_timer(&mut fdt, &config.gic);
+    write_gic(&mut fdt, &config.gic);
+    write_uart(&mut fdt);
+    write_channels(&mut fdt, &config.channels);
+    fdt.end();
     fdt.finish()
 }
 
-fn write_chosen(fdt: &mut FdtWriter, chosen: &Chosen<'_>) -> Result<(), Error> {
-    let node = fdt.begin_node("chosen")?;
+fn write_chosen(fdt: &mut Writer, chosen: &Chosen<'_>) {
+    let uart = format!("/{}", uart());
+    fdt.begin("chosen");
     if !chosen.bootargs.is_empty() {
-        fdt.property_string("bootargs", chosen.bootargs)?;
+        fdt.strings("bootargs", &[chosen.bootargs]);
     }
-    fdt.property_string("stdout-path", &uart_path())?;
+    fdt.strings("stdout-path", &[&uart]);
     if let Some(initrd) = &chosen.initrd {
-        fdt.property_u64("linux,initrd-start", initrd.start)?;
-        fdt.property_u64("linux,initrd-end", initrd.end)?;
+        fdt.cells("linux,initrd-start", &pair(initrd.start));
+        fdt.cells("linux,initrd-end", &pair(initrd.end));
     }
-    fdt.end_node(node)
+    fdt.end();
+    fdt.begin("aliases");
+    fdt.strings("serial0", &[&uart]);
+    fdt.end();
 }
 
-fn write_aliases(fdt: &mut FdtWriter) -> Result<(), Error> {
-    let node = fdt.begin_node("aliases")?;
-    fdt.property_string("serial0", &uart_path())?;
-    fdt.end_node(node)
+fn write_memory(fdt: &mut Writer, ram: &Range<u64>) {
+    fdt.begin(&format!("memory@{:x}", ram.start));
+    fdt.strings("device_type", &["memory"]);
+    fdt.cells("reg", reg(ram).as_flattened());
+    fdt.end();
 }
 
-fn write_memory(fdt: &mut FdtWriter, ram: &Range<u64>) -> Result<(), Error> {
-    let node = fdt.begin_node(&format!("memory@{:x}", ram.start))?;
-    fdt.property_string("device_type", "memory")?;
-    fdt.property_array_u64("reg", &reg(ram))?;
-    fdt.end_node(node)
-}
-
-fn write_cpus(fdt: &mut FdtWriter, vcpus: usize, midr: u64) -> Result<(), Error> {
-    let cpus = fdt.begin_node("cpus")?;
-    fdt.property_u32("#address-cells", 1)?;
-    fdt.property_u32("#size-cells", 0)?;
+fn write_cpus(fdt: &mut Writer, vcpus: usize, midr: u64) {
+    fdt.begin("cpus");
+    fdt.cells("#address-cells", &[1]);
+    fdt.cells("#size-cells", &[0]);
     for affinity in (0..vcpus).map(vgic::affinity) {
-        let node = fdt.begin_node(&format!("cpu@{affinity:x}"))?;
-        fdt.property_string("device_type", "cpu")?;
-        fdt.property_string_list("compatible", cpu_compatible(midr))?;
-        fdt.property_u32("reg", affinity)?;
-        fdt.property_string("enable-method", "psci")?;
-        fdt.end_node(node)?;
+        fdt.begin(&format!("cpu@{affinity:x}"));
+        fdt.strings("device_type", &["cpu"]);
+        match cpu_name(midr) {
+            Some(name) => fdt.strings("compatible", &[name, "arm,armv8"]),
+            None => fdt.strings("compatible", &["arm,armv8"]),
+        }
+        fdt.cells("reg", &[affinity]);
+        fdt.strings("enable-method", &["psci"]);
+        fdt.end();
     }
-    fdt.end_node(cpus)
+    fdt.end();
 }
 
 /// The CPU's name, from MIDR_EL1's implementer (0x41: Arm) and part number.
-fn cpu_compatible(midr: u64) -> Vec<String> {
-    let name = match (midr >> 24 & 0xff, midr >> 4 & 0xfff) {
+fn cpu_name(midr: u64) -> Option<&'static str> {
+    match (midr >> 24 & 0xff, midr >> 4 & 0xfff) {
         (0x41, 0xd03) => Some("arm,cortex-a53"),
         (0x41, 0xd04) => Some("arm,cortex-a35"),
         (0x41, 0xd05) => Some("arm,cortex-a55"),
@@ -103,91 +104,93 @@ fn cpu_compatible(midr: u64) -> Vec<String> {
         (0x41, 0xd0b) => Some("arm,cortex-a76"),
         (0x41, 0xd0c) => Some("arm,neoverse-n1"),
         _ => None,
-    };
-    name.into_iter().chain(["arm,armv8"]).map(String::from).collect()
+    }
 }
 
-fn write_firmware(fdt: &mut FdtWriter) -> Result<(), Error> {
-    let node = fdt.begin_node("psci")?;
-    fdt.property_string_list("compatible", vec!["arm,psci-1.0".into(), "arm,psci-0.2".into()])?;
-    fdt.property_string("method", "hvc")?;
-    fdt.end_node(node)?;
-    let node = fdt.begin_node("hypervisor")?;
-    fdt.property_string("compatible", "mobivmm")?;
-    fdt.end_node(node)
+fn write_firmware(fdt: &mut Writer) {
+    fdt.begin("psci");
+    fdt.strings("compatible", &["arm,psci-1.0", "arm,psci-0.2"]);
+    fdt.strings("method", &["hvc"]);
+    fdt.end();
+    fdt.begin("hypervisor");
+    fdt.strings("compatible", &["mobivmm"]);
+    fdt.end();
 }
 
 /// Secure and non-secure physical, virtual and hypervisor timer: PPIs 13, 14, 11 and 10.
-fn write_timer(fdt: &mut FdtWriter, gic: &vgic::Config) -> Result<(), Error> {
+fn write_timer(fdt: &mut Writer, gic: &vgic::Config) {
     // GICv2's binding wants the set of CPUs that a PPI goes to in the flags.
     let cpus = match gic.version {
         vgic::Version::V2 => (1 << gic.vcpus) - 1,
         vgic::Version::V3 => 0,
     };
     let interrupts = [13, 14, 11, 10].map(|ppi| [GIC_PPI, ppi, cpus << 8 | LEVEL_HIGH]);
-    let node = fdt.begin_node("timer")?;
-    fdt.property_string_list("compatible", vec!["arm,armv8-timer".into(), "arm,armv7-timer".into()])?;
-    fdt.property_array_u32("interrupts", interrupts.as_flattened())?;
-    fdt.property_null("always-on")?;
-    fdt.end_node(node)
+    fdt.begin("timer");
+    fdt.strings("compatible", &["arm,armv8-timer", "arm,armv7-timer"]);
+    fdt.cells("interrupts", interrupts.as_flattened());
+    fdt.cells("always-on", &[]);
+    fdt.end();
 }
 
-fn write_gic(fdt: &mut FdtWriter, gic: &vgic::Config) -> Result<(), Error> {
-    let node = fdt.begin_node(&format!("intc@{:x}", bus::GICD.start))?;
+fn write_gic(fdt: &mut Writer, gic: &vgic::Config) {
     let (compatible, second) = match gic.version {
         vgic::Version::V2 => ("arm,cortex-a15-gic", bus::GICC),
         vgic::Version::V3 => ("arm,gic-v3", bus::gicr(gic.vcpus)),
     };
-    fdt.property_string("compatible", compatible)?;
-    fdt.property_null("interrupt-controller")?;
-    fdt.property_u32("#interrupt-cells", 3)?;
-    fdt.property_u32("#address-cells", 0)?;
-    fdt.property_array_u64("reg", [reg(&bus::GICD), reg(&second)].as_flattened())?;
-    fdt.property_phandle(GIC)?;
-    fdt.end_node(node)
+    fdt.begin(&format!("intc@{:x}", bus::GICD.start));
+    fdt.strings("compatible", &[compatible]);
+    fdt.cells("interrupt-controller", &[]);
+    fdt.cells("#interrupt-cells", &[3]);
+    fdt.cells("#address-cells", &[0]);
+    fdt.cells("reg", [reg(&bus::GICD), reg(&second)].as_flattened().as_flattened());
+    fdt.cells("phandle", &[GIC]);
+    fdt.end();
 }
 
-fn write_uart(fdt: &mut FdtWriter) -> Result<(), Error> {
-    let clock = fdt.begin_node("apb-pclk")?;
-    fdt.property_string("compatible", "fixed-clock")?;
-    fdt.property_u32("#clock-cells", 0)?;
-    fdt.property_u32("clock-frequency", UART_HZ)?;
-    fdt.property_string("clock-output-names", "clk24mhz")?;
-    fdt.property_phandle(CLOCK)?;
-    fdt.end_node(clock)?;
-    let node = fdt.begin_node(uart_path().trim_start_matches('/'))?;
-    fdt.property_string_list("compatible", vec!["arm,pl011".into(), "arm,primecell".into()])?;
-    fdt.property_array_u64("reg", &reg(&bus::UART))?;
-    fdt.property_array_u32("interrupts", &[GIC_SPI, u32::from(bus::UART_INTID) - 32, LEVEL_HIGH])?;
-    fdt.property_array_u32("clocks", &[CLOCK, CLOCK])?;
-    fdt.property_string_list("clock-names", vec!["uartclk".into(), "apb_pclk".into()])?;
-    fdt.end_node(node)
+fn write_uart(fdt: &mut Writer) {
+    fdt.begin("apb-pclk");
+    fdt.strings("compatible", &["fixed-clock"]);
+    fdt.cells("#clock-cells", &[0]);
+    fdt.cells("clock-frequency", &[UART_HZ]);
+    fdt.strings("clock-output-names", &["clk24mhz"]);
+    fdt.cells("phandle", &[CLOCK]);
+    fdt.end();
+    fdt.begin(&uart());
+    fdt.strings("compatible", &["arm,pl011", "arm,primecell"]);
+    fdt.cells("reg", reg(&bus::UART).as_flattened());
+    fdt.cells("interrupts", &[GIC_SPI, u32::from(bus::UART_INTID) - 32, LEVEL_HIGH]);
+    fdt.cells("clocks", &[CLOCK, CLOCK]);
+    fdt.strings("clock-names", &["uartclk", "apb_pclk"]);
+    fdt.end();
 }
 
 /// The binding is [`abi::channel`]'s.
-fn write_channels(fdt: &mut FdtWriter, channels: &[Channel]) -> Result<(), Error> {
+fn write_channels(fdt: &mut Writer, channels: &[Channel]) {
     for (number, channel) in channels.iter().enumerate() {
         let page = bus::channel_page(number);
         let spi = u32::from(bus::channel_intid(number)) - 32;
-        let node = fdt.begin_node(&format!("channel@{:x}", page.start))?;
-        fdt.property_string("compatible", abi::channel::COMPATIBLE)?;
-        fdt.property_array_u64("reg", &reg(&page))?;
-        fdt.property_array_u32("interrupts", &[GIC_SPI, spi, EDGE_RISING])?;
-        fdt.property_string("label", &channel.name)?;
-        fdt.property_u32(abi::channel::NUMBER, number as u32)?;
-        fdt.property_u32(abi::channel::END, channel.end)?;
-        fdt.end_node(node)?;
+        fdt.begin(&format!("channel@{:x}", page.start));
+        fdt.strings("compatible", &[abi::channel::COMPATIBLE]);
+        fdt.cells("reg", reg(&page).as_flattened());
+        fdt.cells("interrupts", &[GIC_SPI, spi, EDGE_RISING]);
+        fdt.strings("label", &[&channel.name]);
+        fdt.cells(abi::channel::NUMBER, &[number as u32]);
+        fdt.cells(abi::channel::END, &[channel.end]);
+        fdt.end();
     }
-    Ok(())
 }
 
-fn uart_path() -> String {
-    format!("/pl011@{:x}", bus::UART.start)
+fn uart() -> String {
+    format!("pl011@{:x}", bus::UART.start)
 }
 
 /// Address and size, as two cells each.
-fn reg(range: &Range<u64>) -> [u64; 2] {
-    [range.start, range.end - range.start]
+fn reg(range: &Range<u64>) -> [[u32; 2]; 2] {
+    [pair(range.start), pair(range.end - range.start)]
+}
+
+fn pair(value: u64) -> [u32; 2] {
+    [(value >> 32) as u32, value as u32]
 }
 
 #[cfg(test)]

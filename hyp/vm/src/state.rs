@@ -27,8 +27,6 @@ pub mod pstate {
     pub const SS: u64 = 1 << 21;
     /// Privileged access never, where FEAT_PAN exists.
     pub const PAN: u64 = 1 << 22;
-    /// User access override, where FEAT_UAO exists.
-    pub const UAO: u64 = 1 << 23;
     /// Data-independent timing, where FEAT_DIT exists.
     pub const DIT: u64 = 1 << 24;
     /// The condition flags.

@@ -30,10 +30,6 @@ impl PhysMem for Flat {
         self.bytes[at(to, from.len())].copy_from_slice(from);
     }
 
-    fn copy(&mut self, to: Pa, from: Pa, len: usize) {
-        self.bytes.copy_within(at(from, len), to.0 as usize);
-    }
-
     fn zero(&mut self, pa: Pa, len: usize) {
         self.bytes[at(pa, len)].fill(0);
     }
@@ -47,9 +43,8 @@ impl PhysMem for Flat {
     }
 }
 
-/// Guest memory is the pages 0 to 31, behind them is what is copied from.
-const BUNDLE: Pa = Pa(32 * PAGE);
-const BUNDLE_LEN: u64 = 8 * PAGE;
+/// Guest memory is the pages 0 to 31.
+const MEMORY: u64 = 32 * PAGE;
 
 /// Extents: IPA page, PA page, pages, rights, device.
 fn extents() -> impl Strategy<Value = Vec<Extent>> {
@@ -69,19 +64,12 @@ enum Op {
     Read,
     Write(u8),
     Zero,
-    Copy(usize),
     Clean,
 }
 
 fn op() -> impl Strategy<Value = (Op, u64, usize)> {
-    let kind = prop_oneof![
-        Just(Op::Read),
-        any::<u8>().prop_map(Op::Write),
-        Just(Op::Zero),
-        (0usize..BUNDLE_LEN as usize / 2).prop_map(Op::Copy),
-        Just(Op::Clean),
-    ];
-    let len = prop_oneof![0usize..16, 0usize..BUNDLE_LEN as usize / 2];
+    let kind = prop_oneof![Just(Op::Read), any::<u8>().prop_map(Op::Write), Just(Op::Zero), Just(Op::Clean),];
+    let len = prop_oneof![0usize..16, 0usize..4 * PAGE as usize];
     (kind, 0u64..17 * PAGE, len)
 }
 
@@ -105,8 +93,8 @@ proptest! {
             let _ = stage2.insert(extent);
         }
         let memory = FreeRanges::new([PhysRange { start: Pa(0), len: BLOCK }]);
-        let mut flat = Flat::new(BUNDLE.0 + BUNDLE_LEN);
-        let mut model = Flat::new(BUNDLE.0 + BUNDLE_LEN);
+        let mut flat = Flat::new(MEMORY);
+        let mut model = Flat::new(MEMORY);
         for (op, ipa, len) in ops {
             // A map for each operation, so that its marks are seen.
             let dirty = DirtyMap::new(&memory);
@@ -118,13 +106,19 @@ proptest! {
                 let result = match op {
                     Op::Read => mem.read(next, &mut buffer[done..]),
                     Op::Write(value) => mem.write(next, &vec![value; rest]),
-                    Op::Zero => mem.zero(next, rest),
-                    Op::Copy(offset) => mem.copy_from_phys(next, Pa(BUNDLE.0 + (offset + done) as u64), rest),
+                    Op::Zero => mem.find(next, rest).map(|(pa, len)| {
+                        zero(&mut flat, &dirty, pa, len);
+                        len
+                    }),
                     Op::Clean => mem.clean_to_poc(next, rest),
                 };
                 match result {
                     Ok(piece) => {
-                        let most = if matches!(op, Op::Zero | Op::Clean) { LINES } else { PIECE };
+                        let most = match op {
+                            Op::Zero => BLOCK as usize,
+                            Op::Clean => LINES,
+                            Op::Read | Op::Write(_) => PIECE,
+                        };
                         prop_assert!(piece <= most && (piece > 0 || rest == 0));
                         done += piece;
                     }
@@ -137,7 +131,7 @@ proptest! {
 
             let needed = match op {
                 Op::Read => Rights::READ,
-                Op::Write(_) | Op::Zero | Op::Copy(_) => Rights::WRITE,
+                Op::Write(_) | Op::Zero => Rights::WRITE,
                 Op::Clean => Rights::empty(),
             };
             let (mut expected, mut read) = (None, Vec::new());
@@ -155,7 +149,6 @@ proptest! {
                     Op::Read => read.push(model.bytes[pa]),
                     Op::Write(value) => model.bytes[pa] = value,
                     Op::Zero => model.bytes[pa] = 0,
-                    Op::Copy(offset) => model.bytes[pa] = model.bytes[BUNDLE.0 as usize + offset + n],
                     Op::Clean => model.cleaned[pa] = true,
                 }
                 if needed == Rights::WRITE {

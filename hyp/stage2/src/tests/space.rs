@@ -151,7 +151,6 @@ impl Machine {
         impl PhysMem for Nowhere {
             fn read(&mut self, _: Pa, _: &mut [u8]) {}
             fn write(&mut self, _: Pa, _: &[u8]) {}
-            fn copy(&mut self, _: Pa, _: Pa, _: usize) {}
             fn zero(&mut self, _: Pa, _: usize) {}
             fn clean_to_poc(&mut self, _: Pa, _: usize) {}
             fn invalidate_icache(&mut self) {}
@@ -387,19 +386,6 @@ fn after_logging_blocks_become_writable_whole() {
     let mapping = stage2.lookup(&hw, RAM).unwrap();
     assert_eq!((mapping.size, mapping.write_protected), (BLOCK, false));
     assert!(!dirty.is_marked(Pa(BLOCK)));
-}
-
-#[test]
-fn an_extent_goes_in_steps_and_only_whole() {
-    let (mut hw, mut stage2, _) = one_vm();
-    assert_eq!(stage2.remove(&mut hw, Ipa(RAM.0 + PAGE)), Err(Error::NoExtent));
-    assert_eq!(stage2.remove(&mut hw, Ipa(0)), Err(Error::NoExtent));
-    for ipa in [RAM, loan_ipa(0), Ipa(0x0801_0000)] {
-        walk(ipa, |from| stage2.remove(&mut hw, from)).unwrap();
-        assert_eq!(stage2.lookup(&hw, ipa), None);
-    }
-    assert_eq!(stage2.extents(), []);
-    assert_eq!(stage2.populate(&mut hw, RAM), Err(Error::NoExtent));
 }
 
 #[test]

@@ -22,13 +22,4 @@ _start: movz    xzr, #0xffff                    // the mark that it is done
     "#
 );
 
-#[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[cfg(not(target_os = "none"))]
-fn main() {
-    eprintln!("this is a guest: build it for aarch64-unknown-none-softfloat");
-}
+include!("../../../on_target_only.rs");

@@ -118,13 +118,4 @@ scratch: .zero  8 << 12
     "#
 );
 
-#[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[cfg(not(target_os = "none"))]
-fn main() {
-    eprintln!("this is a program for QEMU: build it for aarch64-unknown-none-softfloat");
-}
+include!("../../../on_target_only.rs");

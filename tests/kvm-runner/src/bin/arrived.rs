@@ -22,13 +22,4 @@ text:   .ascii  "done\n"
     "#
 );
 
-#[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[cfg(not(target_os = "none"))]
-fn main() {
-    eprintln!("this is a program of Linux: build it for aarch64-unknown-none-softfloat");
-}
+include!("../../../on_target_only.rs");
