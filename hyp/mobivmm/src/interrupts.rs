@@ -35,6 +35,7 @@ impl Here {
                 plant!("plant_timer_tick", self.machine.guests.len() == 1);
                 self.virtual_timer(interrupt, guest, vcpu);
             }
+            Some(interrupt) if interrupt.intid() == NOTICE => self.notice(interrupt, guest, vcpu),
             Some(interrupt) => self.interrupt(interrupt),
             None => {}
         }
@@ -55,7 +56,11 @@ impl Here {
                     return self.virtual_timer(interrupt, guest, vcpu);
                 }
             }
-            NOTICE => self.notice(),
+            NOTICE => {
+                if let Some((guest, vcpu)) = self.loaded.get() {
+                    return self.notice(interrupt, guest, vcpu);
+                }
+            }
             KICK => {
                 trace::follow(self);
                 self.pick_again();
@@ -79,9 +84,12 @@ impl Here {
 
     /// Something has changed for the loaded vCPU: its interrupts, which are looked at before it goes on, or that its VM is to stop or
     /// to change.
-    fn notice(&self) {
+    #[inline(always)]
+    fn notice(&self, interrupt: Acknowledged, guest: &Guest, vcpu: usize) {
         plant!("plant_vipi", true);
-        let Some((guest, vcpu)) = self.loaded.get() else { return };
+        let gic = &self.machine.gic;
+        gic.priority_drop(interrupt);
+        gic.deactivate(interrupt);
         if guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu) {
             self.pick_again();
         }

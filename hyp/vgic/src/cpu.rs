@@ -2,6 +2,7 @@
 
 use crate::lr::{Control, ListRegisters, Lr, State};
 use crate::state::{Groups, bits};
+use crate::sgi::Posted;
 use crate::{Effects, LIST_REGISTERS_MAX, MANY, NOT_MAPPED, VcpuSet, Version, Vgic};
 
 /// What a virtual CPU interface lets through to its vCPU.
@@ -74,9 +75,23 @@ impl Vgic {
             && (this.used == 0 || this.used & !hw.empty() == 0 && bits(this.used).all(pending))
     }
 
+    /// [`Vgic::absorb`] and [`Vgic::enter`] in one.
+    #[inline(always)]
+    pub fn deliver(&mut self, vcpu: usize, posted: &Posted, hw: &mut impl ListRegisters) -> Effects {
+        if let Some(first) = posted.first() {
+            let sent = posted.take(first);
+            if self.repeat(vcpu, first, sent, hw) {
+                return Effects::NONE;
+            }
+            self.add_sgis(vcpu, first, sent);
+        }
+        self.absorb(vcpu, posted);
+        self.enter(vcpu, hw)
+    }
+
     /// Brings the list registers of the CPU that has `vcpu` loaded up to date, before the guest is entered. Does
     /// nothing unless something changed.
-    #[inline]
+    #[inline(never)]
     pub fn enter(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         if !self.needs_enter(vcpu) {
             return Effects::NONE;
@@ -255,6 +270,37 @@ impl Vgic {
         elsewhere & 1 << (intid % 32) == 0
     }
 
+    /// The usual case of what was posted: one SGI, and that is all, whose list register the guest has emptied.
+    #[inline(always)]
+    fn repeat(&mut self, vcpu: usize, first: usize, sent: u64, hw: &mut impl ListRegisters) -> bool {
+        const ANY: Lr = Lr { priority: 0xff, group1: true, ..Lr::EMPTY };
+        const ANY_V3: Lr = Lr { group1: false, ..ANY };
+        let this = &mut self.vcpus[vcpu];
+        let bit = sent.trailing_zeros() as u8;
+        let lr = Lr { vintid: first as u16 + u16::from(bit / 8), state: State::PENDING, ..Lr::EMPTY };
+        // What it was written with then. If its priority had changed, or its group in GICv2, attention would have been called.
+        let (value, mask) = match self.version {
+            Version::V2 => (Lr { source: bit % 8, ..lr }.to_gicv2().into(), !u64::from(ANY.to_gicv2())),
+            Version::V3 => (Lr { group1: bit % 8 == 0, ..lr }.to_gicv3(), !ANY_V3.to_gicv3()),
+        };
+        let Some(n) = bits(this.used).find(|&n| (this.written[n] ^ value) & mask == 0) else {
+            return false;
+        };
+        if !sent.is_power_of_two()
+            || this.attention != 0
+            || this.control != Control::default()
+            || hw.empty() >> n & 1 == 0
+        {
+            return false;
+        }
+        this.latched |= 1 << n;
+        this.ended &= !(1 << n);
+        hw.write(n, this.written[n]);
+        // Nobody's attention is called, so it has no other state than in its list register.
+        debug_assert!(self.is_nowhere_else(vcpu, lr.vintid));
+        true
+    }
+
     /// The usual case: an interrupt is pending again, and that is all, whose list register the guest has emptied.
     /// Whatever else it was listed with still holds, or more than this interrupt would call for attention.
     fn rearm(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> bool {
@@ -353,8 +399,9 @@ impl Vgic {
             }
             let state = hw.state(n);
             this.lrs[n].state = state;
-            if state != State::PENDING && usize::from(this.mapped) == n {
-                this.mapped = NOT_MAPPED;
+            if state != State::PENDING {
+                // Not to be written again as it was.
+                this.written[n] = 0;
             }
             let (word, bit) = (self.word_mut(vcpu, w), 1 << (vintid % 32));
             word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };

@@ -16,6 +16,8 @@
 //!   list registers are empty then: [`Vgic::enter`] comes before the guest, though nobody is told by a kick.
 //! * [`Vgic::observe`] comes before the vCPU's own read of a register that has a [`listed_word`]; then
 //!   [`Vgic::needs_enter`] tells whether [`Vgic::enter`] must come before the guest.
+//! * An SGI is [posted](Posted::post) without the lock, and its targets are kicked; [`Vgic::deliver`] takes it from there. A register that
+//!   shows or changes the pending state or the group of a vCPU's SGIs is accessed after [`Vgic::absorb`] for that vCPU.
 //! * [`Vgic::maintenance`] on the maintenance interrupt, then [`Vgic::enter`].
 //! * A vCPU that sleeps and stays loaded keeps its list registers if it [is quiet](Vgic::is_quiet).
 //!
@@ -36,6 +38,7 @@ extern crate alloc;
 mod cpu;
 mod dist;
 mod lr;
+mod sgi;
 mod state;
 mod v2;
 mod v3;
@@ -45,9 +48,11 @@ use alloc::{boxed::Box, vec, vec::Vec};
 pub use cpu::CpuMask;
 pub use dist::listed_word;
 pub use lr::{Control, ListRegisters, Lr, State};
+pub use sgi::{Posted, Sgi, SgiRegister};
 pub use state::Groups;
 use state::{Word, bits};
-pub use v3::{GICR_STRIDE, SgiRegister, affinity};
+pub use v2::SGIR;
+pub use v3::{GICR_STRIDE, affinity};
 
 /// The architecture version that the guest sees: that of the hardware, whose CPU interface it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
