@@ -35,7 +35,11 @@ impl Here {
                 plant!("plant_timer_tick", self.machine.guests.len() == 1);
                 self.virtual_timer(interrupt, guest, vcpu);
             }
-            Some(interrupt) if interrupt.intid() == NOTICE => self.notice(interrupt, guest, vcpu),
+            Some(interrupt) if interrupt.intid() == NOTICE => {
+                // Looked for after the timer.
+                core::hint::cold_path();
+                self.notice(interrupt, guest, vcpu);
+            }
             Some(interrupt) => self.interrupt(interrupt),
             None => {}
         }

@@ -85,7 +85,9 @@ impl Vgic {
             }
             self.add_sgis(vcpu, first, sent);
         }
-        self.absorb(vcpu, posted);
+        if !posted.is_empty() {
+            self.absorb(vcpu, posted);
+        }
         self.enter(vcpu, hw)
     }
 
@@ -145,7 +147,7 @@ impl Vgic {
         for n in bits((state.used | stale) & !kept) {
             match self.vcpus[vcpu].used >> n & 1 {
                 0 => hw.write(n, 0),
-                _ => self.write(vcpu, n, hw),
+                _ => hw.write(n, self.vcpus[vcpu].written[n]),
             }
         }
         if control != old || eois != 0 {
@@ -158,12 +160,17 @@ impl Vgic {
 
     /// Looks at the words that call for attention for interrupts that want a list register.
     fn find_waiting(&mut self, vcpu: usize) {
-        for w in bits(core::mem::take(&mut self.vcpus[vcpu].attention)) {
-            let [pending, active] = [Kind::Pending, Kind::Active].map(|kind| self.candidates(vcpu, w, kind));
-            let this = &mut self.vcpus[vcpu];
-            this.spilled_pending |= u32::from(pending != 0) << w;
-            this.spilled_active |= u32::from(active != 0) << w;
+        let (mut pending, mut active) = (0, 0);
+        let this = &self.vcpus[vcpu];
+        for w in bits(this.attention) {
+            let (word, home) = (self.word(vcpu, w), this.home[w]);
+            pending |= u32::from(word.ready(self.groups) & home != 0) << w;
+            active |= u32::from(word.unlisted_active() & home != 0) << w;
         }
+        let this = &mut self.vcpus[vcpu];
+        this.attention = 0;
+        this.spilled_pending |= pending;
+        this.spilled_active |= active;
     }
 
     /// Whether there are pending interrupts, but not free list registers for all that want one. Active ones alone need not be
@@ -185,16 +192,6 @@ impl Vgic {
             }
         }
         false
-    }
-
-    /// Writes a list register as `lrs` has it.
-    fn write(&mut self, vcpu: usize, n: usize, hw: &mut impl ListRegisters) {
-        let this = &mut self.vcpus[vcpu];
-        this.written[n] = match self.version {
-            Version::V2 => this.lrs[n].to_gicv2().into(),
-            Version::V3 => this.lrs[n].to_gicv3(),
-        };
-        hw.write(n, this.written[n]);
     }
 
     /// The physical interrupt behind the mapped `intid` fired on the CPU that has `vcpu` loaded, its priority was dropped and it was
@@ -258,8 +255,8 @@ impl Vgic {
         this.used |= 1 << n;
         this.latched |= 1 << n;
         this.mapped = n as u8;
-        this.lrs[n] = lr;
-        self.write(vcpu, n, hw);
+        this.set(n, lr, self.version);
+        hw.write(n, this.written[n]);
         true
     }
 
@@ -348,7 +345,7 @@ impl Vgic {
         {
             return false;
         }
-        self.write(vcpu, n, hw);
+        hw.write(n, self.vcpus[vcpu].written[n]);
         true
     }
 
@@ -550,7 +547,7 @@ impl Vgic {
         word.active &= !bit;
         word.lr_pending |= u32::from(pending) << (intid % 32);
         word.lr_active |= u32::from(active) << (intid % 32);
-        this.lrs[n] = Lr {
+        let lr = Lr {
             vintid: intid as u16,
             state: State { pending, active },
             priority: word.priority[intid % 32],
@@ -559,6 +556,7 @@ impl Vgic {
             eoi: more,
             source,
         };
+        this.set(n, lr, self.version);
         this.used |= 1 << n;
         if hw.is_some() && latched && !active {
             this.mapped = n as u8;
@@ -603,7 +601,7 @@ impl Vgic {
         }
         // It stays at home here, so that nobody else need look at it.
         let orphan = word.orphans() & bit != 0;
-        if orphan || (word.ready(self.groups) | word.busy()) & bit != 0 {
+        if (word.owed | word.pending() | word.busy()) & bit != 0 {
             self.orphans |= u32::from(orphan && w > 0) << w;
             this.attention |= 1 << w;
             this.raised = MANY;

@@ -94,6 +94,7 @@ impl Vgic {
 
     /// A write by `vcpu` of the lower `size` bytes of `value` at `offset` of the distributor. What does not exist, is
     /// misaligned or has another size is ignored.
+    #[inline(always)]
     pub fn gicd_write(&mut self, vcpu: usize, offset: u64, size: usize, value: u64) -> Effects {
         let offset = offset as usize;
         match self.version {

@@ -195,6 +195,16 @@ impl Vcpu {
         self.online && !self.asleep
     }
 
+    /// What list register `n` is to hold.
+    #[inline]
+    fn set(&mut self, n: usize, lr: Lr, version: Version) {
+        self.lrs[n] = lr;
+        self.written[n] = match version {
+            Version::V2 => lr.to_gicv2().into(),
+            Version::V3 => lr.to_gicv3(),
+        };
+    }
+
     /// Calls its attention to word `w`: because `raised` became pending, or of [`MANY`].
     #[inline]
     fn attend(&mut self, w: usize, raised: u16) {
@@ -218,6 +228,9 @@ pub struct Vgic {
     groups: Groups,
     /// Words of SPIs that may have orphans.
     orphans: u32,
+    /// Words of SPIs that had one whose home was not among its targets, or that had none but targets, when homes were given last:
+    /// only busy ones have.
+    strays: u32,
 }
 
 impl Vgic {
@@ -265,6 +278,7 @@ impl Vgic {
             routes: vec![0; if version == Version::V3 { (words - 1) * 32 } else { 0 }],
             groups: Groups::default(),
             orphans: 0,
+            strays: 0,
         };
         let boot = &mut vgic.vcpus[0];
         boot.online = true;
@@ -450,14 +464,9 @@ impl Vgic {
     }
 
     /// Gives the SPIs of a word that are no longer busy a home among their targets. Returns those that moved.
+    #[inline]
     fn rehome_strays(&mut self, w: usize) -> u32 {
-        let (mut stray, mut homed, mut targeted) = (0, 0, 0);
-        for vcpu in &self.vcpus {
-            stray |= vcpu.home[w] & !vcpu.targets[w];
-            homed |= vcpu.home[w];
-            targeted |= vcpu.targets[w];
-        }
-        if (stray | targeted & !homed) & !self.word(0, w).busy() != 0 { self.rehome(w) } else { 0 }
+        if self.strays >> w & 1 != 0 { self.rehome(w) } else { 0 }
     }
 
     /// Chooses a home for the SPIs of a word that are not busy: the lowest target that takes part in such choices,
@@ -473,6 +482,12 @@ impl Vgic {
                 vcpu.home[w] = home;
             }
         }
+        // Those that are not busy have a home if they can; of the others it has to be seen.
+        let targeted = self.vcpus.iter().fold(0, |all, vcpu| all | vcpu.targets[w]);
+        let settled = self.vcpus.iter().fold(0, |all, vcpu| all | vcpu.targets[w] & vcpu.home[w]);
+        let homed = self.vcpus.iter().fold(0, |all, vcpu| all | vcpu.home[w]);
+        let strays = (targeted | homed) & !settled;
+        self.strays = self.strays & !(1 << w) | u32::from(strays != 0) << w;
         moved
     }
 

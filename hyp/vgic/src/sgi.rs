@@ -71,6 +71,11 @@ impl Posted {
         self.0[usize::from(sgi.bit / 64) % 2].fetch_or(1 << (sgi.bit % 64), Ordering::Release);
     }
 
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().all(|half| half.load(Ordering::Relaxed) == 0)
+    }
+
     /// The first SGI of the half in which all are, 0 or 8.
     #[inline]
     pub(crate) fn first(&self) -> Option<usize> {
