@@ -85,6 +85,8 @@ pub struct GicV3 {
 struct Redistributor {
     gicr: Mmio<GICR_SIZE>,
     mpidr: u64,
+    /// ICC_SGI1R_EL1 for SGI 0.
+    sgi1r: u64,
 }
 
 impl GicV3 {
@@ -94,7 +96,7 @@ impl GicV3 {
         for (index, &Cpu { mpidr, .. }) in cpus.iter().enumerate() {
             let gicr = gicr.iter().find_map(|region| find_redistributor(region, mpidr));
             let gicr = gicr.ok_or(Error::NoRedistributor(index))?;
-            gic.cpus.push(Redistributor { gicr, mpidr }).map_err(|_| Error::NoRedistributor(index))?;
+            gic.cpus.push(Redistributor { gicr, mpidr, sgi1r: sgi1r(mpidr) }).map_err(|_| Error::NoRedistributor(index))?;
         }
         Ok(gic)
     }
@@ -198,7 +200,7 @@ impl GicV3 {
 
     pub(crate) fn send_sgi(&self, sgi: u32, to: usize) {
         publish_memory();
-        write!(sgi1r(sgi, self.cpus[to].mpidr), "icc_sgi1r_el1");
+        write!(self.cpus[to].sgi1r | u64::from(sgi & 0xf) << 24, "icc_sgi1r_el1");
         isb();
     }
 
@@ -311,10 +313,10 @@ fn find_redistributor(region: &DeviceMemory, mpidr: u64) -> Option<Mmio<GICR_SIZ
     }
 }
 
-/// ICC_SGI1R_EL1 for one CPU (section 12.2): Aff3, RS (Aff0 / 16), Aff2, INTID, Aff1, and a bit for the lower part of Aff0.
-const fn sgi1r(sgi: u32, mpidr: u64) -> u64 {
+/// ICC_SGI1R_EL1 for SGI 0 to one CPU (section 12.2): Aff3, RS (Aff0 / 16), Aff2, Aff1, and a bit for the lower part of Aff0.
+const fn sgi1r(mpidr: u64) -> u64 {
     let (aff3, aff2, aff1, aff0) = (mpidr >> 32 & 0xff, mpidr >> 16 & 0xff, mpidr >> 8 & 0xff, mpidr & 0xff);
-    aff3 << 48 | (aff0 >> 4) << 44 | aff2 << 32 | (sgi as u64 & 0xf) << 24 | aff1 << 16 | 1 << (aff0 & 0xf)
+    aff3 << 48 | (aff0 >> 4) << 44 | aff2 << 32 | aff1 << 16 | 1 << (aff0 & 0xf)
 }
 
 fn wait_while(condition: impl Fn() -> bool) {

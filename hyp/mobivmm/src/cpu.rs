@@ -374,6 +374,7 @@ impl Cpu {
         guest.take_attention(vcpu);
         let mut vgic = guest.vm.gic.lock();
         let mut active = vgic.physical_active(vcpu, timer::CNTV_INTID);
+        guest.vm.absorb(vcpu, &mut vgic);
         let mut effects = vgic.enter(vcpu, &mut Registers(gic));
         if !active && timer::virtual_deadline(&guest.vm, &state.timer).is_some_and(|at| time::ticks() >= at) {
             // As if it had been taken: often that is what woke this vCPU.

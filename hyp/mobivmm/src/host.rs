@@ -125,14 +125,14 @@ impl Here {
 
     /// Brings the list registers of the loaded vCPU up to date, if it was marked. If an interrupt is pending that is first; the guest
     /// gets no further than its entry then.
-    #[inline]
+    #[inline(never)]
     pub fn refresh(&self, guest: &Guest, vcpu: usize) {
         if guest.take_attention(vcpu) {
             if cpu::interrupt_pending() {
                 guest.attend(vcpu);
                 return self.look.set(true);
             }
-            let effects = guest.vm.gic.lock().enter(vcpu, &mut Registers(&self.machine.gic));
+            let effects = guest.vm.deliver(vcpu, &mut Registers(&self.machine.gic));
             self.pay(guest, effects);
         }
     }

@@ -1,5 +1,7 @@
 //! Physical interrupts, taken where they arrive.
 
+use core::sync::atomic::{Ordering, fence};
+
 use arch::{cpu, time};
 use drivers::gic::Acknowledged;
 use lock::TicketMutex;
@@ -33,6 +35,11 @@ impl Here {
                 plant!("plant_timer_tick", self.machine.guests.len() == 1);
                 self.virtual_timer(interrupt, guest, vcpu);
             }
+            Some(interrupt) if interrupt.intid() == NOTICE => {
+                // Looked for after the timer.
+                core::hint::cold_path();
+                self.notice(interrupt, guest, vcpu);
+            }
             Some(interrupt) => self.interrupt(interrupt),
             None => {}
         }
@@ -56,7 +63,11 @@ impl Here {
                     return self.virtual_timer(interrupt, guest, vcpu);
                 }
             }
-            NOTICE => self.notice(),
+            NOTICE => {
+                if let Some((guest, vcpu)) = self.loaded.get() {
+                    return self.notice(interrupt, guest, vcpu);
+                }
+            }
             KICK => {
                 trace::follow(self);
                 self.pick_again();
@@ -80,9 +91,12 @@ impl Here {
 
     /// Something has changed for the loaded vCPU: its interrupts, which are looked at before it goes on, or that its VM is to stop or
     /// to change.
-    fn notice(&self) {
+    #[inline(always)]
+    fn notice(&self, interrupt: Acknowledged, guest: &Guest, vcpu: usize) {
         plant!("plant_vipi", true);
-        let Some((guest, vcpu)) = self.loaded.get() else { return };
+        let gic = &self.machine.gic;
+        gic.priority_drop(interrupt);
+        gic.deactivate(interrupt);
         if guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu) {
             self.pick_again();
         }
@@ -104,7 +118,8 @@ impl Here {
     #[inline(never)]
     fn serve_console(&self) {
         let from = time::now();
-        self.charge(console::receive(), from);
+        let vm = console::receive();
+        self.charge(vm.and_then(|vm| self.machine.guest(vm)), from);
         if console::has_input() {
             self.look.set(true);
         }
@@ -115,12 +130,12 @@ impl Here {
                 guest.vm.console_ready(self);
             }
         }
-        self.charge(sender, from);
+        self.charge(sender.and_then(|vm| self.machine.guest(vm)), from);
     }
 
-    /// What EL2 has done since `from` was for the VM of this index, if any, whoever runs here.
-    fn charge(&self, vm: Option<usize>, from: u64) {
-        if let Some(guest) = vm.and_then(|vm| self.machine.guest(vm)) {
+    /// What EL2 has done since `from` was for this VM, if any, whoever runs here.
+    fn charge(&self, guest: Option<&Guest>, from: u64) {
+        if let Some(guest) = guest {
             self.machine.scheduler.lock().charge_to(self.cpu, guest.id(0), time::now() - from);
         }
     }
@@ -139,7 +154,13 @@ impl Here {
     #[inline(never)]
     fn deliver(&self) {
         let mut bytes = [0; 32];
-        while console::has_input() {
+        loop {
+            // Whoever brings input sets its flag and then tries the lock; whoever has the lock lets go of it and then looks at the flag.
+            // Without a barrier between the two each may miss what the other has written, and the input waits for another exit.
+            fence(Ordering::SeqCst);
+            if !console::has_input() {
+                return;
+            }
             let Some(_turn) = DELIVERY.try_lock() else { return };
             while let Some((channel, count)) = console::take_input(&mut bytes) {
                 let bytes = &bytes[..count];
@@ -147,10 +168,11 @@ impl Here {
                     None => operator::input(bytes, self),
                     Some(id) => {
                         let from = time::now();
-                        if let Some(guest) = self.machine.guest(id.into()) {
+                        let guest = self.machine.guest(id.into());
+                        if let Some(guest) = guest {
                             guest.vm.console_input(bytes, self);
                         }
-                        self.charge(Some(id.into()), from);
+                        self.charge(guest, from);
                     }
                 }
                 if cpu::interrupt_pending() {

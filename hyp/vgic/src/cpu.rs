@@ -2,6 +2,7 @@
 
 use crate::lr::{Control, ListRegisters, Lr, State};
 use crate::state::{Groups, bits};
+use crate::sgi::Posted;
 use crate::{Effects, LIST_REGISTERS_MAX, MANY, NOT_MAPPED, VcpuSet, Version, Vgic};
 
 /// What a virtual CPU interface lets through to its vCPU.
@@ -74,6 +75,22 @@ impl Vgic {
             && (this.used == 0 || this.used & !hw.empty() == 0 && bits(this.used).all(pending))
     }
 
+    /// [`Vgic::absorb`] and [`Vgic::enter`] in one.
+    #[inline(always)]
+    pub fn deliver(&mut self, vcpu: usize, posted: &Posted, hw: &mut impl ListRegisters) -> Effects {
+        if let Some(first) = posted.first() {
+            let sent = posted.take(first);
+            if self.repeat(vcpu, first, sent, hw) {
+                return Effects::NONE;
+            }
+            self.add_sgis(vcpu, first, sent);
+        }
+        if !posted.is_empty() {
+            self.absorb(vcpu, posted);
+        }
+        self.enter(vcpu, hw)
+    }
+
     /// Brings the list registers of the CPU that has `vcpu` loaded up to date, before the guest is entered. Does
     /// nothing unless something changed.
     #[inline(always)]
@@ -132,7 +149,7 @@ impl Vgic {
         for n in bits((state.used | stale) & !kept) {
             match self.vcpus[vcpu].used >> n & 1 {
                 0 => hw.write(n, 0),
-                _ => self.write(vcpu, n, hw),
+                _ => hw.write(n, self.vcpus[vcpu].written[n]),
             }
         }
         if control != old || eois != 0 {
@@ -145,12 +162,17 @@ impl Vgic {
 
     /// Looks at the words that call for attention for interrupts that want a list register.
     fn find_waiting(&mut self, vcpu: usize) {
-        for w in bits(core::mem::take(&mut self.vcpus[vcpu].attention)) {
-            let [pending, active] = [Kind::Pending, Kind::Active].map(|kind| self.candidates(vcpu, w, kind));
-            let this = &mut self.vcpus[vcpu];
-            this.spilled_pending |= u32::from(pending != 0) << w;
-            this.spilled_active |= u32::from(active != 0) << w;
+        let (mut pending, mut active) = (0, 0);
+        let this = &self.vcpus[vcpu];
+        for w in bits(this.attention) {
+            let (word, home) = (self.word(vcpu, w), this.home[w]);
+            pending |= u32::from(word.ready(self.groups) & home != 0) << w;
+            active |= u32::from(word.unlisted_active() & home != 0) << w;
         }
+        let this = &mut self.vcpus[vcpu];
+        this.attention = 0;
+        this.spilled_pending |= pending;
+        this.spilled_active |= active;
     }
 
     /// Whether there are pending interrupts, but not free list registers for all that want one. Active ones alone need not be
@@ -172,16 +194,6 @@ impl Vgic {
             }
         }
         false
-    }
-
-    /// Writes a list register as `lrs` has it.
-    fn write(&mut self, vcpu: usize, n: usize, hw: &mut impl ListRegisters) {
-        let this = &mut self.vcpus[vcpu];
-        this.written[n] = match self.version {
-            Version::V2 => this.lrs[n].to_gicv2().into(),
-            Version::V3 => this.lrs[n].to_gicv3(),
-        };
-        hw.write(n, this.written[n]);
     }
 
     /// The physical interrupt behind the mapped `intid` fired on the CPU that has `vcpu` loaded, its priority was dropped and it was
@@ -245,8 +257,8 @@ impl Vgic {
         this.used |= 1 << n;
         this.latched |= 1 << n;
         this.mapped = n as u8;
-        this.lrs[n] = lr;
-        self.write(vcpu, n, hw);
+        this.set(n, lr, self.version);
+        hw.write(n, this.written[n]);
         true
     }
 
@@ -255,6 +267,37 @@ impl Vgic {
         let word = self.word(vcpu, usize::from(intid) / 32);
         let elsewhere = word.latch | word.active | word.owed | word.drop_pending | word.drop_active;
         elsewhere & 1 << (intid % 32) == 0
+    }
+
+    /// The usual case of what was posted: one SGI, and that is all, whose list register the guest has emptied.
+    #[inline(always)]
+    fn repeat(&mut self, vcpu: usize, first: usize, sent: u64, hw: &mut impl ListRegisters) -> bool {
+        const ANY: Lr = Lr { priority: 0xff, group1: true, ..Lr::EMPTY };
+        const ANY_V3: Lr = Lr { group1: false, ..ANY };
+        let this = &mut self.vcpus[vcpu];
+        let bit = sent.trailing_zeros() as u8;
+        let lr = Lr { vintid: first as u16 + u16::from(bit / 8), state: State::PENDING, ..Lr::EMPTY };
+        // What it was written with then. If its priority had changed, or its group in GICv2, attention would have been called.
+        let (value, mask) = match self.version {
+            Version::V2 => (Lr { source: bit % 8, ..lr }.to_gicv2().into(), !u64::from(ANY.to_gicv2())),
+            Version::V3 => (Lr { group1: bit % 8 == 0, ..lr }.to_gicv3(), !ANY_V3.to_gicv3()),
+        };
+        let Some(n) = bits(this.used).find(|&n| (this.written[n] ^ value) & mask == 0) else {
+            return false;
+        };
+        if !sent.is_power_of_two()
+            || this.attention != 0
+            || this.control != Control::default()
+            || hw.empty() >> n & 1 == 0
+        {
+            return false;
+        }
+        this.latched |= 1 << n;
+        this.ended &= !(1 << n);
+        hw.write(n, this.written[n]);
+        // Nobody's attention is called, so it has no other state than in its list register.
+        debug_assert!(self.is_nowhere_else(vcpu, lr.vintid));
+        true
     }
 
     /// The usual case: an interrupt is pending again, and that is all, whose list register the guest has emptied.
@@ -304,7 +347,7 @@ impl Vgic {
         {
             return false;
         }
-        self.write(vcpu, n, hw);
+        hw.write(n, self.vcpus[vcpu].written[n]);
         true
     }
 
@@ -365,8 +408,9 @@ impl Vgic {
             }
             let state = hw.state(n);
             this.lrs[n].state = state;
-            if state != State::PENDING && usize::from(this.mapped) == n {
-                this.mapped = NOT_MAPPED;
+            if state != State::PENDING {
+                // Not to be written again as it was.
+                this.written[n] = 0;
             }
             let (word, bit) = (self.word_mut(vcpu, w), 1 << (vintid % 32));
             word.lr_pending = word.lr_pending & !bit | if state.pending { bit } else { 0 };
@@ -515,7 +559,7 @@ impl Vgic {
         word.active &= !bit;
         word.lr_pending |= u32::from(pending) << (intid % 32);
         word.lr_active |= u32::from(active) << (intid % 32);
-        this.lrs[n] = Lr {
+        let lr = Lr {
             vintid: intid as u16,
             state: State { pending, active },
             priority: word.priority[intid % 32],
@@ -524,6 +568,7 @@ impl Vgic {
             eoi: more,
             source,
         };
+        this.set(n, lr, self.version);
         this.used |= 1 << n;
         if hw.is_some() && latched && !active {
             this.mapped = n as u8;
@@ -575,7 +620,7 @@ impl Vgic {
         }
         // It stays at home here, so that nobody else need look at it.
         let orphan = word.orphans() & bit != 0;
-        if orphan || (word.ready(self.groups) | word.busy()) & bit != 0 {
+        if (word.owed | word.pending() | word.busy()) & bit != 0 {
             self.orphans |= u32::from(orphan && w > 0) << w;
             this.attention |= 1 << w;
             this.raised = MANY;

@@ -3,7 +3,8 @@
 //! Arm IHI 0069H, sections 12.9 and 12.11).
 
 use crate::state::{Groups, bits};
-use crate::{Effects, INTID_LIMIT, VcpuSet, Version, Vgic};
+use crate::sgi::{HALVES, Posted};
+use crate::{Effects, INTID_LIMIT, SGIS, VcpuSet, Version, Vgic};
 use core::ops::Range;
 
 pub(crate) const CTLR: usize = 0x000;
@@ -93,6 +94,7 @@ impl Vgic {
 
     /// A write by `vcpu` of the lower `size` bytes of `value` at `offset` of the distributor. What does not exist, is
     /// misaligned or has another size is ignored.
+    #[inline(always)]
     pub fn gicd_write(&mut self, vcpu: usize, offset: u64, size: usize, value: u64) -> Effects {
         let offset = offset as usize;
         match self.version {
@@ -224,10 +226,35 @@ impl Vgic {
         Effects { kick: VcpuSet::first(vcpus), deactivate: false }
     }
 
-    /// Makes an SGI pending on `to`. `sender` is its bit in a GICv2's per-sender pending state, 1 in GICv3.
-    pub(crate) fn set_sgi(&mut self, to: usize, sgi: usize, sender: u8) -> Effects {
-        self.vcpus[to].sgi_pending[sgi] |= sender;
-        self.word_mut(to, 0).latch |= 1 << sgi;
-        self.raise(to, 0, 1 << sgi)
+    /// Takes into the state of `vcpu` what was posted to it, before a register shows or changes that. Nobody need be kicked: whoever
+    /// posted it has.
+    #[inline(never)]
+    pub fn absorb(&mut self, vcpu: usize, posted: &Posted) {
+        for first in HALVES {
+            let sent = posted.take(first);
+            if sent != 0 {
+                self.add_sgis(vcpu, first, sent);
+            }
+        }
+    }
+
+    /// Makes SGIs pending: a byte of `sent` each, from `first` on, as [`Posted`] has them.
+    pub(crate) fn add_sgis(&mut self, vcpu: usize, first: usize, mut sent: u64) {
+        let index = self.index(vcpu, 0);
+        let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
+        let mut sgis = 0;
+        while sent != 0 {
+            let (byte, sgi) = (sent.trailing_zeros() / 8, (first + sent.trailing_zeros() as usize / 8) % SGIS);
+            let senders = match self.version {
+                Version::V2 => (sent >> (8 * byte)) as u8,
+                // The group has to be the one that was meant.
+                Version::V3 => (sent >> (8 * byte) >> (!word.group1 >> sgi & 1)) as u8 & 1,
+            };
+            sent &= !(0xff << (8 * byte));
+            this.sgi_pending[sgi] |= senders;
+            sgis |= u32::from(senders != 0) << sgi;
+        }
+        word.latch |= sgis;
+        let _ = if sgis.is_power_of_two() { self.raise(vcpu, 0, sgis) } else { self.touch(vcpu, 0, sgis) };
     }
 }

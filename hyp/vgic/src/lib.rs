@@ -16,6 +16,8 @@
 //!   list registers are empty then: [`Vgic::enter`] comes before the guest, though nobody is told by a kick.
 //! * [`Vgic::observe`] comes before the vCPU's own read of a register that has a [`listed_word`]; then
 //!   [`Vgic::needs_enter`] tells whether [`Vgic::enter`] must come before the guest.
+//! * An SGI is [posted](Posted::post) without the lock, and its targets are kicked; [`Vgic::deliver`] takes it from there. A register that
+//!   shows or changes the pending state or the group of a vCPU's SGIs is accessed after [`Vgic::absorb`] for that vCPU.
 //! * [`Vgic::maintenance`] on the maintenance interrupt, then [`Vgic::enter`].
 //! * A vCPU that sleeps and stays loaded keeps its list registers if it [is quiet](Vgic::is_quiet).
 //!
@@ -36,6 +38,7 @@ extern crate alloc;
 mod cpu;
 mod dist;
 mod lr;
+mod sgi;
 mod state;
 mod v2;
 mod v3;
@@ -45,9 +48,11 @@ use alloc::{boxed::Box, vec, vec::Vec};
 pub use cpu::CpuMask;
 pub use dist::listed_word;
 pub use lr::{Control, ListRegisters, Lr, State};
+pub use sgi::{Posted, Sgi, SgiRegister};
 pub use state::Groups;
 use state::{Word, bits};
-pub use v3::{GICR_STRIDE, SgiRegister, affinity};
+pub use v2::SGIR;
+pub use v3::{GICR_STRIDE, affinity};
 
 /// The architecture version that the guest sees: that of the hardware, whose CPU interface it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +195,16 @@ impl Vcpu {
         self.online && !self.asleep
     }
 
+    /// What list register `n` is to hold.
+    #[inline]
+    fn set(&mut self, n: usize, lr: Lr, version: Version) {
+        self.lrs[n] = lr;
+        self.written[n] = match version {
+            Version::V2 => lr.to_gicv2().into(),
+            Version::V3 => lr.to_gicv3(),
+        };
+    }
+
     /// Calls its attention to word `w`: because `raised` became pending, or of [`MANY`].
     #[inline]
     fn attend(&mut self, w: usize, raised: u16) {
@@ -213,6 +228,9 @@ pub struct Vgic {
     groups: Groups,
     /// Words of SPIs that may have orphans.
     orphans: u32,
+    /// Words of SPIs that had one whose home was not among its targets, or that had none but targets, when homes were given last:
+    /// only busy ones have.
+    strays: u32,
 }
 
 impl Vgic {
@@ -260,6 +278,7 @@ impl Vgic {
             routes: vec![0; if version == Version::V3 { (words - 1) * 32 } else { 0 }],
             groups: Groups::default(),
             orphans: 0,
+            strays: 0,
         };
         let boot = &mut vgic.vcpus[0];
         boot.online = true;
@@ -445,14 +464,9 @@ impl Vgic {
     }
 
     /// Gives the SPIs of a word that are no longer busy a home among their targets. Returns those that moved.
+    #[inline]
     fn rehome_strays(&mut self, w: usize) -> u32 {
-        let (mut stray, mut homed, mut targeted) = (0, 0, 0);
-        for vcpu in &self.vcpus {
-            stray |= vcpu.home[w] & !vcpu.targets[w];
-            homed |= vcpu.home[w];
-            targeted |= vcpu.targets[w];
-        }
-        if (stray | targeted & !homed) & !self.word(0, w).busy() != 0 { self.rehome(w) } else { 0 }
+        if self.strays >> w & 1 != 0 { self.rehome(w) } else { 0 }
     }
 
     /// Chooses a home for the SPIs of a word that are not busy: the lowest target that takes part in such choices,
@@ -468,6 +482,12 @@ impl Vgic {
                 vcpu.home[w] = home;
             }
         }
+        // Those that are not busy have a home if they can; of the others it has to be seen.
+        let targeted = self.vcpus.iter().fold(0, |all, vcpu| all | vcpu.targets[w]);
+        let settled = self.vcpus.iter().fold(0, |all, vcpu| all | vcpu.targets[w] & vcpu.home[w]);
+        let homed = self.vcpus.iter().fold(0, |all, vcpu| all | vcpu.home[w]);
+        let strays = (targeted | homed) & !settled;
+        self.strays = self.strays & !(1 << w) | u32::from(strays != 0) << w;
         moved
     }
 

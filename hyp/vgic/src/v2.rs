@@ -3,11 +3,12 @@
 
 use crate::dist::{CTLR, IIDR, IIDR_VALUE, TYPER};
 use crate::state::bits;
-use crate::{Effects, VcpuSet, Vgic};
+use crate::{Effects, Vgic};
 
 pub(crate) const VCPUS_MAX: usize = 8;
 
-const SGIR: usize = 0xf00;
+/// GICD_SGIR: [`crate::Sgi::from_sgir`] of a word that is written there is to be posted.
+pub const SGIR: u64 = 0xf00;
 /// ICPIDR2: architecture revision 2, as a GIC-400 shows it.
 const ICPIDR2: usize = 0xfe8;
 const ICPIDR2_VALUE: u64 = 0x2b;
@@ -42,7 +43,6 @@ impl Vgic {
         match (offset, size) {
             (CTLR, 4) => self.write_groups(value),
             (0x820..0xc00, 1 | 4) => self.write_itargets(offset - 0x800, &bytes[..size]),
-            (SGIR, 4) => self.write_sgir(vcpu, value),
             (0xf10..0xf20, 1 | 4) => {
                 let mut effects = Effects::NONE;
                 for (n, &senders) in bytes[..size].iter().enumerate() {
@@ -51,13 +51,10 @@ impl Vgic {
                 effects
             }
             (0xf20..0xf30, 1 | 4) => {
-                let present = (1 << self.vcpus.len()) - 1;
+                let present = u8::MAX >> (VCPUS_MAX - self.vcpus.len());
                 let mut effects = Effects::NONE;
                 for (n, &senders) in bytes[..size].iter().enumerate() {
-                    if u16::from(senders) & present != 0 {
-                        effects |=
-                            self.set_sgi(vcpu, offset - 0xf20 + n, (u16::from(senders) & present) as u8);
-                    }
+                    effects |= self.set_sgi(vcpu, offset - 0xf20 + n, senders & present);
                 }
                 effects
             }
@@ -95,21 +92,6 @@ impl Vgic {
         self.touch(0, w, changed | moved)
     }
 
-    fn write_sgir(&mut self, vcpu: usize, value: u64) -> Effects {
-        let all = VcpuSet::first(self.vcpus.len());
-        let targets = match value >> 24 & 3 {
-            0 => VcpuSet(value >> 16 & 0xff & all.0),
-            1 => all.without(vcpu),
-            2 => VcpuSet::one(vcpu),
-            _ => VcpuSet::EMPTY,
-        };
-        let mut effects = Effects::NONE;
-        for to in targets.iter() {
-            effects |= self.set_sgi(to, (value & 0xf) as usize, 1 << vcpu);
-        }
-        effects
-    }
-
     /// The vCPUs that have an SGI pending on `vcpu`, the one in a list register included.
     fn sgi_senders(&self, vcpu: usize, sgi: usize) -> u8 {
         let word = self.word(vcpu, 0);
@@ -120,6 +102,13 @@ impl Vgic {
             _ => 0,
         };
         self.vcpus[vcpu].sgi_pending[sgi] | listed
+    }
+
+    /// GICD_SPENDSGIR: as if some vCPUs had sent it.
+    fn set_sgi(&mut self, vcpu: usize, sgi: usize, senders: u8) -> Effects {
+        self.vcpus[vcpu].sgi_pending[sgi] |= senders;
+        self.word_mut(vcpu, 0).latch |= u32::from(senders != 0) << sgi;
+        self.raise(vcpu, 0, u32::from(senders != 0) << sgi)
     }
 
     /// GICD_CPENDSGIR: takes the SGIs of some senders back.

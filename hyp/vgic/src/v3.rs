@@ -3,7 +3,7 @@
 //! hardware's.
 
 use crate::dist::{CTLR, IIDR, IIDR_VALUE, TYPER};
-use crate::{Effects, VcpuSet, Version, Vgic};
+use crate::{Effects, Version, Vgic};
 
 pub(crate) const VCPUS_MAX: usize = 64;
 
@@ -35,18 +35,6 @@ pub const fn affinity(vcpu: usize) -> u32 {
     ((vcpu >> 4) << 8 | vcpu & 0xf) as u32
 }
 
-/// The SGI generation registers. With one Security state the first generates Group 1 SGIs, the others Group 0 ones
-/// (Arm IHI 0069H, "Use of control registers for SGI forwarding").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SgiRegister {
-    /// ICC_SGI1R_EL1.
-    Sgi1r,
-    /// ICC_SGI0R_EL1.
-    Sgi0r,
-    /// ICC_ASGI1R_EL1.
-    Asgi1r,
-}
-
 /// The part of a 64-bit register that an access of `size` bytes at `offset` reads.
 fn part(register: u64, offset: usize, size: usize) -> u64 {
     match size {
@@ -57,29 +45,6 @@ fn part(register: u64, offset: usize, size: usize) -> u64 {
 }
 
 impl Vgic {
-    /// A guest's write of an SGI generation register.
-    pub fn write_sgi(&mut self, vcpu: usize, register: SgiRegister, value: u64) -> Effects {
-        let sgi = (value >> 24 & 0xf) as usize;
-        let all = VcpuSet::first(self.vcpus.len());
-        let (aff1, list) = ((value >> 16 & 0xff) as u32, value & 0xffff);
-        let elsewhere = value >> 44 & 0xfff | value >> 32 & 0xff; // RS, Aff3, Aff2: no vCPU has another than 0
-        let targets = if value >> 40 & 1 != 0 {
-            all.without(vcpu)
-        } else if elsewhere == 0 {
-            VcpuSet(list.checked_shl(aff1 * 16).unwrap_or(0) & all.0)
-        } else {
-            VcpuSet::EMPTY
-        };
-        let group1 = register == SgiRegister::Sgi1r;
-        let mut effects = Effects::NONE;
-        for to in targets.iter() {
-            if (self.word(to, 0).group1 >> sgi & 1 != 0) == group1 {
-                effects |= self.set_sgi(to, sgi, 1);
-            }
-        }
-        effects
-    }
-
     /// A guest's read of `size` bytes at `offset` of the redistributors' region (GICv3).
     pub fn gicr_read(&self, offset: u64, size: usize) -> u64 {
         let Some((vcpu, offset)) = self.redistributor(offset, size) else {

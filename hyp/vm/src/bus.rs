@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use vgic::{Effects, Vgic};
+use vgic::{Effects, Sgi, Version, Vgic};
 
 use crate::console;
 use crate::handle::{Context, Host};
@@ -147,7 +147,7 @@ pub(crate) fn read(cx: &Context<'_, impl Host>, device: Device, offset: u64, siz
         Device::Uart => console::read(cx.vm, offset, cx.host),
         Device::GiccDir => 0,
         Device::Gicd => read_gicd(cx, offset, size),
-        Device::Gicr => read_gic(cx, offset, |gic| gic.gicr_read(offset, size.into())),
+        Device::Gicr => read_gic(cx, owner(offset), offset, |gic| gic.gicr_read(offset, size.into())),
     }
 }
 
@@ -156,43 +156,68 @@ pub(crate) fn read(cx: &Context<'_, impl Host>, device: Device, offset: u64, siz
 pub(crate) fn write(cx: &Context<'_, impl Host>, device: Device, offset: u64, size: u8, value: u64) {
     match device {
         Device::Uart => console::write(cx.vm, offset, value, cx.host),
-        Device::GiccDir if offset == 0 => write_gic(cx, |gic| gic.dir(cx.vcpu, value as u32)),
+        Device::GiccDir if offset == 0 => write_gic(cx, None, |gic| gic.dir(cx.vcpu, value as u32)),
         Device::GiccDir => {}
         Device::Gicd => write_gicd(cx, offset, size, value),
-        Device::Gicr => write_gic(cx, |gic| gic.gicr_write(offset, size.into(), value)),
+        Device::Gicr => {
+            write_gic(cx, Some(owner(offset)), |gic| gic.gicr_write(offset, size.into(), value));
+        }
     }
+}
+
+/// Whose redistributor it is.
+fn owner(offset: u64) -> usize {
+    (offset / vgic::GICR_STRIDE) as usize
 }
 
 /// A read of the distributor.
 #[inline(always)]
 pub(crate) fn read_gicd(cx: &Context<'_, impl Host>, offset: u64, size: u8) -> u64 {
-    read_gic(cx, offset, |gic| gic.gicd_read(cx.vcpu, offset, size.into()))
+    read_gic(cx, cx.vcpu, offset, |gic| gic.gicd_read(cx.vcpu, offset, size.into()))
 }
 
 /// A write of the distributor.
 #[inline(always)]
 pub(crate) fn write_gicd(cx: &Context<'_, impl Host>, offset: u64, size: u8, value: u64) {
-    write_gic(cx, |gic| gic.gicd_write(cx.vcpu, offset, size.into(), value));
+    if offset == vgic::SGIR && size == 4 && cx.vm.config.gic.version == Version::V2 {
+        return cx.vm.send(cx.host, Sgi::from_sgir(value, cx.vcpu, cx.vm.vcpus.len()));
+    }
+    let concerns_sgis = vgic::listed_word(offset) == Some(0);
+    let write = |gic: &mut Vgic| gic.gicd_write(cx.vcpu, offset, size.into(), value);
+    write_gic(cx, concerns_sgis.then_some(cx.vcpu), write);
 }
 
-/// A read of the vGIC's register at `offset`, with a look first at what the hardware holds if the register shows that.
+/// A read of the vGIC's register at `offset`, of `owner` if it is one of a vCPU's, with a look first at what the hardware holds and what is
+/// on its way if the register shows that.
 #[inline(always)]
-fn read_gic(cx: &Context<'_, impl Host>, offset: u64, read: impl FnOnce(&Vgic) -> u64) -> u64 {
+fn read_gic(
+    cx: &Context<'_, impl Host>,
+    owner: usize,
+    offset: u64,
+    read: impl FnOnce(&Vgic) -> u64,
+) -> u64 {
     if let Some(word) = vgic::listed_word(offset) {
-        observe(cx, word);
+        observe(cx, owner, word);
     }
     read(&cx.vm.gic.lock())
 }
 
 #[inline(never)]
-fn observe(cx: &Context<'_, impl Host>, word: usize) {
-    let effects = cx.host.observe(&mut cx.vm.gic.lock(), cx.vcpu, word);
+fn observe(cx: &Context<'_, impl Host>, owner: usize, word: usize) {
+    let mut gic = cx.vm.gic.lock();
+    cx.vm.absorb(owner, &mut gic);
+    let effects = cx.host.observe(&mut gic, cx.vcpu, word);
+    drop(gic);
     cx.vm.pay(cx.host, effects);
 }
 
+/// A write of a register of the vGIC, which concerns the SGIs of `owner`, if any.
 #[inline(always)]
-fn write_gic(cx: &Context<'_, impl Host>, write: impl FnOnce(&mut Vgic) -> Effects) {
+fn write_gic(cx: &Context<'_, impl Host>, owner: Option<usize>, write: impl FnOnce(&mut Vgic) -> Effects) {
     let mut gic = cx.vm.gic.lock();
+    if let Some(owner) = owner {
+        cx.vm.absorb(owner, &mut gic);
+    }
     let effects = write(&mut gic);
     drop(gic);
     cx.vm.pay(cx.host, effects);

@@ -81,16 +81,9 @@ impl core::fmt::Debug for SysReg {
     }
 }
 
-/// A trapped MSR, MRS or system instruction.
+/// A trapped MSR, MRS or system instruction, as the ISS has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SysRegAccess {
-    /// The register, or the system instruction.
-    pub reg: SysReg,
-    /// The general-purpose register: 31 is XZR.
-    pub rt: u8,
-    /// MSR (or SYS) instead of MRS (or SYSL).
-    pub write: bool,
-}
+pub struct SysRegAccess(u32);
 
 /// What a stage-2 fault status code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,12 +209,28 @@ pub(crate) const fn instruction_len(esr: u64) -> u8 {
 
 impl SysRegAccess {
     #[inline]
-    pub(crate) fn decode(esr: u64) -> Self {
-        Self {
-            reg: SysReg(esr as u32 & SysReg::new(3, 7, 15, 15, 7).0),
-            rt: (esr >> 5 & 31) as u8,
-            write: esr & 1 == 0,
-        }
+    pub(crate) const fn decode(esr: u64) -> Self {
+        Self(esr as u32 & 0x3f_ffff)
+    }
+
+    /// An access to `reg` and the general-purpose register `rt` (31 is XZR).
+    pub const fn new(reg: SysReg, rt: u8, write: bool) -> Self {
+        Self(reg.0 | (rt as u32) << 5 | !write as u32)
+    }
+
+    /// The register, or the system instruction.
+    pub const fn reg(self) -> SysReg {
+        SysReg(self.0 & SysReg::new(3, 7, 15, 15, 7).0)
+    }
+
+    /// The general-purpose register: 31 is XZR.
+    pub const fn rt(self) -> u8 {
+        (self.0 >> 5 & 31) as u8
+    }
+
+    /// MSR (or SYS) instead of MRS (or SYSL).
+    pub const fn is_write(self) -> bool {
+        self.0 & 1 == 0
     }
 }
 

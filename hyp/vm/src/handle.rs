@@ -173,11 +173,8 @@ pub fn hypercall(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) {
 /// Answers any other exit by its ESR_EL2: as [`handle`] does with [`Exit::decode`], but decodes of the frequent ones what is needed only.
 #[inline(always)]
 pub fn trap(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) {
-    let class = exit::class(esr);
-    if class == 0x24 && mmio::emulates(cx, state, esr) {
-        return;
-    }
-    match class {
+    match exit::class(esr) {
+        0x24 => mmio::access(cx, state, esr),
         0x18 => sysreg::access(cx, state, exit::instruction_len(esr), SysRegAccess::decode(esr)),
         0x01 => wait(cx, state, exit::instruction_len(esr), exit::is_wfe(esr)),
         _ => decode_and_handle(cx, state, esr),
@@ -185,7 +182,7 @@ pub fn trap(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) {
 }
 
 #[inline(never)]
-fn decode_and_handle(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) {
+pub(crate) fn decode_and_handle(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) {
     let (far, hpfar) = cx.host.fault_address();
     handle(cx, state, Exit::decode(esr, far, hpfar));
 }

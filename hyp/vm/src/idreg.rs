@@ -57,6 +57,7 @@ pub(crate) fn is_id(reg: SysReg) -> bool {
 }
 
 /// What a guest reads where the hardware has `raw`.
+#[inline(never)]
 pub(crate) fn value(reg: SysReg, raw: u64, gic: vgic::Version) -> u64 {
     let (_, _, _, crm, op2) = reg.parts(); // ID_MMFR0 to 4, ID_ISAR0 to 6 and MVFR0 to 2: what a 32-bit EL0 can do.
     if matches!((crm, op2), (1, 4..) | (2, _) | (3, ..=2)) {

@@ -5,13 +5,20 @@ use crate::handle::{Context, Crash, Host, Next, StageTwo, StageTwoAccess, skip};
 use crate::state::VcpuState;
 use crate::{
     bus::{self, Device, Region, Target},
-    inject,
+    handle, inject,
     insn::Instruction,
 };
 
-/// Answers a data abort if it is a plain access to an emulated device, as the syndrome registers tell; false if it is anything else.
+/// Answers a data abort: most are plain accesses to an emulated device, as the syndrome registers tell.
+#[inline(never)]
+pub(crate) fn access(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) {
+    if !emulates(cx, state, esr) {
+        handle::decode_and_handle(cx, state, esr);
+    }
+}
+
 #[inline(always)]
-pub(crate) fn emulates(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) -> bool {
+fn emulates(cx: &Context<'_, impl Host>, state: &mut VcpuState, esr: u64) -> bool {
     // What must be so: ISV, a translation fault (at any level), and not of a walk or cache maintenance.
     const BITS: u64 = exit::ISV | 1 << 10 | 1 << 8 | 1 << 7 | 0x3c;
     if esr & BITS != exit::ISV | 0x04 {

@@ -4,7 +4,7 @@
 //! The hardware's debug registers are EL2's; a guest sees two breakpoints and two watchpoints that never match. Its
 //! own single-stepping (MDSCR_EL1.SS) works.
 
-use vgic::{SgiRegister, Version};
+use vgic::{Sgi, SgiRegister, Version};
 
 use crate::exit::{SysReg, SysRegAccess};
 use crate::handle::{Context, Host, Next, skip};
@@ -30,7 +30,7 @@ enum Register {
     /// CNTPCT_EL0.
     Counter,
     /// ICC_SGI1R_EL1, ICC_SGI0R_EL1 or ICC_ASGI1R_EL1 (GICv3).
-    Sgi(SgiRegister),
+    SendSgi(SgiRegister),
     /// ICC_DIR_EL1 (GICv3).
     Deactivate,
     /// ICC_SRE_EL1 (GICv3).
@@ -88,9 +88,9 @@ const TABLE: &[(SysReg, Register)] = &[
     (reg(3, 0, 10, 2, 0), Stage1(|sys| &mut sys.mair)),       // MAIR_EL1
     (reg(3, 0, 10, 3, 0), Stage1(|sys| &mut sys.amair)),      // AMAIR_EL1
     (reg(3, 0, 12, 11, 1), Deactivate),                       // ICC_DIR_EL1
-    (reg(3, 0, 12, 11, 5), Sgi(SgiRegister::Sgi1r)),          // ICC_SGI1R_EL1
-    (reg(3, 0, 12, 11, 6), Sgi(SgiRegister::Asgi1r)),         // ICC_ASGI1R_EL1
-    (reg(3, 0, 12, 11, 7), Sgi(SgiRegister::Sgi0r)),          // ICC_SGI0R_EL1
+    (reg(3, 0, 12, 11, 5), SendSgi(SgiRegister::Sgi1r)),      // ICC_SGI1R_EL1
+    (reg(3, 0, 12, 11, 6), SendSgi(SgiRegister::Asgi1r)),     // ICC_ASGI1R_EL1
+    (reg(3, 0, 12, 11, 7), SendSgi(SgiRegister::Sgi0r)),      // ICC_SGI0R_EL1
     (reg(3, 0, 12, 12, 5), SystemRegisterEnable),             // ICC_SRE_EL1
     (reg(3, 0, 13, 0, 1), Stage1(|sys| &mut sys.contextidr)), // CONTEXTIDR_EL1
     (reg(3, 3, 14, 0, 1), Counter),                           // CNTPCT_EL0
@@ -141,8 +141,8 @@ fn find(reg: SysReg) -> Option<&'static Register> {
 
 /// Answers a trapped MSR, MRS or system instruction.
 pub(crate) fn access(cx: &Context<'_, impl Host>, state: &mut VcpuState, len: u8, access: SysRegAccess) {
-    let SysRegAccess { reg, rt, write: is_write } = access;
-    let done = if is_write {
+    let (reg, rt) = (access.reg(), access.rt());
+    let done = if access.is_write() {
         write(cx, state, reg, state.x(rt))
     } else {
         read(cx, state, reg).map(|value| state.set_x(rt, value))
@@ -175,7 +175,7 @@ fn read(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg) -> Opti
             host.sync(state);
             Some(*field(&mut state.sys))
         }
-        OsLockAccess | Sgi(_) | Deactivate | SystemRegisterEnable | SetWay => None,
+        OsLockAccess | SendSgi(_) | Deactivate | SystemRegisterEnable | SetWay => None,
     }
 }
 
@@ -194,9 +194,8 @@ fn write(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg, value:
             state.sys.mdscr = value & MDSCR_GUEST;
         }
         Timer(register) => timer::write(cx, &mut state.timer, register, value),
-        Sgi(register) if v3 => {
-            let effects = vm.gic.lock().write_sgi(vcpu, register, value);
-            vm.pay(host, effects);
+        SendSgi(register) if v3 => {
+            vm.send(host, Sgi::from_register(register, value, vcpu, vm.vcpus.len()));
         }
         Deactivate if v3 => {
             let effects = vm.gic.lock().dir(vcpu, value as u32 & 0xff_ffff);
@@ -205,7 +204,7 @@ fn write(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg, value:
         SystemRegisterEnable if v3 => {}
         SetWay => set_way(state, host),
         Stage1(field) => stage1(state, reg, field, value, host),
-        ReadOnly(_) | OsLockStatus | Counter | Sgi(_) | Deactivate | SystemRegisterEnable => return None,
+        ReadOnly(_) | OsLockStatus | Counter | SendSgi(_) | Deactivate | SystemRegisterEnable => return None,
     }
     Some(())
 }
@@ -213,6 +212,7 @@ fn write(cx: &Context<'_, impl Host>, state: &mut VcpuState, reg: SysReg, value:
 /// Maintenance by set and way reaches one CPU's caches, and a vCPU may be anywhere. What a guest wants with it is to
 /// switch caches on or off (Arm ARM, "Effects of All and set/way maintenance instructions"): its RAM is cleaned by address,
 /// once, and again when that happens, which the trap of stage 1's controls tells.
+#[inline(never)]
 fn set_way(state: &mut VcpuState, host: &impl Host) {
     if state.hcr & HCR_TVM != 0 {
         return;
@@ -223,6 +223,7 @@ fn set_way(state: &mut VcpuState, host: &impl Host) {
 }
 
 /// A trapped write of a control of stage 1; traps no more once the caches are on.
+#[inline(never)]
 fn stage1(
     state: &mut VcpuState,
     reg: SysReg,

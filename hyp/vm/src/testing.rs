@@ -217,7 +217,7 @@ impl Guest {
     /// MRS x1, `reg`. None: it was UNDEFINED.
     pub(crate) fn mrs(&mut self, reg: SysReg) -> Option<u64> {
         let pc = self.state.pc;
-        let next = self.trap(Trap::SysReg(SysRegAccess { reg, rt: 1, write: false }));
+        let next = self.trap(Trap::SysReg(SysRegAccess::new(reg, 1, false)));
         assert_eq!(next, None);
         (self.state.pc == pc + 4).then_some(self.state.gprs[1])
     }
@@ -226,7 +226,7 @@ impl Guest {
     pub(crate) fn msr(&mut self, reg: SysReg, value: u64) -> Option<Option<Next>> {
         let pc = self.state.pc;
         self.state.gprs[1] = value;
-        let next = self.trap(Trap::SysReg(SysRegAccess { reg, rt: 1, write: true }));
+        let next = self.trap(Trap::SysReg(SysRegAccess::new(reg, 1, true)));
         (self.state.pc == pc + 4).then_some(next)
     }
 

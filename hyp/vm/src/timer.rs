@@ -45,6 +45,7 @@ pub(crate) fn read(timer: &VTimer, register: Register, now: u64) -> u64 {
 }
 
 /// A write to a register; then the interrupt's line and the deadline follow.
+#[inline(never)]
 pub(crate) fn write(cx: &Context<'_, impl Host>, timer: &mut VTimer, register: Register, value: u64) {
     match register {
         Register::Control => timer.cntp_ctl = value & (ENABLE | IMASK),

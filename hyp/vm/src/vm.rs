@@ -5,7 +5,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use lock::TicketMutex;
-use vgic::{Effects, Vgic};
+use vgic::{Effects, ListRegisters, Posted, Sgi, Vgic};
 
 use crate::bus::{self, AddressMap, BadMap};
 use crate::handle::{Context, Host, Power};
@@ -122,6 +122,8 @@ pub struct Vcpu {
     pub state: TicketMutex<VcpuState>,
     /// It is [`VcpuPower::On`]. Changed with `lifecycle` locked, read without.
     pub(crate) on: AtomicBool,
+    /// The SGIs on the way to it.
+    pub(crate) posted: Posted,
     /// When its physical timer is due, on the VM's counter, or [`timer::NEVER`].
     pub(crate) cntp_deadline: AtomicU64,
 }
@@ -159,6 +161,7 @@ impl Vm {
             Vcpu {
                 state: TicketMutex::new(state),
                 on: AtomicBool::new(false),
+                posted: Posted::default(),
                 cntp_deadline: AtomicU64::new(timer::NEVER),
             }
         };
@@ -190,6 +193,7 @@ impl Vm {
         }
         self.uart.lock().reset();
         core::mem::swap(&mut *self.gic.lock(), gic);
+        self.vcpus.iter().for_each(|vcpu| vcpu.posted.clear());
         lifecycle.power.fill(VcpuPower::Off);
         self.vcpus.iter().for_each(|vcpu| vcpu.on.store(false, Ordering::Relaxed));
         lifecycle.power[0] = VcpuPower::OnPending(entry);
@@ -270,6 +274,27 @@ impl Vm {
     pub fn line(&self, host: &impl Host, vcpu: usize, intid: u16, level: bool) {
         let effects = self.gic.lock().line(vcpu, intid, level);
         self.pay(host, effects);
+    }
+
+    /// Brings the list registers of the CPU that has `vcpu` loaded up to date: [`Vgic::deliver`].
+    #[inline(always)]
+    pub fn deliver(&self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
+        let posted = &self.vcpus[vcpu].posted;
+        self.gic.lock().deliver(vcpu, posted, hw)
+    }
+
+    /// Has the vGIC hear of what is on the way to `vcpu`, if there is one: [`Vgic::absorb`].
+    pub fn absorb(&self, vcpu: usize, gic: &mut Vgic) {
+        if let Some(Vcpu { posted, .. }) = self.vcpus.get(vcpu) {
+            gic.absorb(vcpu, posted);
+        }
+    }
+
+    /// Sends an SGI.
+    #[inline]
+    pub(crate) fn send(&self, host: &impl Host, sgi: Sgi) {
+        sgi.targets.iter().for_each(|vcpu| self.vcpus[vcpu].posted.post(sgi));
+        self.pay(host, Effects { kick: sgi.targets, deactivate: false });
     }
 
     /// Rings the bell of a channel. What that owes is the caller's to pay.

@@ -2,7 +2,7 @@
 //! that the architecture calls unpredictable. Also the body of the fuzz target `faces` (tests/fuzz).
 
 use crate::hw::Hw;
-use mobivmm_vgic::{Config, Effects, SgiRegister, Version, Vgic};
+use mobivmm_vgic::{Posted, Sgi, Config, Effects, SgiRegister, Version, Vgic};
 
 /// Reads numbers off a byte string; zeros after its end.
 pub struct Bytes<'a>(pub &'a [u8]);
@@ -53,6 +53,7 @@ pub fn play(data: &[u8]) {
         list_registers: 1 + bytes.take(1) as usize % 16,
     };
     let mut vgic = Vgic::new(config).expect("a good configuration");
+    let posted: Vec<Posted> = (0..config.vcpus).map(|_| Posted::default()).collect();
     let mut cpus: Vec<Hw> = (0..config.vcpus).map(|_| Hw::new(version, config.list_registers)).collect();
     while !bytes.is_empty() {
         let (action, vcpu) = (bytes.take(1) % 16, bytes.take(1) as usize % config.vcpus);
@@ -61,7 +62,16 @@ pub fn play(data: &[u8]) {
             4 => vgic.gicr_write(bytes.gicr_offset(), bytes.size(), bytes.take(8)),
             5 => {
                 let registers = [SgiRegister::Sgi1r, SgiRegister::Sgi0r, SgiRegister::Asgi1r];
-                vgic.write_sgi(vcpu, registers[bytes.take(1) as usize % 3], bytes.take(8))
+                let (register, value) = (registers[bytes.take(1) as usize % 3], bytes.take(8));
+                let sgi = match version {
+                    Version::V2 => Sgi::from_sgir(value, vcpu, config.vcpus),
+                    Version::V3 => Sgi::from_register(register, value, vcpu, config.vcpus),
+                };
+                sgi.targets.iter().for_each(|to| posted[to].post(sgi));
+                if bytes.take(1) % 4 == 0 {
+                    vgic.absorb(vcpu, &posted[vcpu]);
+                }
+                Effects { kick: sgi.targets, deactivate: false }
             }
             6 => vgic.line(vcpu, bytes.take(2) as u16 % 1200, bytes.take(1) % 2 == 0),
             7 => vgic.pulse(vcpu, bytes.take(2) as u16 % 1200),
@@ -107,7 +117,7 @@ pub fn play(data: &[u8]) {
             if cpus[cpu].maintenance() {
                 vgic.maintenance(cpu);
             }
-            let _ = vgic.enter(cpu, &mut cpus[cpu]);
+            let _ = vgic.deliver(cpu, &posted[cpu], &mut cpus[cpu]);
             cpus[cpu].check();
             assert!(!cpus[cpu].maintenance(), "maintenance that does not go away");
         }

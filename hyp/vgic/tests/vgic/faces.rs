@@ -1,6 +1,6 @@
 //! The register faces, register by register.
 
-use mobivmm_vgic::{
+use mobivmm_vgic::{Posted, Sgi, 
     BadConfig, Config, GICR_STRIDE, SgiRegister, VcpuSet, Version, Vgic, affinity, listed_word,
 };
 
@@ -276,10 +276,18 @@ fn gicv2_sgis_reach_those_meant_and_tell_the_sender() {
     let mut vgic = v2(3);
     let _ = vgic.gicd_write(0, 0x000, 4, 1);
     let sgir = |filter: u64, list: u64, sgi: u64| filter << 24 | list << 16 | sgi;
-    assert_eq!(vgic.gicd_write(0, 0xf00, 4, sgir(0, 0b1110, 3)).kick, VcpuSet(0b110));
-    assert_eq!(vgic.gicd_write(1, 0xf00, 4, sgir(1, 0, 4)).kick, VcpuSet(0b101));
-    assert_eq!(vgic.gicd_write(2, 0xf00, 4, sgir(2, 0, 3)).kick, VcpuSet(0b100));
-    assert_eq!(vgic.gicd_write(2, 0xf00, 4, sgir(3, 0xff, 5)).kick, VcpuSet::EMPTY);
+    let posted: [Posted; 3] = Default::default();
+    let send = |from, value| {
+        let sgi = Sgi::from_sgir(value, from, 3);
+        sgi.targets.iter().for_each(|to| posted[to].post(sgi));
+        sgi.targets
+    };
+    assert_eq!(send(0, sgir(0, 0b1110, 3)), VcpuSet(0b110));
+    assert_eq!(send(1, sgir(1, 0, 4)), VcpuSet(0b101));
+    assert_eq!(send(2, sgir(2, 0, 3)), VcpuSet(0b100));
+    assert_eq!(send(2, sgir(3, 0xff, 5)), VcpuSet::EMPTY);
+    assert_eq!(vgic.gicd_read(2, 0xf20, 4), 0, "nobody has told it");
+    vgic.absorb(2, &posted[2]);
     assert_eq!(vgic.gicd_read(2, 0xf20, 4), 0b101 << 24);
     assert_eq!(vgic.gicd_read(2, 0xf14, 1), 0b010);
     assert_eq!(vgic.gicd_read(2, 0x200, 4), 0b1_1000);
@@ -301,7 +309,12 @@ fn gicv3_sgis_reach_those_meant() {
         let _ = vgic.gicr_write(sgi_frame(vcpu, 0x100), 4, 0xffff);
         let _ = vgic.gicr_write(sgi_frame(vcpu, 0x080), 4, 0x7fff);
     }
-    let mut send = |register, value| vgic.write_sgi(1, register, value).kick;
+    let posted: Vec<_> = (0..18).map(|_| Posted::default()).collect();
+    let send = |register, value| {
+        let sgi = Sgi::from_register(register, value, 1, 18);
+        sgi.targets.iter().for_each(|to| posted[to].post(sgi));
+        sgi.targets
+    };
     use SgiRegister::*;
     assert_eq!(send(Sgi1r, 3 << 24 | 0b1_0010), VcpuSet(0b1_0010));
     assert_eq!(send(Sgi1r, 3 << 24 | 1 << 16 | 0xffff), VcpuSet(0b11 << 16), "Aff1 = 1");
@@ -309,10 +322,18 @@ fn gicv3_sgis_reach_those_meant() {
     for elsewhere in [1 << 32, 1 << 44, 1 << 48, 200 << 16] {
         assert_eq!(send(Sgi1r, elsewhere | 3 << 24 | 1), VcpuSet::EMPTY);
     }
-    assert_eq!(send(Sgi0r, 3 << 24 | 1), VcpuSet::EMPTY, "SGI 3 is in Group 1");
-    assert_eq!(send(Sgi1r, 15 << 24 | 1), VcpuSet::EMPTY, "SGI 15 is in Group 0");
-    assert_eq!(send(Sgi0r, 15 << 24 | 1), VcpuSet::one(0));
-    assert_eq!(send(Asgi1r, 15 << 24 | 2), VcpuSet::one(1));
+    let mut arrives = |register, to: usize, sgi: u64| {
+        posted[to].clear();
+        assert_eq!(send(register, sgi << 24 | 1 << to), VcpuSet::one(to));
+        vgic.absorb(to, &posted[to]);
+        let frame = sgi_frame(to as u64, 0x280);
+        let pending = vgic.gicr_read(frame, 4);
+        let _ = vgic.gicr_write(frame, 4, !0);
+        pending == 1 << sgi
+    };
+    assert!(arrives(Sgi1r, 0, 3) && !arrives(Sgi0r, 0, 3) && !arrives(Asgi1r, 0, 3), "SGI 3 is in Group 1");
+    assert!(!arrives(Sgi1r, 0, 15) && arrives(Sgi0r, 0, 15) && arrives(Asgi1r, 1, 15), "SGI 15 is in Group 0");
+    vgic.absorb(17, &posted[17]);
     assert_eq!(vgic.gicr_read(sgi_frame(17, 0x200), 4), 1 << 3);
     let _ = vgic.gicr_write(sgi_frame(17, 0x280), 4, 1 << 3);
     assert_eq!(vgic.gicr_read(sgi_frame(17, 0x200), 4), 0);

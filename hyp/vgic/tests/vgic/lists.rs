@@ -2,7 +2,7 @@
 
 use crate::machine::{DEVICE, Machine, TIMER};
 use crate::model::*;
-use mobivmm_vgic::{Control, CpuMask, Groups, VcpuSet, Version};
+use mobivmm_vgic::{Control, CpuMask, Groups, Sgi, VcpuSet, Version};
 
 /// Four list registers, everything enabled and sent to vCPU 0.
 fn machine(version: Version, vcpus: usize) -> Machine {
@@ -272,8 +272,7 @@ fn disabling_and_reprioritising_reach_the_list_register() {
 fn gicv2_sgis_from_two_senders_are_two_interrupts() {
     let mut machine = machine(Version::V2, 3);
     for from in [2, 1] {
-        let effects = machine.vgic.gicd_write(from, 0xf00, 4, 1 << 16 | 9);
-        machine.owe(from, effects);
+        machine.send(Sgi::from_sgir(1 << 16 | 9, from, 3));
     }
     for from in [1, 2] {
         let ack = machine.ack(0).unwrap();

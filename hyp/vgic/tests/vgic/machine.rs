@@ -1,7 +1,7 @@
 //! A VM's vGIC, the CPUs that its vCPUs run on, and physical interrupts behind some of the virtual ones.
 
 use crate::hw::{Ack, Hw};
-use mobivmm_vgic::{Config, Effects, VcpuSet, Version, Vgic, listed_word};
+use mobivmm_vgic::{Config, Effects, Posted, Sgi, VcpuSet, Version, Vgic, listed_word};
 
 /// The virtual timer, mapped on each vCPU.
 pub const TIMER: u16 = 27;
@@ -19,6 +19,7 @@ pub struct Physical {
 pub struct Machine {
     pub version: Version,
     pub vgic: Vgic,
+    pub posted: Vec<Posted>,
     pub cpus: Vec<Hw>,
     pub loaded: Vec<bool>,
     pub timers: Vec<Physical>,
@@ -40,6 +41,7 @@ impl Machine {
         Machine {
             version,
             vgic,
+            posted: (0..vcpus).map(|_| Posted::default()).collect(),
             cpus: (0..vcpus).map(|_| Hw::new(version, list_registers)).collect(),
             loaded: vec![true; vcpus],
             timers: vec![Physical::default(); vcpus],
@@ -99,7 +101,7 @@ impl Machine {
             self.vgic.maintenance(vcpu);
         }
         self.kicked = self.kicked.without(vcpu);
-        let effects = self.vgic.enter(vcpu, &mut self.cpus[vcpu]);
+        let effects = self.vgic.deliver(vcpu, &self.posted[vcpu], &mut self.cpus[vcpu]);
         assert!(!self.vgic.needs_enter(vcpu));
         self.cpus[vcpu].check();
         assert!(!self.cpus[vcpu].maintenance(), "maintenance that does not go away");
@@ -154,9 +156,23 @@ impl Machine {
         self.settle();
     }
 
+    /// Posts an SGI, and kicks its targets.
+    pub fn send(&mut self, sgi: Sgi) {
+        sgi.targets.iter().for_each(|to| self.posted[to].post(sgi));
+        self.kicked.0 |= sgi.targets.0;
+    }
+
+    /// What comes before an access to a register of the private interrupts of `owner`.
+    pub fn absorb(&mut self, owner: usize, offset: u64) {
+        if self.version == Version::V3 || listed_word(offset) == Some(0) {
+            self.vgic.absorb(owner, &self.posted[owner]);
+        }
+    }
+
     /// A write of a distributor register that SGIs, PPIs and SPIs share, for word `w` at `offset` of word 0, by `vcpu`.
     /// `owner` is whose private word it is.
     pub fn write(&mut self, vcpu: usize, owner: usize, intid: usize, offset: u64, size: usize, value: u64) {
+        self.absorb(owner, offset);
         let effects = if self.version == Version::V3 && intid < 32 {
             self.vgic.gicr_write(owner as u64 * 0x2_0000 + 0x1_0000 + offset, size, value)
         } else {
@@ -166,7 +182,8 @@ impl Machine {
     }
 
     /// As [`Machine::write`].
-    pub fn read(&self, owner: usize, intid: usize, offset: u64, size: usize) -> u64 {
+    pub fn read(&mut self, owner: usize, intid: usize, offset: u64, size: usize) -> u64 {
+        self.absorb(owner, offset);
         if self.version == Version::V3 && intid < 32 {
             self.vgic.gicr_read(owner as u64 * 0x2_0000 + 0x1_0000 + offset, size)
         } else {
@@ -176,6 +193,7 @@ impl Machine {
 
     /// The same by `vcpu` itself, which is loaded.
     pub fn read_own(&mut self, vcpu: usize, intid: usize, offset: u64) -> u64 {
+        self.absorb(vcpu, offset);
         if let Some(word) = listed_word(offset) {
             self.follow_hardware(vcpu);
             let effects = self.vgic.observe(vcpu, word, &mut self.cpus[vcpu]);

@@ -3,7 +3,7 @@
 
 use crate::machine::{DEVICE, Machine, TIMER};
 use crate::model::*;
-use mobivmm_vgic::{SgiRegister, Version};
+use mobivmm_vgic::{Sgi, SgiRegister, Version};
 use proptest::prelude::*;
 
 const SPIS: usize = 64;
@@ -225,8 +225,7 @@ impl Run {
 
     fn send_v2(&mut self, vcpu: usize, filter: u64, sgi: usize, mask: u8) {
         let value = filter << 24 | u64::from(mask) << 16 | sgi as u64;
-        let effects = self.machine.vgic.gicd_write(vcpu, 0xf00, 4, value);
-        self.machine.owe(vcpu, effects);
+        self.machine.send(Sgi::from_sgir(value, vcpu, self.machine.cpus.len()));
         for to in 0..self.machine.cpus.len() {
             let meant = match filter {
                 0 => mask >> to & 1 != 0,
@@ -241,8 +240,8 @@ impl Run {
 
     fn send_v3(&mut self, vcpu: usize, sgi: usize, group1: bool, target: u64) {
         let register = if group1 { SgiRegister::Sgi1r } else { SgiRegister::Sgi0r };
-        let effects = self.machine.vgic.write_sgi(vcpu, register, (sgi as u64) << 24 | target);
-        self.machine.owe(vcpu, effects);
+        let value = (sgi as u64) << 24 | target;
+        self.machine.send(Sgi::from_register(register, value, vcpu, self.machine.cpus.len()));
         for to in 0..self.machine.cpus.len() {
             let meant = if target >> 40 != 0 { to != vcpu } else { target >> to & 1 != 0 };
             if meant && self.model.private[to][sgi].group1 == group1 {

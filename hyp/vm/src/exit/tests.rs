@@ -52,7 +52,7 @@ fn a_system_register_access_names_its_register() {
     // MSR ICC_SGI1R_EL1, x3: S3_0_C12_C11_5.
     let esr = 0x18 << EC | IL | 3 << 20 | 5 << 17 | 12 << 10 | 3 << 5 | 11 << 1;
     let reg = SysReg::new(3, 0, 12, 11, 5);
-    assert_eq!(Exit::decode(esr, 0, 0).trap, Trap::SysReg(SysRegAccess { reg, rt: 3, write: true }));
+    assert_eq!(Exit::decode(esr, 0, 0).trap, Trap::SysReg(SysRegAccess::new(reg, 3, true)));
     assert_eq!(reg.parts(), (3, 0, 12, 11, 5));
     assert_eq!(format!("{reg:?}"), "S3_0_C12_C11_5");
 }
