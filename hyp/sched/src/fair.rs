@@ -146,6 +146,8 @@ pub(crate) struct Fair {
     turns: Table<Turn, MAX_CPUS>,
     /// By CPU: the vCPUs that may run there.
     allowed: Table<u64, MAX_CPUS>,
+    /// By CPU: the vCPUs that go first there while rates are [`Regime::Filled`]: nothing is left for others.
+    preferred: Table<u64, MAX_CPUS>,
     vms: Table<Vm, MAX_VMS>,
 }
 
@@ -218,6 +220,7 @@ impl Fair {
             turns: Table([NO_TURN; MAX_CPUS]),
             taken: 0,
             allowed: Table([0; MAX_CPUS]),
+            preferred: Table([0; MAX_CPUS]),
             vcpus: 0,
             awake: 0,
             awake_count: 0,
@@ -556,7 +559,11 @@ impl Fair {
         }
         self.begin_rounds();
         self.correct();
-        let mut candidates = candidates;
+        let mut candidates = if self.regime == Regime::Filled && !yields {
+            self.make_way(cpu, candidates)
+        } else {
+            candidates
+        };
         let mut kept = self.turn(cpu).filter(|&v| candidates & bit(v) != 0);
         let turn = &mut self.turns[cpu];
         if yields || turn.rest < self.slice / (4 * SHORTER) {
@@ -606,6 +613,25 @@ impl Fair {
             set &= local;
         }
         Some(set.trailing_zeros() as usize)
+    }
+
+    /// What runs on `cpu` leaves it to those of `candidates` that are behind their shares if it can go where somebody runs who has been
+    /// served though that one was ahead: those who may run there are too few, and it is one of them.
+    #[inline(never)]
+    fn make_way(&self, cpu: usize, candidates: u64) -> u64 {
+        let preferred = candidates & self.preferred[cpu];
+        let candidates = if preferred != 0 { preferred } else { candidates };
+        let Some(v) = self.turn(cpu) else { return candidates };
+        let this = &self.vms[self.vm_of(v)];
+        let ahead = |vm: usize| self.vms[vm].time.wrapping_sub(self.clock) as i64;
+        let others = candidates & !this.members;
+        let is_behind = |vm: usize| self.vms[vm].members & others != 0 && ahead(vm) <= 0;
+        let is_far_ahead = |cpu: usize| {
+            let vm = self.vm_of(self.turns[cpu].vcpu.into());
+            ahead(vm) > self.vms[vm].span
+        };
+        let makes_way = bits(self.counted).any(is_behind) && bits(self.taken & this.cpus.0).any(is_far_ahead);
+        if makes_way { others } else { candidates }
     }
 
     /// Those who have had the least of `set`, of whom nobody is behind in the round.
@@ -699,6 +725,9 @@ impl Fair {
         let sibling = self.turn(cpu).filter(|&other| self.vm_of(other) == vm);
         if let Some(other) = sibling {
             return (this.behind & bit(v) != 0 && self.is_far_ahead(other)).then_some(1);
+        }
+        if self.regime == Regime::Filled && self.preferred[cpu] & bit(v) == 0 {
+            return None;
         }
         let ahead = this.time.wrapping_sub(self.clock) as i64;
         let deadline = ahead + this.span;

@@ -23,15 +23,17 @@ pub(crate) struct Claim {
 /// CPUs, and the VMs that are bound to them.
 #[derive(Clone, Copy)]
 struct Bound {
+    cpus: CpuSet,
     vms: u64,
     /// What is left of the CPUs, and the weights of those among whom it is divided.
     left: u32,
     weight: u32,
 }
 
-/// The rates of the VMs `who` (bit n = VM n). Their `cpus` have [`MAX_AFFINITIES`] different values at most.
-pub(crate) fn fill(who: u64, claims: &[Claim; MAX_VMS]) -> [u32; MAX_VMS] {
-    let mut bounds = [Bound { vms: 0, left: 0, weight: 0 }; 1 << MAX_AFFINITIES];
+/// The rates of the VMs `who` (bit n = VM n). Their `cpus` have [`MAX_AFFINITIES`] different values at most; those that others use up are
+/// taken out of them.
+pub(crate) fn fill(who: u64, claims: &mut [Claim; MAX_VMS]) -> [u32; MAX_VMS] {
+    let mut bounds = [Bound { cpus: CpuSet::EMPTY, vms: 0, left: 0, weight: 0 }; 1 << MAX_AFFINITIES];
     let bounds = bounds_of(who, claims, &mut bounds);
     let mut rates = [0; MAX_VMS];
     let mut growing = who;
@@ -50,6 +52,11 @@ pub(crate) fn fill(who: u64, claims: &[Claim; MAX_VMS]) -> [u32; MAX_VMS] {
         });
         let full = full.fold(0, |set, vm| set | 1 << vm);
         let settled = if full != 0 { full } else { tight.vms & growing };
+        if full == 0 {
+            for vm in bits(who & !tight.vms) {
+                claims[vm].cpus = claims[vm].cpus.without(tight.cpus);
+            }
+        }
         for vm in bits(settled) {
             let Claim { weight, limit, .. } = claims[vm];
             let rate = match full {
@@ -88,6 +95,7 @@ fn bounds_of<'a>(
         count = (2 * count).min(unions.len());
     }
     for (bound, cpus) in bounds.iter_mut().zip(&unions[..count]) {
+        bound.cpus = *cpus;
         bound.left = cpus.len() as u32 * ONE_CPU;
         for vm in bits(who).filter(|&vm| claims[vm].cpus.without(*cpus).is_empty()) {
             bound.vms |= 1 << vm;

@@ -276,12 +276,14 @@ impl Scheduler {
             }
         }
         if !self.reserved.contains(cpu) {
-            // Somebody may wait for another CPU that could be free if what runs there came here.
+            // Somebody may wait for another CPU that could be free if what runs there came here, as it can: nobody has told this one.
+            self.told.remove(cpu);
             for i in bits(self.runnable & self.fair.waiting() & !self.held) {
                 if let Some(cpu) = self.make_room(i) {
                     decision.repick.insert(self.tell(CpuSet::only(cpu)));
                 }
             }
+            self.told.insert(CpuSet::only(cpu));
         }
         self.offer_left_over(cpu, left_over, decision);
     }

@@ -71,8 +71,10 @@ impl Server {
         }
     }
 
-    /// The same vCPU under another reservation: what it has used in the last period counts against the new budget.
+    /// The same vCPU under another reservation: what it has used in the last period counts against the new budget, and comes back at
+    /// the end of that period.
     pub(crate) fn change(&mut self, reservation: Reservation) {
+        self.set_aside();
         self.left = self.left.saturating_add_unsigned(reservation.budget) - self.reservation.budget as i64;
         self.reservation = reservation;
     }

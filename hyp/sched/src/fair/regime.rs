@@ -59,14 +59,15 @@ impl Fair {
 
     fn fill(&mut self) {
         let free = self.free;
-        let claims = self.vms.0.map(|vm| {
+        let mut claims = self.vms.0.map(|vm| {
             let cpus = vm.share.affinity.and(free);
             Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
         });
         let can_run = bits(self.active).filter(|&vm| !claims[vm].cpus.is_empty());
         let can_run = can_run.fold(0, |set, vm| set | bit(vm));
-        let rates = fill(can_run, &claims);
-        // Whoever can use all of its part keeps its weight, so that the clock keeps its pace.
+        let rates = fill(can_run, &mut claims);
+        self.preferred = Table([0; MAX_CPUS]);
+        // Whoever can use all of its part keeps its weight, so that the clock keeps its pace; but rates have 20 bits at least.
         let Some(unbound) = bits(can_run).max_by(|&a, &b| {
             let level = |a: usize, b: usize| u64::from(rates[a]) * u64::from(claims[b].weight);
             level(a, b).cmp(&level(b, a))
@@ -74,14 +75,18 @@ impl Fair {
             return;
         };
         let scale = |rate: u32| {
-            let weight = u64::from(claims[unbound].weight) << 8;
-            (u64::from(rate) * weight / u64::from(rates[unbound].max(1))) as u32
+            let full = rates[unbound].max(1);
+            let weight = u64::from((claims[unbound].weight << 8).max(full >> 4));
+            (u64::from(rate) * weight / u64::from(full)) as u32
         };
         for vm in bits(self.active) {
             if can_run & bit(vm) == 0 {
                 // None of its CPUs is free: it is owed nothing for this time.
                 self.freeze(vm);
             } else {
+                for cpu in claims[vm].cpus.iter() {
+                    self.preferred[cpu.index()] |= self.vms[vm].members;
+                }
                 self.thaw(vm);
                 self.change_rate(vm, scale(rates[vm]).max(MIN_RATE));
             }

@@ -44,7 +44,7 @@ fn machine(cpus: usize, reservations: Vec<(Ns, Ns, Ns, Times)>) -> Machine {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(super::cases(100)))]
 
     #[test]
     fn shares_follow_the_ideal(
@@ -61,9 +61,7 @@ proptest! {
         }
         m.run(S / 2);
         prop_assert!(m.starved <= 50 * US, "somebody waited {} ns while a CPU slept", m.starved);
-        // Who may run where can take some moves to get right.
-        let most = if picky { 15e6 } else { 5e6 };
-        prop_assert!(m.behind <= most && m.ahead <= most, "{} ms behind, {} ahead", m.behind / 1e6, m.ahead / 1e6);
+        prop_assert!(m.behind <= 5e6 && m.ahead <= 5e6, "{} ms behind, {} ahead", m.behind / 1e6, m.ahead / 1e6);
     }
 
     #[test]
@@ -121,4 +119,67 @@ fn five_vms_with_sleepers_on_four_cpus() {
     }
     m.run(S / 2);
     assert!(m.behind <= 2e6, "{} ms behind", m.behind / 1e6);
+}
+
+/// CPUs; weight, busy vCPUs and affinity of each VM.
+type Bound = (usize, &'static [(u32, usize, u64)]);
+
+/// The lag is small though few may run on some CPUs and many on others. (In their order, it was 6.4, 5.5, 5.4 and 5.1 ms after half a second,
+/// and more later: those alone on a CPU stayed there while others who could go there took the CPUs of those who could not; and who had
+/// nearly no weight and a CPU for itself made all rates inexact.)
+#[test]
+fn affinities_bind_and_the_lag_is_small() {
+    let all: [Bound; 4] = [
+        (
+            8,
+            &[
+                (256, 2, 203),
+                (992, 4, 211),
+                (781, 2, 255),
+                (18, 1, 255),
+                (256, 2, 211),
+                (256, 1, 203),
+                (256, 1, 203),
+            ],
+        ),
+        (7, &[(842, 4, 19), (973, 2, 255), (256, 4, 99), (385, 2, 99), (256, 1, 255)]),
+        (
+            8,
+            &[
+                (256, 3, 75),
+                (606, 4, 203),
+                (455, 2, 255),
+                (256, 4, 75),
+                (326, 1, 75),
+                (9, 3, 203),
+                (1, 3, 255),
+            ],
+        ),
+        (
+            8,
+            &[
+                (62, 2, 255),
+                (63, 4, 255),
+                (937, 4, 81),
+                (256, 3, 223),
+                (256, 3, 193),
+                (815, 1, 255),
+                (256, 3, 193),
+            ],
+        ),
+    ];
+    for (cpus, vms) in all {
+        let mut m = Machine::new(cpus);
+        for (n, &(weight, count, cpus)) in vms.iter().enumerate() {
+            let share = Share { weight, cap: 0, affinity: CpuSet(cpus) };
+            m.vm(n as u8, share, (0..count).map(|_| pattern(vec![BUSY])).collect());
+        }
+        m.run(2 * S);
+        assert!(
+            m.behind <= 3.5e6 && m.ahead <= 3.5e6,
+            "{} ms behind, {} ahead",
+            m.behind / 1e6,
+            m.ahead / 1e6
+        );
+    }
 }

@@ -95,6 +95,17 @@ fn affinity_binds() {
     small_lag(&m);
 }
 
+/// A CPU that a reservation leaves has nobody who waits for it, and is used by who runs where others have to wait.
+#[test]
+fn who_can_leave_makes_room_when_a_reservation_ends() {
+    let mut m = Machine::new(2);
+    m.reserve(1, 500 * US, 2 * MS, 2 * MS, busy());
+    let on = |cpus| Share { weight: 256, cap: 0, affinity: CpuSet(cpus) };
+    let all = [m.vm(0, on(3), vec![busy()]), m.vm(1, on(1), vec![busy()])];
+    let shares = m.shares(2 * S, &all.concat());
+    assert!((shares.iter().sum::<f64>() - 1.75).abs() < 1e-3, "{shares:?}");
+}
+
 #[test]
 fn many_light_vms_do_not_delay_a_heavy_one() {
     let mut m = Machine::new(1);
