@@ -1,8 +1,8 @@
 //! The virtual CPU interface: which interrupts are in the list registers, and what comes back from there.
 
 use crate::lr::{Control, ListRegisters, Lr, State};
-use crate::state::{Groups, bits};
 use crate::sgi::Posted;
+use crate::state::{Groups, bits};
 use crate::{Effects, LIST_REGISTERS_MAX, MANY, NOT_MAPPED, VcpuSet, Version, Vgic};
 
 /// What a virtual CPU interface lets through to its vCPU.

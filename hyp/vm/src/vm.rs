@@ -156,7 +156,11 @@ impl Vm {
         let vcpu = |index| {
             let mut state = VcpuState::default();
             state.sys.mpidr = mpidr(index);
-            Vcpu { state: TicketMutex::new(state), posted: Posted::default(), cntp_deadline: AtomicU64::new(timer::NEVER) }
+            Vcpu {
+                state: TicketMutex::new(state),
+                posted: Posted::default(),
+                cntp_deadline: AtomicU64::new(timer::NEVER),
+            }
         };
         Ok(Self {
             vcpus: (0..vcpus).map(vcpu).collect(),
