@@ -96,7 +96,9 @@ impl GicV3 {
         for (index, &Cpu { mpidr, .. }) in cpus.iter().enumerate() {
             let gicr = gicr.iter().find_map(|region| find_redistributor(region, mpidr));
             let gicr = gicr.ok_or(Error::NoRedistributor(index))?;
-            gic.cpus.push(Redistributor { gicr, mpidr, sgi1r: sgi1r(mpidr) }).map_err(|_| Error::NoRedistributor(index))?;
+            gic.cpus
+                .push(Redistributor { gicr, mpidr, sgi1r: sgi1r(mpidr) })
+                .map_err(|_| Error::NoRedistributor(index))?;
         }
         Ok(gic)
     }

@@ -1,8 +1,8 @@
 //! The virtual CPU interface: which interrupts are in the list registers, and what comes back from there.
 
 use crate::lr::{Control, ListRegisters, Lr, State};
-use crate::state::{Groups, bits};
 use crate::sgi::Posted;
+use crate::state::{Groups, bits};
 use crate::{Effects, LIST_REGISTERS_MAX, MANY, NOT_MAPPED, VcpuSet, Version, Vgic};
 
 /// What a virtual CPU interface lets through to its vCPU.
@@ -280,7 +280,7 @@ impl Vgic {
         // What it was written with then. If its priority had changed, or its group in GICv2, attention would have been called.
         let (value, mask) = match self.version {
             Version::V2 => (Lr { source: bit % 8, ..lr }.to_gicv2().into(), !u64::from(ANY.to_gicv2())),
-            Version::V3 => (Lr { group1: bit % 8 == 0, ..lr }.to_gicv3(), !ANY_V3.to_gicv3()),
+            Version::V3 => (Lr { group1: bit.is_multiple_of(8), ..lr }.to_gicv3(), !ANY_V3.to_gicv3()),
         };
         let Some(n) = bits(this.used).find(|&n| (this.written[n] ^ value) & mask == 0) else {
             return false;

@@ -2,8 +2,8 @@
 //! GICv3 repeats for SGIs and PPIs in each redistributor's SGI frame at the same offsets (Arm IHI 0048B, section 4.3;
 //! Arm IHI 0069H, sections 12.9 and 12.11).
 
-use crate::state::{Groups, bits};
 use crate::sgi::{HALVES, Posted};
+use crate::state::{Groups, bits};
 use crate::{Effects, INTID_LIMIT, SGIS, VcpuSet, Version, Vgic};
 use core::ops::Range;
 
@@ -244,7 +244,8 @@ impl Vgic {
         let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
         let mut sgis = 0;
         while sent != 0 {
-            let (byte, sgi) = (sent.trailing_zeros() / 8, (first + sent.trailing_zeros() as usize / 8) % SGIS);
+            let (byte, sgi) =
+                (sent.trailing_zeros() / 8, (first + sent.trailing_zeros() as usize / 8) % SGIS);
             let senders = match self.version {
                 Version::V2 => (sent >> (8 * byte)) as u8,
                 // The group has to be the one that was meant.

@@ -190,12 +190,7 @@ pub(crate) fn write_gicd(cx: &Context<'_, impl Host>, offset: u64, size: u8, val
 /// A read of the vGIC's register at `offset`, of `owner` if it is one of a vCPU's, with a look first at what the hardware holds and what is
 /// on its way if the register shows that.
 #[inline(always)]
-fn read_gic(
-    cx: &Context<'_, impl Host>,
-    owner: usize,
-    offset: u64,
-    read: impl FnOnce(&Vgic) -> u64,
-) -> u64 {
+fn read_gic(cx: &Context<'_, impl Host>, owner: usize, offset: u64, read: impl FnOnce(&Vgic) -> u64) -> u64 {
     if let Some(word) = vgic::listed_word(offset) {
         observe(cx, owner, word);
     }

@@ -192,7 +192,7 @@ pub const ROWS: &[Row] = &[
         promise: 150,
         path: "a trapped read of GICD_TYPER",
         proposal: Some(Proposal {
-            number: 230,
+            number: 225,
             reason: "84 are what any trap costs that may touch any register; decoding, the lock and the register are the rest",
             section: "Where a read of the distributor goes",
         }),
@@ -225,6 +225,11 @@ pub const ROWS: &[Row] = &[
         name: "vipi",
         promise: 300,
         path: "SGI to a vCPU that runs on another CPU, to its vector; both CPUs",
+        proposal: Some(Proposal {
+            number: 530,
+            reason: "two exits are 147, the trapped register 119; the rest is to find the target, tell its CPU, and list the SGI there",
+            section: "Where an SGI to another CPU goes",
+        }),
         scenarios: |n| {
             let mut scenarios = both("ipi", "ipi-gicv2", "ipi", n);
             for scenario in &mut scenarios {

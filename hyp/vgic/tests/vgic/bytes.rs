@@ -2,7 +2,7 @@
 //! that the architecture calls unpredictable. Also the body of the fuzz target `faces` (tests/fuzz).
 
 use crate::hw::Hw;
-use mobivmm_vgic::{Posted, Sgi, Config, Effects, SgiRegister, Version, Vgic};
+use mobivmm_vgic::{Config, Effects, Posted, Sgi, SgiRegister, Version, Vgic};
 
 /// Reads numbers off a byte string; zeros after its end.
 pub struct Bytes<'a>(pub &'a [u8]);

@@ -1,7 +1,7 @@
 //! The register faces, register by register.
 
-use mobivmm_vgic::{Posted, Sgi, 
-    BadConfig, Config, GICR_STRIDE, SgiRegister, VcpuSet, Version, Vgic, affinity, listed_word,
+use mobivmm_vgic::{
+    BadConfig, Config, GICR_STRIDE, Posted, Sgi, SgiRegister, VcpuSet, Version, Vgic, affinity, listed_word,
 };
 
 fn v2(vcpus: usize) -> Vgic {
@@ -332,7 +332,10 @@ fn gicv3_sgis_reach_those_meant() {
         pending == 1 << sgi
     };
     assert!(arrives(Sgi1r, 0, 3) && !arrives(Sgi0r, 0, 3) && !arrives(Asgi1r, 0, 3), "SGI 3 is in Group 1");
-    assert!(!arrives(Sgi1r, 0, 15) && arrives(Sgi0r, 0, 15) && arrives(Asgi1r, 1, 15), "SGI 15 is in Group 0");
+    assert!(
+        !arrives(Sgi1r, 0, 15) && arrives(Sgi0r, 0, 15) && arrives(Asgi1r, 1, 15),
+        "SGI 15 is in Group 0"
+    );
     vgic.absorb(17, &posted[17]);
     assert_eq!(vgic.gicr_read(sgi_frame(17, 0x200), 4), 1 << 3);
     let _ = vgic.gicr_write(sgi_frame(17, 0x280), 4, 1 << 3);

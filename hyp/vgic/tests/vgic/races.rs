@@ -2,9 +2,11 @@
 
 use crate::machine::Machine;
 use crate::model::{CLEAR_ENABLE, SET_ENABLE};
-use mobivmm_vgic::Version;
+use mobivmm_vgic::{Config, Posted, Sgi, Version, Vgic};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -144,4 +146,46 @@ proptest! {
             prop_assert!(!pulses.due || guest.disabled.contains(&intid), "{intid} was lost");
         }
     }
+}
+
+#[test]
+fn every_sgi_that_several_cpus_post_arrives() {
+    const SENDERS: usize = 4;
+    const EACH: usize = 500;
+    let config = Config { version: Version::V2, vcpus: SENDERS, spis: 32, list_registers: 4 };
+    let mut vgic = Vgic::new(config).unwrap();
+    let (posted, told) = (Posted::default(), AtomicBool::new(false));
+    let arrived: [AtomicUsize; SENDERS] = Default::default();
+    thread::scope(|scope| {
+        let (posted, told, arrived) = (&posted, &told, &arrived);
+        for sender in 0..SENDERS {
+            scope.spawn(move || {
+                for round in 0..EACH {
+                    posted.post(Sgi::from_sgir(1 << 16 | (round % 16) as u64, sender, SENDERS));
+                    told.swap(true, Ordering::AcqRel);
+                    while arrived[sender].load(Ordering::Acquire) == round {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        let mut left = SENDERS * EACH;
+        while left > 0 {
+            if !told.swap(false, Ordering::AcqRel) {
+                thread::yield_now();
+                continue;
+            }
+            vgic.absorb(0, posted);
+            for sgi in 0..16 {
+                let senders = vgic.gicd_read(0, 0xf20 + sgi, 1);
+                let _ = vgic.gicd_write(0, 0xf10 + sgi, 1, senders);
+                for sender in (0..SENDERS).filter(|sender| senders >> sender & 1 != 0) {
+                    arrived[sender].fetch_add(1, Ordering::Release);
+                    left -= 1;
+                }
+            }
+        }
+    });
+    vgic.absorb(0, &posted);
+    assert_eq!(vgic.gicd_read(0, 0x200, 4), 0, "nothing is left over");
 }
