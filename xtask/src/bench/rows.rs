@@ -258,7 +258,7 @@ pub const ROWS: &[Row] = &[
         path: "from one VM to another; without the decision",
         proposal: Some(Proposal {
             number: 1_040,
-            reason: "324 only move registers; two vGICs, the WFI and the run loop are the rest",
+            reason: "309 only move registers; two vGICs, the WFI and the run loop are the rest",
             section: "Where a VM switch goes",
         }),
         part_of: &["irq_off_max", "rt_latency"],
