@@ -10,11 +10,11 @@ use crate::traps;
 
 /// Registers that are saved and loaded alike, by pairs that are neighbours in [`El1Regs`]: one access to memory moves both.
 macro_rules! el1_registers {
-    ($save:ident, $load:ident: $($a:ident $a_name:literal, $b:ident $b_name:literal;)*) => {
-        fn $save(sys: &mut El1Regs) { $((sys.$a, sys.$b) = (read!($a_name), read!($b_name));)* }
+    ($save:ident, $load:ident: $($a:ident$([$i:literal])? $a_name:literal, $b:ident$([$j:literal])? $b_name:literal;)*) => {
+        fn $save(sys: &mut El1Regs) { $((sys.$a$([$i])?, sys.$b$([$j])?) = (read!($a_name), read!($b_name));)* }
         fn $load(sys: &El1Regs) {
             $(
-                let (a, b) = (sys.$a, sys.$b);
+                let (a, b) = (sys.$a$([$i])?, sys.$b$([$j])?);
                 write!($a_name, a);
                 write!($b_name, b);
             )*
@@ -38,11 +38,11 @@ el1_registers! { save_registers, load_registers:
 
 // Pointer authentication keys (FEAT_PAuth), by encoding: the assembler's base architecture does not name them.
 el1_registers! { save_keys, load_keys:
-    apia_lo "s3_0_c2_c1_0", apia_hi "s3_0_c2_c1_1";
-    apib_lo "s3_0_c2_c1_2", apib_hi "s3_0_c2_c1_3";
-    apda_lo "s3_0_c2_c2_0", apda_hi "s3_0_c2_c2_1";
-    apdb_lo "s3_0_c2_c2_2", apdb_hi "s3_0_c2_c2_3";
-    apga_lo "s3_0_c2_c3_0", apga_hi "s3_0_c2_c3_1";
+    apia[0] "s3_0_c2_c1_0", apia[1] "s3_0_c2_c1_1";
+    apib[0] "s3_0_c2_c1_2", apib[1] "s3_0_c2_c1_3";
+    apda[0] "s3_0_c2_c2_0", apda[1] "s3_0_c2_c2_1";
+    apdb[0] "s3_0_c2_c2_2", apdb[1] "s3_0_c2_c2_3";
+    apga[0] "s3_0_c2_c3_0", apga[1] "s3_0_c2_c3_1";
 }
 
 /// TCR_EL1.EPD0 and EPD1, no walks: while the EL1 regime is half switched, a speculative AT must not fill the TLB from it (erratum
@@ -62,7 +62,7 @@ pub struct VmRegisters {
 /// did: its TLB entries share the VMID but need not fit this vCPU's tables (Arm ARM, "Use of ASIDs and VMIDs to
 /// reduce TLB maintenance requirements").
 pub fn load(state: &VcpuState, vm: &VmRegisters, stale_tlb: bool) {
-    load_system(state, vm);
+    reload(state, vm);
     if stale_tlb {
         // SAFETY: drops EL1&0 translations of the VMID just set, on this CPU.
         unsafe { asm!("isb", "tlbi vmalle1", "dsb nsh", options(nostack, preserves_flags)) };
@@ -80,13 +80,8 @@ pub fn load_timer(state: &VcpuState) {
 }
 
 /// Brings the EL1 system registers of the loaded vCPU into `state`; they stay in the hardware too.
-#[inline(never)]
-pub fn sync(state: &mut VcpuState) {
-    save_system(state);
-}
-
 #[inline(always)]
-fn save_system(state: &mut VcpuState) {
+pub fn sync(state: &mut VcpuState) {
     let sys = &mut state.sys;
     (sys.sctlr, sys.tcr) = (read!("sctlr_el1"), read!("tcr_el1"));
     (sys.ttbr0, sys.ttbr1) = (read!("ttbr0_el1"), read!("ttbr1_el1"));
@@ -96,14 +91,9 @@ fn save_system(state: &mut VcpuState) {
     }
 }
 
-/// Puts `state`'s EL1 system registers onto this CPU, after [`sync`] and changes to them.
-#[inline(never)]
-pub fn reload(state: &VcpuState, vm: &VmRegisters) {
-    load_system(state, vm);
-}
-
+/// Puts `state`'s EL1 system registers onto this CPU: part of [`load`], and after [`sync`] and changes to them.
 #[inline(always)]
-fn load_system(state: &VcpuState, vm: &VmRegisters) {
+pub fn reload(state: &VcpuState, vm: &VmRegisters) {
     let sys = &state.sys;
     let (sctlr, tcr, ttbr0, ttbr1) = (sys.sctlr, sys.tcr, sys.ttbr0, sys.ttbr1);
     write!("tcr_el1", tcr | TCR_EPD);
@@ -125,7 +115,7 @@ fn load_system(state: &VcpuState, vm: &VmRegisters) {
 /// [`sync`] the system registers in `state` are the valid ones.
 pub fn save(state: &mut VcpuState, synced: bool) {
     if !synced {
-        save_system(state);
+        sync(state);
     }
     save_fp(&mut state.fp);
     sync_timer(state);

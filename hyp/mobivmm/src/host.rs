@@ -134,6 +134,10 @@ impl Here {
             }
             let effects = guest.vm.deliver(vcpu, &mut Registers(&self.machine.gic));
             self.pay(guest, effects);
+            if cpu::interrupt_pending() {
+                // That was long, and to take it here is cheaper than out of the guest.
+                self.look.set(true);
+            }
         }
     }
 

@@ -139,17 +139,12 @@ pub struct El1Regs {
     pub mdscr: u64,
     /// OSLSR_EL1.OSLK as the guest sees it. Never loaded into hardware.
     pub oslock: u64,
-    /// Pointer authentication keys: loaded where FEAT_PAuth exists.
-    pub apia_lo: u64,
-    pub apia_hi: u64,
-    pub apib_lo: u64,
-    pub apib_hi: u64,
-    pub apda_lo: u64,
-    pub apda_hi: u64,
-    pub apdb_lo: u64,
-    pub apdb_hi: u64,
-    pub apga_lo: u64,
-    pub apga_hi: u64,
+    /// Pointer authentication keys, low and high word: loaded where FEAT_PAuth exists.
+    pub apia: [u64; 2],
+    pub apib: [u64; 2],
+    pub apda: [u64; 2],
+    pub apdb: [u64; 2],
+    pub apga: [u64; 2],
 }
 
 /// SIMD and floating-point registers.

@@ -261,6 +261,11 @@ pub const ROWS: &[Row] = &[
         name: "vm_switch",
         promise: 550,
         path: "from one VM to another; without the decision",
+        proposal: Some(Proposal {
+            number: 1_040,
+            reason: "309 only move registers; two vGICs, the WFI and the run loop are the rest",
+            section: "Where a VM switch goes",
+        }),
         part_of: &["irq_off_max", "rt_latency"],
         scenarios: |n| vec![Scenario::alone("switch", "wfi", n).beside("burn", 1)],
         n: [100, 1_000],
