@@ -41,7 +41,8 @@ fn jobs(task: Rc<Task>, percent: u64, pauses: Vec<Ns>) -> Guest {
     let mut count = 0;
     Box::new(move |now| {
         if let Some((release, reservation)) = job.take() {
-            next = now + 2 * reservation.period;
+            let current = task.reservation.get().map_or(0, |current| current.period);
+            next = now + 2 * current.max(reservation.period);
             if release >= task.judged_from.get() {
                 count += 1;
                 task.judged.set(task.judged.get() + 1);
