@@ -41,7 +41,8 @@ fn jobs(task: Rc<Task>, percent: u64, pauses: Vec<Ns>) -> Guest {
     let mut count = 0;
     Box::new(move |now| {
         if let Some((release, reservation)) = job.take() {
-            next = now + 2 * reservation.period;
+            let current = task.reservation.get().map_or(0, |current| current.period);
+            next = now + 2 * current.max(reservation.period);
             if release >= task.judged_from.get() {
                 count += 1;
                 task.judged.set(task.judged.get() + 1);
@@ -152,7 +153,7 @@ impl Changing {
         self.pending[i] = wanted.map(|wanted| old.max(self.pending[i].unwrap_or(0)) + 3 * wanted.period);
     }
 
-    /// Who never sleeps has had its budget in each period since it began, and no more.
+    /// Who never sleeps has had its budget in each period since it began, but for a few that came back together, and no more.
     fn check_supply(&self, i: usize) {
         let (Some((since, ran)), Some(reservation)) = (self.since[i], self.tasks[i].reservation.get()) else {
             return;
@@ -161,7 +162,7 @@ impl Changing {
         let ran = self.m.ran[usize::from(self.vcpus[i].0)] - ran;
         let periods = time / reservation.period;
         let (least, most) =
-            (periods.saturating_sub(2) * reservation.budget, (periods + 2) * reservation.budget);
+            (periods.saturating_sub(4) * reservation.budget, (periods + 2) * reservation.budget);
         assert!(ran <= most, "{ran} ns in {time} of {reservation:?}");
         assert!(!self.busy[i] || ran >= least, "only {ran} ns in {time} of {reservation:?}");
     }
