@@ -25,6 +25,7 @@
 
 mod config;
 mod console;
+mod host_cpu;
 mod image;
 mod input;
 mod jobs;

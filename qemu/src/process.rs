@@ -8,6 +8,9 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, getppid, kill_process_group, set_parent_process_death_signal};
+use rustix::thread::sched_setaffinity;
+
+use crate::host_cpu::HostCpu;
 
 /// What happens around a run.
 #[derive(Debug)]
@@ -31,20 +34,26 @@ pub(crate) struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     stderr: Option<JoinHandle<Vec<u8>>>,
+    /// The CPU that it runs on, if it may use only one.
+    _cpu: Option<HostCpu>,
 }
 
 impl Process {
-    /// Starts `command`; its standard output goes to `events`.
-    pub fn start(mut command: Command, events: SyncSender<Event>) -> Result<Self> {
+    /// Starts `command`, on `cpu` alone if that is given; its standard output goes to `events`.
+    pub fn start(mut command: Command, cpu: Option<HostCpu>, events: SyncSender<Event>) -> Result<Self> {
         let parent = rustix::process::getpid();
-        let die_with_parent = move || {
+        let cpus = cpu.as_ref().map(HostCpu::set);
+        let prepare = move || {
+            if let Some(cpus) = &cpus {
+                sched_setaffinity(None, cpus)?;
+            }
             set_parent_process_death_signal(Some(Signal::KILL))?;
             // If the parent died before the line above, its death is never signalled.
             if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
-        // SAFETY: between fork and exec only async-signal-safe functions may run. The closure makes two system calls
-        // (prctl and getppid) and neither allocates nor takes a lock.
-        unsafe { command.pre_exec(die_with_parent) };
+        // SAFETY: between fork and exec only async-signal-safe functions may run. The closure makes three system calls
+        // (sched_setaffinity, prctl and getppid) and neither allocates nor takes a lock.
+        unsafe { command.pre_exec(prepare) };
         let mut child = command
             .process_group(0)
             .stdin(Stdio::piped())
@@ -65,7 +74,7 @@ impl Process {
                 text
             })
         });
-        Ok(Self { child, stdin, stderr })
+        Ok(Self { child, stdin, stderr, _cpu: cpu })
     }
 
     /// Writes to QEMU's standard input. That QEMU has ended shows on its output, so it is no error here.

@@ -6,10 +6,11 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use abi::mux::Channel;
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::config::{Config, Transport, shell_line};
 use crate::console::HYPERVISOR;
+use crate::host_cpu::HostCpu;
 use crate::outcome::{Ending, Outcome};
 use crate::process::{EVENT_QUEUE, Event, Process};
 use crate::script::Step;
@@ -120,7 +121,13 @@ impl<'o> Run<'o> {
         let mut session = Session::new(&self.vms, self.script, self.symbols)?;
         let (sender, events) = sync_channel(EVENT_QUEUE);
         let start = Instant::now();
-        let mut process = Process::start(self.config.command(transport), sender.clone())?;
+        let cpu = self
+            .config
+            .icount
+            .then(HostCpu::take)
+            .transpose()
+            .context("which CPUs may be used is not known")?;
+        let mut process = Process::start(self.config.command(transport), cpu, sender.clone())?;
         let terminal = if self.interactive { Some(attach(self.vms, sender)?) } else { None };
         let mut audience = Audience { terminal, observer: &mut *self.observer };
         let mut limit = self.timeout;

@@ -392,8 +392,8 @@ enum Comparison {
     Equal,
     /// They are equal up to a reading of the counter after the machine was idle, which QEMU let take more time in one of the two.
     ///
-    /// Presumably QEMU's main thread, which passes idle time at once (`sleep=off`), sometimes moves the clock to the next timer before the
-    /// instructions that the halted CPU has executed last are in the clock, so that they come on top of it.
+    /// QEMU's main thread, which passes idle time at once (`sleep=off`), can move the clock to the next timer before the instructions that
+    /// the halted CPU has executed last are in the clock, so that they come on top of it; rarely, since both threads share a CPU.
     /// No program can do that: it executes other instructions before it finds another time.
     Clock,
     Different,
