@@ -157,13 +157,13 @@ fn every_sgi_that_several_cpus_post_arrives() {
     let (posted, told) = (Posted::default(), AtomicBool::new(false));
     let arrived: [AtomicUsize; SENDERS] = Default::default();
     thread::scope(|scope| {
-        let (posted, told, arrived) = (&posted, &told, &arrived);
-        for sender in 0..SENDERS {
+        let (posted, told) = (&posted, &told);
+        for (sender, arrived) in arrived.iter().enumerate() {
             scope.spawn(move || {
                 for round in 0..EACH {
                     posted.post(Sgi::from_sgir(1 << 16 | (round % 16) as u64, sender, SENDERS));
                     told.swap(true, Ordering::AcqRel);
-                    while arrived[sender].load(Ordering::Acquire) == round {
+                    while arrived.load(Ordering::Acquire) == round {
                         thread::yield_now();
                     }
                 }
