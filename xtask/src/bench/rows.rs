@@ -244,6 +244,11 @@ pub const ROWS: &[Row] = &[
         name: "wfi_wake",
         promise: 350,
         path: "the timer of a vCPU in WFI is due, to its vector; still loaded",
+        proposal: Some(Proposal {
+            number: 560,
+            reason: "an interrupt, a decision that chooses nothing, and what a guest is entered with: nothing is moved or looked for",
+            section: "Where a wake-up goes",
+        }),
         scenarios: |n| mixed(both("wfi", "wfi-gicv2", "wfi", n), "wfi-mixed", 4, n),
         measure: measure::from_wait_to_interrupt,
         ..ROW
@@ -262,7 +267,7 @@ pub const ROWS: &[Row] = &[
         promise: 550,
         path: "from one VM to another; without the decision",
         proposal: Some(Proposal {
-            number: 1_040,
+            number: 1_050,
             reason: "309 only move registers; two vGICs, the WFI and the run loop are the rest",
             section: "Where a VM switch goes",
         }),
