@@ -455,7 +455,7 @@ impl Fair {
     pub(crate) fn choose(
         &mut self,
         cpu: usize,
-        candidates: u64,
+        mut candidates: u64,
         local: u64,
         yields: bool,
         now: Ns,
@@ -470,11 +470,9 @@ impl Fair {
         }
         self.begin_rounds();
         self.correct();
-        let mut candidates = if self.regime == Regime::Filled && !yields {
-            self.make_way(cpu, candidates)
-        } else {
-            candidates
-        };
+        if self.regime == Regime::Filled && !yields {
+            candidates = self.make_way(cpu, candidates);
+        }
         let mut kept = self.turn(cpu).filter(|&v| candidates & bit(v) != 0);
         let turn = &mut self.turns[cpu];
         if yields || turn.rest < self.slice / (4 * SHORTER) {
