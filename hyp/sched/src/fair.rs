@@ -20,6 +20,7 @@
 //! Within a VM vCPUs take turns in rounds: in each round, whoever wants to run comes to have had a slice more than the one
 //! that had had the least when it began.
 
+mod affinity;
 mod clock;
 mod doze;
 mod regime;
@@ -300,27 +301,6 @@ impl Fair {
         Ok(())
     }
 
-    /// Shares have the CPUs `usable` from now on.
-    pub(crate) fn set_usable(&mut self, usable: CpuSet) {
-        self.stale = true;
-        self.picky = 0;
-        self.allowed = Table([0; MAX_CPUS]);
-        for (vm, this) in self.vms.0.iter_mut().enumerate() {
-            this.cpus = this.share.affinity.and(usable);
-            if this.cpus != usable {
-                self.picky |= bit(vm);
-            }
-            for cpu in this.cpus.iter() {
-                self.allowed[cpu.index()] |= this.members;
-            }
-        }
-    }
-
-    /// Where the vCPU `v` may run.
-    pub(crate) fn cpus(&self, v: usize) -> CpuSet {
-        self.vms[self.vm_of(v)].cpus
-    }
-
     /// The VM of the vCPU `v`'s share.
     pub(crate) fn vm_of(&self, v: usize) -> usize {
         usize::from(self.vm_of[v])
@@ -358,11 +338,6 @@ impl Fair {
         self.capped &= !bit(v);
     }
 
-    /// The vCPUs that may run on `cpu`.
-    pub(crate) fn allowed(&self, cpu: usize) -> u64 {
-        self.allowed[cpu] & !self.capped
-    }
-
     /// When the VM of `v` may run again, if it is at its cap.
     pub(crate) fn capped_until(&self, v: usize) -> Option<Ns> {
         (self.capped & bit(v) != 0).then(|| self.vms[self.vm_of(v)].cap_time)
@@ -371,12 +346,6 @@ impl Fair {
     /// Whether `v` is known to want to run.
     pub(crate) fn is_awake(&self, v: usize) -> bool {
         self.awake & bit(v) != 0
-    }
-
-    /// Shares have the CPUs `free`: no reservation runs there.
-    pub(crate) const fn set_free(&mut self, free: CpuSet) {
-        self.free = free;
-        self.stale = true;
     }
 
     /// The vCPUs `set` of `vm` start to want to run.
@@ -486,7 +455,7 @@ impl Fair {
     pub(crate) fn choose(
         &mut self,
         cpu: usize,
-        candidates: u64,
+        mut candidates: u64,
         local: u64,
         yields: bool,
         now: Ns,
@@ -501,11 +470,9 @@ impl Fair {
         }
         self.begin_rounds();
         self.correct();
-        let mut candidates = if self.regime == Regime::Filled && !yields {
-            self.make_way(cpu, candidates)
-        } else {
-            candidates
-        };
+        if self.regime == Regime::Filled && !yields {
+            candidates = self.make_way(cpu, candidates);
+        }
         let mut kept = self.turn(cpu).filter(|&v| candidates & bit(v) != 0);
         let turn = &mut self.turns[cpu];
         if yields || turn.rest < self.slice / (4 * SHORTER) {
@@ -555,25 +522,6 @@ impl Fair {
             set &= local;
         }
         Some(set.trailing_zeros() as usize)
-    }
-
-    /// What runs on `cpu` leaves it to those of `candidates` that are behind their shares if it can go where somebody runs who has been
-    /// served though that one was ahead: those who may run there are too few, and it is one of them.
-    #[inline(never)]
-    fn make_way(&self, cpu: usize, candidates: u64) -> u64 {
-        let preferred = candidates & self.preferred[cpu];
-        let candidates = if preferred != 0 { preferred } else { candidates };
-        let Some(v) = self.turn(cpu) else { return candidates };
-        let this = &self.vms[self.vm_of(v)];
-        let ahead = |vm: usize| self.vms[vm].time.wrapping_sub(self.clock) as i64;
-        let others = candidates & !this.members;
-        let is_behind = |vm: usize| self.vms[vm].members & others != 0 && ahead(vm) <= 0;
-        let is_far_ahead = |cpu: usize| {
-            let vm = self.vm_of(self.turns[cpu].vcpu.into());
-            ahead(vm) > self.vms[vm].span
-        };
-        let makes_way = bits(self.counted).any(is_behind) && bits(self.taken & this.cpus.0).any(is_far_ahead);
-        if makes_way { others } else { candidates }
     }
 
     /// Those who have had the least of `set`, of whom nobody is behind in the round.

@@ -318,7 +318,8 @@ impl Scheduler {
             self.enter(i, now);
             told.insert(self.offer(i));
         } else if let Some(at) = wake_at {
-            told.insert(self.arm(i, self.vcpus[i].home.index(), at));
+            // A share's may be overdue; what others were promised counts from now on.
+            told.insert(self.arm(i, self.vcpus[i].home.index(), at.max(now)));
         }
         Ok(told)
     }

@@ -434,7 +434,9 @@ impl Scheduler {
                 }
                 if exhausted && self.ready.key(i).is_some() {
                     vcpu.stats.throttles += 1;
-                    self.supply(i, now);
+                    // What has come back since is its timer's to give, unless the CPU stood still.
+                    let at = if now <= vcpu.server.deadline() { vcpu.server.release() } else { now };
+                    self.supply(i, at);
                 }
             }
             Schedule::Shared(_) => {

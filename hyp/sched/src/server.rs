@@ -2,7 +2,8 @@
 //!
 //! A server gives its vCPU `budget` in every `period`, and never more, whatever the vCPU does. One rule keeps it:
 //! *what is used comes back a period after the wake-up at which it could first be used.* A wake-up at `t` has the deadline
-//! `t + deadline`; a vCPU that has used up all waits for what comes back first, which is like a wake-up then.
+//! `t + deadline`; a vCPU that has used up all waits for what comes back first, which is like a wake-up then. So it is if that
+//! came back while it ran: pieces that were to wait for the end of others would come back later and later.
 //!
 //! So each piece of the budget is a sporadic task of its own: released at least a `period` apart, due `deadline` after. The
 //! processor-demand test of admission counts exactly that, hence no vCPU can make another's deadline fail by when it

@@ -51,6 +51,23 @@ fn an_overrun_is_cut_at_the_budget() {
     assert_eq!(m.sched.stats(rt).throttles, 1000);
 }
 
+/// A budget in pieces, because the vCPU has slept in mid-period, is as much as one in one piece, also when other reservations make the
+/// piece before last until after the next one has come back. (It was 5 % less, for ever.)
+#[test]
+fn pieces_of_a_budget_come_back_in_every_period() {
+    const BUDGET: Ns = 768 * US;
+    const PERIOD: Ns = 1_829 * US;
+    let mut m = Machine::new(1);
+    let mut steps =
+        [Step::Work(565 * US), Step::Sleep(898 * US), Step::Work(9), Step::Sleep(1_221 * US)].into_iter();
+    let v =
+        m.reserve(0, BUDGET, PERIOD, 1_595 * US, Box::new(move |_| steps.next().unwrap_or(Step::Work(S))));
+    m.reserve(0, 1_119 * US, 3_392 * US, 1_983 * US, busy());
+    m.run(20 * MS);
+    let ran = m.shares(1000 * PERIOD, &[v])[0] * (1000 * PERIOD) as f64;
+    assert!((ran - (1000 * BUDGET) as f64).abs() <= BUDGET as f64, "{ran} ns");
+}
+
 /// A CPU always comes `late` to stop a reservation: what that had too much it has less the next time.
 fn comes_late(late: Ns) {
     const SWITCH: Ns = US;
