@@ -127,9 +127,8 @@ impl Vgic {
                 effects |= self.unlist(vcpu, n, hw.state(n));
             }
         }
-        self.find_waiting(vcpu);
+        let crowded = self.find_waiting(vcpu);
         let mut kept = self.vcpus[vcpu].used;
-        let crowded = self.is_crowded(vcpu);
         if crowded && kept != 0 {
             // Let everything compete for the list registers.
             for n in bits(kept) {
@@ -147,10 +146,7 @@ impl Vgic {
             state.mapped = NOT_MAPPED;
         }
         for n in bits((state.used | stale) & !kept) {
-            match self.vcpus[vcpu].used >> n & 1 {
-                0 => hw.write(n, 0),
-                _ => hw.write(n, self.vcpus[vcpu].written[n]),
-            }
+            hw.write(n, if state.used >> n & 1 != 0 { state.written[n] } else { 0 });
         }
         if control != old || eois != 0 {
             hw.set_control(control);
@@ -160,40 +156,38 @@ impl Vgic {
         effects
     }
 
-    /// Looks at the words that call for attention for interrupts that want a list register.
-    fn find_waiting(&mut self, vcpu: usize) {
-        let (mut pending, mut active) = (0, 0);
+    /// Looks at the words that call for attention for interrupts that want a list register. Returns whether there are pending ones, but
+    /// not free list registers for all that want one. Active ones alone need not be listed.
+    #[inline(never)]
+    fn find_waiting(&mut self, vcpu: usize) -> bool {
         let this = &self.vcpus[vcpu];
-        for w in bits(this.attention) {
-            let (word, home) = (self.word(vcpu, w), this.home[w]);
-            pending |= u32::from(word.ready(self.groups) & home != 0) << w;
-            active |= u32::from(word.unlisted_active() & home != 0) << w;
+        let attention = this.attention;
+        let (mut pending, mut active) = (this.spilled_pending & !attention, this.spilled_active & !attention);
+        let mut free = self.lr_mask & !this.used;
+        let mut crowded = false;
+        // First those, then the others that are known to have some, which only compete.
+        for w in bits(u64::from(pending | active) << 32 | u64::from(attention)) {
+            if w >= 32 && (crowded || pending == 0) {
+                break;
+            }
+            let w = w % 32;
+            let word = self.word(vcpu, w);
+            let (ready, busy) = (word.ready(self.groups) & this.home[w], word.unlisted_active() & this.home[w]);
+            pending |= u32::from(ready != 0) << w;
+            active |= u32::from(busy != 0) << w;
+            for _ in bits(ready | busy) {
+                crowded = free == 0;
+                if crowded {
+                    break;
+                }
+                free &= free - 1;
+            }
         }
         let this = &mut self.vcpus[vcpu];
         this.attention = 0;
-        this.spilled_pending |= pending;
-        this.spilled_active |= active;
-    }
-
-    /// Whether there are pending interrupts, but not free list registers for all that want one. Active ones alone need not be
-    /// listed.
-    fn is_crowded(&self, vcpu: usize) -> bool {
-        let this = &self.vcpus[vcpu];
-        if this.spilled_pending == 0 {
-            return false;
-        }
-        let mut free = self.lr_mask & !this.used;
-        for w in bits(this.spilled_pending | this.spilled_active) {
-            for kind in [Kind::Pending, Kind::Active] {
-                for _ in bits(self.candidates(vcpu, w, kind)) {
-                    if free == 0 {
-                        return true;
-                    }
-                    free &= free - 1;
-                }
-            }
-        }
-        false
+        this.spilled_pending = pending;
+        this.spilled_active = active;
+        crowded && pending != 0
     }
 
     /// The physical interrupt behind the mapped `intid` fired on the CPU that has `vcpu` loaded, its priority was dropped and it was
@@ -340,7 +334,8 @@ impl Vgic {
         let w = usize::from(intid) / 32;
         let (this, word) = (&self.vcpus[vcpu], self.word(vcpu, w));
         let n = (self.lr_mask & !this.used).trailing_zeros() as usize;
-        if this.spilled_pending | this.spilled_active != 0
+        if n >= LIST_REGISTERS_MAX
+            || this.spilled_pending | this.spilled_active != 0
             || this.control != Control::default()
             || word.ready(self.groups) & this.home[w] & 1 << (intid % 32) == 0
             || !self.list(vcpu, intid.into(), false)
