@@ -100,8 +100,14 @@ impl Vgic {
 
     #[inline(never)]
     fn attend_to(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
-        let intid = self.vcpus[vcpu].raised;
-        if intid != MANY && (self.rearm(vcpu, intid, hw) || self.list_alone(vcpu, intid, hw)) {
+        let this = &self.vcpus[vcpu];
+        let intid = this.raised;
+        let alone = intid != MANY
+            && match bits(this.used).find(|&n| this.lrs[n].vintid == intid) {
+                Some(n) => self.rearm(vcpu, n, hw),
+                None => self.list_alone(vcpu, intid, hw),
+            };
+        if alone {
             self.vcpus[vcpu].attention = 0;
             return Effects::NONE;
         }
@@ -117,12 +123,13 @@ impl Vgic {
         // Take back what the guest has finished and what has changed. What it finished may concern other words.
         let used = self.vcpus[vcpu].used;
         let empty = if used != 0 { hw.empty() } else { 0 };
-        let words = self.vcpus[vcpu].attention;
+        let (words, raised) = (self.vcpus[vcpu].attention, self.vcpus[vcpu].raised);
         let mut stale = 0;
         for n in bits(used) {
+            let vintid = self.vcpus[vcpu].lrs[n].vintid;
             if empty >> n & 1 != 0 {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
-            } else if words >> (self.vcpus[vcpu].lrs[n].vintid / 32) & 1 != 0 {
+            } else if words >> (vintid / 32) & 1 != 0 && (raised == MANY || raised == vintid) {
                 stale |= 1 << n;
                 effects |= self.unlist(vcpu, n, hw.state(n));
             }
@@ -294,16 +301,13 @@ impl Vgic {
         true
     }
 
-    /// The usual case: an interrupt is pending again, and that is all, whose list register the guest has emptied.
+    /// The usual case: the interrupt of list register `n` is pending again, and that is all, and the guest has emptied the register.
     /// Whatever else it was listed with still holds, or more than this interrupt would call for attention.
-    fn rearm(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> bool {
-        let (index, bit, sgi) =
-            (self.index(vcpu, usize::from(intid) / 32), 1 << (intid % 32), usize::from(intid));
+    fn rearm(&mut self, vcpu: usize, n: usize, hw: &mut impl ListRegisters) -> bool {
+        let lr = self.vcpus[vcpu].lrs[n];
+        let (bit, sgi) = (1 << (lr.vintid % 32), usize::from(lr.vintid));
+        let index = self.index(vcpu, sgi / 32);
         let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
-        let Some(n) = bits(this.used).find(|&n| this.lrs[n].vintid == intid) else {
-            return false;
-        };
-        let lr = this.lrs[n];
         let latch_only =
             word.latch & !(word.active | word.drop_pending | word.drop_active | word.line & !word.edge) & bit;
         if latch_only == 0
