@@ -83,10 +83,6 @@ impl Cpu {
         let own = self.own_timer.take();
         self.here.awaits_timer.set(is_awaited(&decision, own));
         self.here.arm(decision.until.filter(|_| !self.here.awaits_timer.get()));
-        if cpu::interrupt_pending() {
-            // To decide was long.
-            self.here.take_interrupts();
-        }
         self.here.trace(trace::picked, (decision.run, decision.waited));
         self.machine.repick(self.here.cpu, decision.repick);
         plant!("plant_rt_latency", decision.reserved && !self.devices_wait);
