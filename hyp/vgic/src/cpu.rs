@@ -179,7 +179,8 @@ impl Vgic {
             }
             let w = w % 32;
             let word = self.word(vcpu, w);
-            let (ready, busy) = (word.ready(self.groups) & this.home[w], word.unlisted_active() & this.home[w]);
+            let (ready, busy) =
+                (word.ready(self.groups) & this.home[w], word.unlisted_active() & this.home[w]);
             pending |= u32::from(ready != 0) << w;
             active |= u32::from(busy != 0) << w;
             for _ in bits(ready | busy) {
