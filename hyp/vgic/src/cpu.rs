@@ -100,8 +100,14 @@ impl Vgic {
 
     #[inline(never)]
     fn attend_to(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
-        let intid = self.vcpus[vcpu].raised;
-        if intid != MANY && (self.rearm(vcpu, intid, hw) || self.list_alone(vcpu, intid, hw)) {
+        let this = &self.vcpus[vcpu];
+        let intid = this.raised;
+        let alone = intid != MANY
+            && match bits(this.used).find(|&n| this.lrs[n].vintid == intid) {
+                Some(n) => self.rearm(vcpu, n, hw),
+                None => self.list_alone(vcpu, intid, hw),
+            };
+        if alone {
             self.vcpus[vcpu].attention = 0;
             return Effects::NONE;
         }
@@ -117,19 +123,19 @@ impl Vgic {
         // Take back what the guest has finished and what has changed. What it finished may concern other words.
         let used = self.vcpus[vcpu].used;
         let empty = if used != 0 { hw.empty() } else { 0 };
-        let words = self.vcpus[vcpu].attention;
+        let (words, raised) = (self.vcpus[vcpu].attention, self.vcpus[vcpu].raised);
         let mut stale = 0;
         for n in bits(used) {
+            let vintid = self.vcpus[vcpu].lrs[n].vintid;
             if empty >> n & 1 != 0 {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
-            } else if words >> (self.vcpus[vcpu].lrs[n].vintid / 32) & 1 != 0 {
+            } else if words >> (vintid / 32) & 1 != 0 && (raised == MANY || raised == vintid) {
                 stale |= 1 << n;
                 effects |= self.unlist(vcpu, n, hw.state(n));
             }
         }
-        self.find_waiting(vcpu);
+        let crowded = self.find_waiting(vcpu);
         let mut kept = self.vcpus[vcpu].used;
-        let crowded = self.is_crowded(vcpu);
         if crowded && kept != 0 {
             // Let everything compete for the list registers.
             for n in bits(kept) {
@@ -147,10 +153,7 @@ impl Vgic {
             state.mapped = NOT_MAPPED;
         }
         for n in bits((state.used | stale) & !kept) {
-            match self.vcpus[vcpu].used >> n & 1 {
-                0 => hw.write(n, 0),
-                _ => hw.write(n, self.vcpus[vcpu].written[n]),
-            }
+            hw.write(n, if state.used >> n & 1 != 0 { state.written[n] } else { 0 });
         }
         if control != old || eois != 0 {
             hw.set_control(control);
@@ -160,40 +163,39 @@ impl Vgic {
         effects
     }
 
-    /// Looks at the words that call for attention for interrupts that want a list register.
-    fn find_waiting(&mut self, vcpu: usize) {
-        let (mut pending, mut active) = (0, 0);
+    /// Looks at the words that call for attention for interrupts that want a list register. Returns whether there are pending ones, but
+    /// not free list registers for all that want one. Active ones alone need not be listed.
+    #[inline(never)]
+    fn find_waiting(&mut self, vcpu: usize) -> bool {
         let this = &self.vcpus[vcpu];
-        for w in bits(this.attention) {
-            let (word, home) = (self.word(vcpu, w), this.home[w]);
-            pending |= u32::from(word.ready(self.groups) & home != 0) << w;
-            active |= u32::from(word.unlisted_active() & home != 0) << w;
+        let attention = this.attention;
+        let (mut pending, mut active) = (this.spilled_pending & !attention, this.spilled_active & !attention);
+        let mut free = self.lr_mask & !this.used;
+        let mut crowded = false;
+        // First those, then the others that are known to have some, which only compete.
+        for w in bits(u64::from(pending | active) << 32 | u64::from(attention)) {
+            if w >= 32 && (crowded || pending == 0) {
+                break;
+            }
+            let w = w % 32;
+            let word = self.word(vcpu, w);
+            let (ready, busy) =
+                (word.ready(self.groups) & this.home[w], word.unlisted_active() & this.home[w]);
+            pending |= u32::from(ready != 0) << w;
+            active |= u32::from(busy != 0) << w;
+            for _ in bits(ready | busy) {
+                crowded = free == 0;
+                if crowded {
+                    break;
+                }
+                free &= free - 1;
+            }
         }
         let this = &mut self.vcpus[vcpu];
         this.attention = 0;
-        this.spilled_pending |= pending;
-        this.spilled_active |= active;
-    }
-
-    /// Whether there are pending interrupts, but not free list registers for all that want one. Active ones alone need not be
-    /// listed.
-    fn is_crowded(&self, vcpu: usize) -> bool {
-        let this = &self.vcpus[vcpu];
-        if this.spilled_pending == 0 {
-            return false;
-        }
-        let mut free = self.lr_mask & !this.used;
-        for w in bits(this.spilled_pending | this.spilled_active) {
-            for kind in [Kind::Pending, Kind::Active] {
-                for _ in bits(self.candidates(vcpu, w, kind)) {
-                    if free == 0 {
-                        return true;
-                    }
-                    free &= free - 1;
-                }
-            }
-        }
-        false
+        this.spilled_pending = pending;
+        this.spilled_active = active;
+        crowded && pending != 0
     }
 
     /// The physical interrupt behind the mapped `intid` fired on the CPU that has `vcpu` loaded, its priority was dropped and it was
@@ -300,16 +302,13 @@ impl Vgic {
         true
     }
 
-    /// The usual case: an interrupt is pending again, and that is all, whose list register the guest has emptied.
+    /// The usual case: the interrupt of list register `n` is pending again, and that is all, and the guest has emptied the register.
     /// Whatever else it was listed with still holds, or more than this interrupt would call for attention.
-    fn rearm(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> bool {
-        let (index, bit, sgi) =
-            (self.index(vcpu, usize::from(intid) / 32), 1 << (intid % 32), usize::from(intid));
+    fn rearm(&mut self, vcpu: usize, n: usize, hw: &mut impl ListRegisters) -> bool {
+        let lr = self.vcpus[vcpu].lrs[n];
+        let (bit, sgi) = (1 << (lr.vintid % 32), usize::from(lr.vintid));
+        let index = self.index(vcpu, sgi / 32);
         let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
-        let Some(n) = bits(this.used).find(|&n| this.lrs[n].vintid == intid) else {
-            return false;
-        };
-        let lr = this.lrs[n];
         let latch_only =
             word.latch & !(word.active | word.drop_pending | word.drop_active | word.line & !word.edge) & bit;
         if latch_only == 0
@@ -340,7 +339,8 @@ impl Vgic {
         let w = usize::from(intid) / 32;
         let (this, word) = (&self.vcpus[vcpu], self.word(vcpu, w));
         let n = (self.lr_mask & !this.used).trailing_zeros() as usize;
-        if this.spilled_pending | this.spilled_active != 0
+        if n >= LIST_REGISTERS_MAX
+            || this.spilled_pending | this.spilled_active != 0
             || this.control != Control::default()
             || word.ready(self.groups) & this.home[w] & 1 << (intid % 32) == 0
             || !self.list(vcpu, intid.into(), false)

@@ -203,6 +203,11 @@ pub const ROWS: &[Row] = &[
         name: "mmio_worst",
         promise: 1_000,
         path: "the worst access to an emulated register",
+        proposal: Some(Proposal {
+            number: 1_175,
+            reason: "an active interrupt's end brings the list registers up to date within the write that ends it",
+            section: "Where the worst access to a register goes",
+        }),
         scenarios: |n| mixed(both("mmio", "mmio-gicv2", "mmio", n), "mmio-mixed", 2, 1_000),
         n: [1, 1],
         names_worst: true,
@@ -298,6 +303,11 @@ pub const ROWS: &[Row] = &[
         name: "irq_off_max",
         promise: 1_000,
         path: "the longest section with interrupts masked",
+        proposal: Some(Proposal {
+            number: 1_020,
+            reason: "one decision of the scheduler, when a VM's round begins as others wake, holds its lock throughout",
+            section: "Where the longest section goes",
+        }),
         scenarios: |n| {
             let mixed = Scenario::alone("mixed", "latency period=100000", n);
             let mixed = mixed.beside("everything", 2).beside("everything", 2).beside("everything", 2);
