@@ -36,9 +36,10 @@ pub fn ticks() -> u64 {
     CNTPCT_EL0.get()
 }
 
-/// Nanoseconds of so many ticks, rounded down.
+/// Nanoseconds of so many ticks, rounded down; the most that there are if it is more.
 pub fn to_ns(ticks: u64) -> u64 {
-    ((u128::from(ticks) * u128::from(NS_PER_TICK.load(Ordering::Relaxed))) >> NS_FRACTION) as u64
+    let ns = (u128::from(ticks) * u128::from(NS_PER_TICK.load(Ordering::Relaxed))) >> NS_FRACTION;
+    u64::try_from(ns).unwrap_or(u64::MAX)
 }
 
 /// Ticks of so many nanoseconds, rounded up, so that a timer armed with them never fires early.

@@ -285,6 +285,8 @@ impl Cpu {
         let gic = &self.machine.gic;
         let mut vgic = guest.vm.gic.lock();
         let quiet = vgic.is_quiet(vcpu, &Registers(gic));
+        // Its timer can interrupt this CPU. It can't while a guest has disabled what fired before.
+        let awaited = quiet && !vgic.owes(vcpu, timer::CNTV_INTID);
         let mut deliverable = false;
         if quiet {
             drop(vgic);
@@ -308,8 +310,7 @@ impl Cpu {
         }
         context::sync_timer(&mut loaded.state);
         let own = timer::virtual_deadline(&guest.vm, &loaded.state.timer).map(time::to_ns);
-        // With empty list registers its interrupt is not active.
-        self.own_timer = own.filter(|_| quiet);
+        self.own_timer = own.filter(|_| awaited);
         self.block(earlier(own, guest.deadline(vcpu).map(time::to_ns)));
         Then::Pick
     }
@@ -403,6 +404,7 @@ impl Cpu {
     #[inline(always)]
     fn save(&mut self) {
         let Some(Loaded { guest, vcpu, mut state }) = self.loaded.take() else { return };
+        self.own_timer = None;
         self.here.leaves();
         let gic = &self.machine.gic;
         let mut vgic = guest.vm.gic.lock();

@@ -354,7 +354,7 @@ impl Fair {
         self.dozing &= !set;
         let set = set & !dozing;
         if set == 0 {
-            return;
+            return self.check_cap(vm, now);
         }
         if self.regime != Regime::Slack {
             self.end_dozing();

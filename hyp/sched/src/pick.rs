@@ -359,6 +359,9 @@ impl Scheduler {
                 None => {
                     if self.runnable & bit(id) == 0 {
                         self.rouse(bit(id), at);
+                        if self.fair.has_caps() {
+                            self.await_cap(c, id, bit(id));
+                        }
                     }
                     bit(id)
                 }

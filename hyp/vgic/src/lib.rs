@@ -350,6 +350,13 @@ impl Vgic {
         })
     }
 
+    /// Whether the physical interrupt behind the mapped `intid` of `vcpu`, none of whose list registers has it, is still active: then it
+    /// does not interrupt this CPU again.
+    #[inline]
+    pub fn owes(&self, vcpu: usize, intid: u16) -> bool {
+        self.locate(intid).is_some_and(|(w, bit)| self.word(vcpu, w).owed & bit != 0)
+    }
+
     /// The next physical interrupt whose virtual one ended without the hardware's help: clear its active state (by
     /// ICACTIVER, which does no harm if it is not active). `loaded` is the vCPU that this CPU has loaded: PPIs are
     /// returned on its behalf only.

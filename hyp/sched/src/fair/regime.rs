@@ -24,6 +24,9 @@ impl Fair {
     #[inline(never)]
     fn change_regime(&mut self, regime: Regime, now: Ns) {
         let grants = self.settle(now);
+        if self.regime == Regime::Slack {
+            bits(self.active).for_each(|vm| self.level(vm));
+        }
         self.regime = regime;
         match regime {
             Regime::Slack | Regime::Plain => {
@@ -35,6 +38,16 @@ impl Fair {
             Regime::Filled => self.fill(),
         }
         self.regrant(grants, now);
+    }
+
+    /// While everybody has had a CPU, who of a VM has had how much is of no account but for the last slice.
+    fn level(&mut self, vm: usize) {
+        let awake = self.awake & self.vms[vm].members;
+        let most = bits(awake).map(|v| self.had[v]).max().unwrap_or_default();
+        for v in bits(awake) {
+            self.had[v] = self.had[v].max(most.saturating_sub(self.slice.into()));
+        }
+        self.begin_round(vm);
     }
 
     fn find_regime(&self) -> Regime {

@@ -264,3 +264,44 @@ fn what_could_run_and_did_not_has_waited() {
     assert_eq!(s.stats(second).waited, 2 * MS + 7, "late after a timed sleep");
     assert_eq!(s.stats(first).waited, 30 + MS, "sleep is not stolen");
 }
+
+/// Works and sleeps for these times, until `end`; then it works on.
+fn until(end: Ns, work: Ns, sleep: Ns) -> Guest {
+    let mut works = false;
+    Box::new(move |now| {
+        works = !works;
+        match works {
+            _ if now >= end => Step::Work(10 * S),
+            true => Step::Work(work),
+            false => Step::Sleep(now + sleep),
+        }
+    })
+}
+
+/// While both have CPUs nobody counts: that one works all the time and the other one hardly ever is no debt when others come.
+#[test]
+fn who_dozed_is_not_owed_what_a_sibling_had() {
+    let mut m = Machine::new(2);
+    let mut vcpus = m.weighted(0, 256, vec![busy(), until(S, 10 * US, MS)]);
+    vcpus.extend(m.weighted(1, 256, vec![until(S, 10 * US, 2 * S), until(S, 10 * US, 2 * S)]));
+    m.run(2 * S + 5 * MS);
+    close(&m.shares(200 * MS, &vcpus), &[0.5; 4], 0.006);
+}
+
+/// One that is at its cap when it goes to sleep runs again when its timer fires, or when the cap lets it.
+#[test]
+fn who_sleeps_at_the_cap_wakes() {
+    let share = |cap| Share { weight: 256, cap, affinity: CpuSet::ALL };
+    for cpus in 1..=2 {
+        for work in [200 * US, 3 * MS] {
+            for beside in [false, true] {
+                let mut m = Machine::new(cpus);
+                let capped = m.vm(0, share(30), vec![until(NEVER, work, 100 * US)]);
+                if beside {
+                    m.vm(1, share(0), vec![busy()]);
+                }
+                close(&m.shares(S, &capped), &[0.3], 0.01);
+            }
+        }
+    }
+}
