@@ -1,6 +1,6 @@
 //! What the VMs can use, and so at which rates their virtual times advance.
 
-use super::{Fair, MIN_RATE, Regime, Turn};
+use super::{Fair, MAX_LAG, MIN_RATE, Regime, Turn};
 use crate::fill::{Claim, ONE_CPU, fill};
 use crate::ids::{MAX_CPUS, Ns, Table, bit, bits};
 
@@ -40,12 +40,12 @@ impl Fair {
         self.regrant(grants, now);
     }
 
-    /// While everybody has had a CPU, who of a VM has had how much is of no account but for the last slice.
+    /// While everybody has had a CPU, who of a VM has had how much is of no account but for the last slices.
     fn level(&mut self, vm: usize) {
         let awake = self.awake & self.vms[vm].members;
         let most = bits(awake).map(|v| self.had[v]).max().unwrap_or_default();
         for v in bits(awake) {
-            self.had[v] = self.had[v].max(most.saturating_sub(self.slice.into()));
+            self.had[v] = self.had[v].max(most.saturating_sub(MAX_LAG as u64 * u64::from(self.slice)));
         }
         self.begin_round(vm);
     }

@@ -284,7 +284,7 @@ fn who_dozed_is_not_owed_what_a_sibling_had() {
     let mut m = Machine::new(2);
     let mut vcpus = m.weighted(0, 256, vec![busy(), until(S, 10 * US, MS)]);
     vcpus.extend(m.weighted(1, 256, vec![until(S, 10 * US, 2 * S), until(S, 10 * US, 2 * S)]));
-    m.run(2 * S + 5 * MS);
+    m.run(2 * S + 20 * MS);
     close(&m.shares(200 * MS, &vcpus), &[0.5; 4], 0.006);
 }
 
