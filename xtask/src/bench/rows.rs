@@ -250,7 +250,7 @@ pub const ROWS: &[Row] = &[
         promise: 350,
         path: "the timer of a vCPU in WFI is due, to its vector; still loaded",
         proposal: Some(Proposal {
-            number: 560,
+            number: 570,
             reason: "an interrupt, a decision that chooses nothing, and what a guest is entered with: nothing is moved or looked for",
             section: "Where a wake-up goes",
         }),
@@ -272,7 +272,7 @@ pub const ROWS: &[Row] = &[
         promise: 550,
         path: "from one VM to another; without the decision",
         proposal: Some(Proposal {
-            number: 1_050,
+            number: 1_070,
             reason: "309 only move registers; two vGICs, the WFI and the run loop are the rest",
             section: "Where a VM switch goes",
         }),
@@ -304,7 +304,7 @@ pub const ROWS: &[Row] = &[
         promise: 1_000,
         path: "the longest section with interrupts masked",
         proposal: Some(Proposal {
-            number: 1_020,
+            number: 1_040,
             reason: "one decision of the scheduler, when a VM's round begins as others wake, holds its lock throughout",
             section: "Where the longest section goes",
         }),

@@ -1,6 +1,6 @@
 //! What the VMs can use, and so at which rates their virtual times advance.
 
-use super::{Fair, MAX_LAG, MIN_RATE, Regime, Turn};
+use super::{Fair, MIN_RATE, Regime, Turn};
 use crate::fill::{Claim, ONE_CPU, fill};
 use crate::ids::{MAX_CPUS, Ns, Table, bit, bits};
 
@@ -24,9 +24,6 @@ impl Fair {
     #[inline(never)]
     fn change_regime(&mut self, regime: Regime, now: Ns) {
         let grants = self.settle(now);
-        if self.regime == Regime::Slack {
-            bits(self.active).for_each(|vm| self.level(vm));
-        }
         self.regime = regime;
         match regime {
             Regime::Slack | Regime::Plain => {
@@ -38,16 +35,6 @@ impl Fair {
             Regime::Filled => self.fill(),
         }
         self.regrant(grants, now);
-    }
-
-    /// While everybody has had a CPU, who of a VM has had how much is of no account but for the last slices.
-    fn level(&mut self, vm: usize) {
-        let awake = self.awake & self.vms[vm].members;
-        let most = bits(awake).map(|v| self.had[v]).max().unwrap_or_default();
-        for v in bits(awake) {
-            self.had[v] = self.had[v].max(most.saturating_sub(MAX_LAG as u64 * u64::from(self.slice)));
-        }
-        self.begin_round(vm);
     }
 
     fn find_regime(&self) -> Regime {

@@ -278,16 +278,6 @@ fn until(end: Ns, work: Ns, sleep: Ns) -> Guest {
     })
 }
 
-/// While both have CPUs nobody counts: that one works all the time and the other one hardly ever is no debt when others come.
-#[test]
-fn who_dozed_is_not_owed_what_a_sibling_had() {
-    let mut m = Machine::new(2);
-    let mut vcpus = m.weighted(0, 256, vec![busy(), until(S, 10 * US, MS)]);
-    vcpus.extend(m.weighted(1, 256, vec![until(S, 10 * US, 2 * S), until(S, 10 * US, 2 * S)]));
-    m.run(2 * S + 20 * MS);
-    close(&m.shares(200 * MS, &vcpus), &[0.5; 4], 0.006);
-}
-
 /// One that is at its cap when it goes to sleep runs again when its timer fires, or when the cap lets it.
 #[test]
 fn who_sleeps_at_the_cap_wakes() {
