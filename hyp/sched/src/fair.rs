@@ -492,7 +492,7 @@ impl Fair {
         let kept_vm = best;
         for vm in bits(self.counted & !bit(best)) {
             let this = &self.vms[vm];
-            let ahead = this.time.wrapping_sub(self.clock) as i64;
+            let ahead = self.ahead(vm);
             let mut key = ahead + this.span;
             if ahead > 0 {
                 // Not eligible: comes only if nobody is, and the least ahead first.
@@ -561,7 +561,7 @@ impl Fair {
         let this = &mut self.vms[vm];
         let rest = self.turns[cpu].rest;
         let granted = if rest > 0 { rest } else { this.request };
-        let ahead = this.time.wrapping_sub(self.clock) as i64;
+        let ahead = self.ahead(vm);
         let least = -this.virtual_time(MAX_LAG * i64::from(self.slice));
         if self.regime != Regime::Slack && ahead < least {
             self.advance_virtual(vm, least - ahead);
@@ -619,7 +619,7 @@ impl Fair {
         if self.regime == Regime::Filled && self.preferred[cpu] & bit(v) == 0 {
             return None;
         }
-        let ahead = this.time.wrapping_sub(self.clock) as i64;
+        let ahead = self.ahead(vm);
         let deadline = ahead + this.span;
         let by = (self.turns[cpu].deadline.wrapping_sub(self.clock) as i64) - deadline;
         // Not for next to nothing: a switch costs both of them.

@@ -44,12 +44,11 @@ impl Fair {
         let candidates = if preferred != 0 { preferred } else { candidates };
         let Some(v) = self.turn(cpu) else { return candidates };
         let this = &self.vms[self.vm_of(v)];
-        let ahead = |vm: usize| self.vms[vm].time.wrapping_sub(self.clock) as i64;
         let others = candidates & !this.members;
-        let is_behind = |vm: usize| self.vms[vm].members & others != 0 && ahead(vm) <= 0;
+        let is_behind = |vm: usize| self.vms[vm].members & others != 0 && self.ahead(vm) <= 0;
         let is_far_ahead = |cpu: usize| {
             let vm = self.vm_of(self.turns[cpu].vcpu.into());
-            ahead(vm) > self.vms[vm].span
+            self.ahead(vm) > self.vms[vm].span
         };
         let makes_way = bits(self.counted).any(is_behind) && bits(self.taken & this.cpus.0).any(is_far_ahead);
         if makes_way { others } else { candidates }

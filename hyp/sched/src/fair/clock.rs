@@ -41,6 +41,12 @@ impl Fair {
         self.thaw(vm);
     }
 
+    /// What a counted VM is ahead of the clock, as virtual time; less than 0 if it is behind.
+    #[inline]
+    pub(super) fn ahead(&self, vm: usize) -> i64 {
+        self.vms[vm].time.wrapping_sub(self.clock) as i64
+    }
+
     /// Advances the virtual time of `vm` by `time` ns of CPU time.
     pub(super) fn advance(&mut self, vm: usize, time: i64) {
         if self.counted & bit(vm) != 0 {
