@@ -558,7 +558,7 @@ impl Fair {
     #[inline]
     pub(crate) fn begin(&mut self, cpu: usize, v: usize, since: Ns, now: Ns) -> Ns {
         let vm = self.vm_of(v);
-        let this = &mut self.vms[vm];
+        let this = &self.vms[vm];
         let rest = self.turns[cpu].rest;
         let granted = if rest > 0 { rest } else { this.request };
         let ahead = self.ahead(vm);
