@@ -101,7 +101,7 @@ impl Scheduler {
         self.timers.remove(i);
         let timer = self.timers.first_key(c);
         if timer <= now {
-            self.rouse(bit(i), at);
+            self.rouse_timed(i, at);
             self.cpus[c].claims = bit(i);
             return None;
         }
@@ -358,7 +358,7 @@ impl Scheduler {
                 }
                 None => {
                     if self.runnable & bit(id) == 0 {
-                        self.rouse(bit(id), at);
+                        self.rouse_timed(id, at);
                         if self.fair.has_caps() {
                             self.await_cap(c, id, bit(id));
                         }
@@ -416,6 +416,15 @@ impl Scheduler {
             }
             _ => self.vcpus[i].home != cpu,
         }
+    }
+
+    /// The vCPU `i`, which has a share and slept, wants to run as of `at`: its timer has fired.
+    #[inline]
+    fn rouse_timed(&mut self, i: usize, at: Ns) {
+        self.runnable |= bit(i);
+        self.just_woken |= bit(i);
+        self.vcpus[i].waits_since = at;
+        self.fair.wake(self.fair.vm_of(i), bit(i), at);
     }
 
     /// Charges the vCPU `i`, which CPU `c` runs, up to `now`. What comes next pays from `since` on: not for the switch away from a
