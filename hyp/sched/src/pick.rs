@@ -370,7 +370,7 @@ impl Scheduler {
     }
 
     /// `cpu` goes from one vCPU, or none, to another. Returns the vCPU that it lets go of, if somebody else can take that.
-    #[inline]
+    #[inline(always)]
     fn switch(&mut self, cpu: CpuId, before: Option<usize>, i: usize) -> u64 {
         let now = self.now;
         let this = &mut self.cpus[cpu.index()];
