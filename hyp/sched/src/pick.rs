@@ -97,7 +97,7 @@ impl Scheduler {
         {
             return None;
         }
-        let (_, at) = self.timers.first(c).filter(|&(first, at)| first == i && at <= now)?;
+        let at = self.timers.key(i).filter(|&at| at <= now)?;
         self.timers.remove(i);
         let timer = self.timers.first_key(c);
         if timer <= now {
