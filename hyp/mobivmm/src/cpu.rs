@@ -101,10 +101,8 @@ impl Cpu {
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
             return self.idle();
         };
-        if guest.vm.phase() == Phase::Running && !guest.change.is_for(vcpu) {
-            return self.run_vcpu(guest, vcpu, &decision);
-        }
         match guest.vm.phase() {
+            Phase::Running if !guest.change.is_for(vcpu) => self.run_vcpu(guest, vcpu, &decision),
             Phase::Running => self.run_work(guest, control::work),
             Phase::Loading | Phase::Stopping(_) if vcpu == 0 => self.run_work(guest, load::work),
             Phase::Loading | Phase::Stopping(_) | Phase::Stopped => {
@@ -213,8 +211,6 @@ impl Cpu {
             exits::run(&self.here, guest, vcpu, &mut loaded.state);
         }
         let then = match self.here.next.take() {
-            // By far the most frequent.
-            Some(Next::Wait) => self.wait(guest, vcpu),
             Some(next) => self.answer(guest, vcpu, &next),
             None => Then::Continue,
         };
@@ -231,7 +227,7 @@ impl Cpu {
         }
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn answer(&mut self, guest: &'static Guest, vcpu: usize, next: &Next) -> Then {
         match *next {
             Next::Wait => self.wait(guest, vcpu),
