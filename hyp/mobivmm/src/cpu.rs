@@ -211,6 +211,8 @@ impl Cpu {
             exits::run(&self.here, guest, vcpu, &mut loaded.state);
         }
         let then = match self.here.next.take() {
+            // By far the most frequent.
+            Some(Next::Wait) => self.wait(guest, vcpu),
             Some(next) => self.answer(guest, vcpu, &next),
             None => Then::Continue,
         };
@@ -227,7 +229,7 @@ impl Cpu {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn answer(&mut self, guest: &'static Guest, vcpu: usize, next: &Next) -> Then {
         match *next {
             Next::Wait => self.wait(guest, vcpu),
