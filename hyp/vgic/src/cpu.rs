@@ -84,7 +84,7 @@ impl Vgic {
             if self.repeat(vcpu, first, sent, hw) {
                 return Some(Effects::NONE);
             }
-            self.add_sgis(vcpu, first, sent);
+            let _ = self.add_sgis(vcpu, first, sent);
             return None;
         }
         if !posted.is_empty() {
