@@ -101,6 +101,7 @@ impl Scheduler {
         self.timers.remove(i);
         let timer = self.timers.first_key(c);
         if timer <= now {
+            // Before those others, for whom it would fall asleep.
             self.rouse_timed(i, at);
             self.cpus[c].claims = bit(i);
             return None;

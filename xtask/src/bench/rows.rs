@@ -250,7 +250,7 @@ pub const ROWS: &[Row] = &[
         promise: 350,
         path: "the timer of a vCPU in WFI is due, to its vector; still loaded",
         proposal: Some(Proposal {
-            number: 555,
+            number: 560,
             reason: "an interrupt, a decision that chooses nothing, and what a guest is entered with: nothing is moved or looked for",
             section: "Where a wake-up goes",
         }),
@@ -263,7 +263,7 @@ pub const ROWS: &[Row] = &[
         promise: 600,
         path: "the same, another VM's registers are loaded",
         proposal: Some(Proposal {
-            number: 2_025,
+            number: 2_030,
             reason: "a decision and a switch, for which 800 are promised themselves, and two timers' interrupts",
             section: "Where a wake-up that switches goes",
         }),
