@@ -1,7 +1,6 @@
 //! `cargo xtask bench`: measures what is promised, from outside the code under test.
 
 mod figure;
-mod limits;
 mod measure;
 mod measured;
 mod peers;
@@ -24,11 +23,9 @@ use crate::setup::{self, SetupOptions};
 
 use peers::Peer;
 
-pub use limits::Limits;
 pub use measured::{Extent, Measured};
 pub use plants::Plants;
-use rows::State;
-pub use rows::{ROWS, Row};
+pub use rows::{ROWS, Row, State};
 pub use scenario::Stage;
 
 /// What was measured last: of the rows, and of the comparison.
@@ -43,9 +40,6 @@ pub struct BenchOptions {
     /// Fail if a promise is broken, or where another number is proposed, that one
     #[arg(long)]
     check: bool,
-    /// Fail only if a promise is broken that was kept in docs/bench.json, or a figure is worse than there
-    #[arg(long, requires = "check", conflicts_with = "full")]
-    no_worse: bool,
     /// Write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -103,20 +97,17 @@ pub fn run(options: &BenchOptions) -> Result<bool> {
         return Ok(all);
     }
 
-    let limits = if options.no_worse { Some(Limits::recorded()?) } else { None };
     println!("{:<26} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9}", "", "n", "p50", "p99", "p99.9", "max", "promise");
     let (mut all, mut broken) = (Vec::new(), Vec::new());
     for row in chosen(&options.names) {
         let measured = Measured::take(&stage, row, if options.full { Extent::Full } else { Extent::Usual })?;
         let state = measured.state();
-        let worse = limits.as_ref().map_or(state == State::Broken, |limits| limits.exceeded(&measured));
         measured.print(match state {
-            _ if worse && options.no_worse => "  WORSE",
             State::Broken => "  BROKEN",
             State::Proposed => "  as proposed",
             State::Kept => "",
         });
-        broken.extend(worse.then_some(row.name));
+        broken.extend((state == State::Broken).then_some(row.name));
         all.push(measured);
     }
     let figures = json!({ "benches": all.iter().map(Measured::to_json).collect::<Vec<_>>() });
@@ -128,7 +119,7 @@ pub fn run(options: &BenchOptions) -> Result<bool> {
         write_pages()?;
     }
     if options.check && !broken.is_empty() {
-        println!("{}: {}", if options.no_worse { "worse" } else { "broken" }, broken.join(", "));
+        println!("broken: {}", broken.join(", "));
     }
     Ok(!options.check || broken.is_empty())
 }

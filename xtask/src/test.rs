@@ -32,7 +32,7 @@ pub struct TestOptions {
     /// Tests of the whole, on QEMU
     #[arg(long)]
     e2e: bool,
-    /// Figures that must not become worse, and delays that must be noticed; not part of the tests unless asked for
+    /// Figures that must be as promised or proposed, and delays that must be noticed; not part of the tests unless asked for
     #[arg(long)]
     bench: bool,
     #[command(flatten)]

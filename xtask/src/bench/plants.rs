@@ -3,9 +3,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::limits::Limits;
 use super::measured::{Extent, Measured};
-use super::rows::{ROWS, Row, Unit};
+use super::rows::{ROWS, Row, State, Unit};
 use super::scenario::Stage;
 
 /// What it may cost others to look whether this is the place for a delay, which is ten times as long, in instructions.
@@ -35,18 +34,15 @@ impl<'a> Plants<'a> {
         let own = || ROWS.iter().filter(|at| at.name == row.name && !is_quick(at));
         let base = measure(self.stage, own())?;
         let planted = measure(&planted, quick().chain(own()))?;
-        let limits = Limits::of(self.base.iter().chain(&base));
         let mut changes = Vec::new();
         for (before, after) in self.base.iter().chain(&base).zip(&planted) {
             let name = after.row.name;
             let [from, to] = [before, after].map(|at| at.total.max());
+            let notices = before.state() != State::Broken && after.state() == State::Broken;
             if name == row.name {
-                ensure!(
-                    limits.exceeded(after),
-                    "{name} does not notice the delay on its path: {from} -> {to}"
-                );
+                ensure!(notices, "{name} does not notice the delay on its path: {from} -> {to}");
                 changes.insert(0, format!("{name} {from} -> {to}"));
-            } else if limits.exceeded(after) && to - from > LOOK {
+            } else if notices && to - from > LOOK {
                 ensure!(
                     row.part_of.contains(&name),
                     "{name} notices the delay of {}: {from} -> {to}",

@@ -81,11 +81,16 @@ pub enum State {
 impl Row {
     /// What a figure of this row makes of the promise.
     pub fn state(&self, max: u64) -> State {
-        match self.proposal {
+        match max {
             _ if max <= self.promise => State::Kept,
-            Some(proposal) if max <= proposal.number => State::Proposed,
+            _ if max <= self.limit() => State::Proposed,
             _ => State::Broken,
         }
+    }
+
+    /// What a figure must not exceed: what is promised, or proposed in its place.
+    pub fn limit(&self) -> u64 {
+        self.proposal.map_or(self.promise, |proposal| proposal.number)
     }
 }
 
