@@ -186,17 +186,22 @@ impl Scheduler {
         decision: &mut Decision,
     ) {
         let (c, me) = (cpu.index(), CpuSet(bit(cpu.index())));
-        if self.reserved.and(me).is_empty() {
+        let comes = self.reserved.and(me).is_empty();
+        if comes {
             self.reserved.insert(me);
             self.fair.set_free(self.online.without(self.reserved));
         }
+        // First: what ran here may now go where it had no turn before.
+        self.fair.stop(c);
+        self.fair.rebalance(self.now);
         match chosen {
             Some(chosen) => self.run(cpu, before, chosen, decision),
             None => self.idle(cpu, before, decision),
         }
         self.cpus[c].until = until;
-        self.fair.stop(c);
-        self.fair.rebalance(self.now);
+        if comes && self.fair.binds() {
+            decision.repick.insert(self.tell_in_the_way());
+        }
         if self.online != me {
             decision.repick.insert(self.hand_over_timers(c));
         }
@@ -206,7 +211,8 @@ impl Scheduler {
     #[inline(always)]
     fn run_share(&mut self, cpu: CpuId, before: Option<usize>, yields: bool, decision: &mut Decision) -> Ns {
         let c = cpu.index();
-        if self.reserved.contains(cpu) {
+        let returns = self.reserved.contains(cpu);
+        if returns {
             self.reserved.remove(cpu);
             self.fair.set_free(self.online.without(self.reserved));
             self.take_over_timers(cpu);
@@ -222,9 +228,23 @@ impl Scheduler {
                 0
             }
         };
+        if returns && self.fair.binds() {
+            decision.repick.insert(self.tell_in_the_way());
+        }
         let until = slice_end.min(self.reserved_timers.first_key(c)).min(self.next_timer(c).max(settled));
         self.cpus[c].until = until;
         until
+    }
+
+    /// Shares have one CPU more or less now. Where some may not run everywhere, others go first on the rest of them too: those that have to
+    /// make way are told.
+    #[inline(never)]
+    fn tell_in_the_way(&mut self) -> CpuSet {
+        let waiting = self.runnable & !self.held;
+        let others = self.busy.without(self.reserved).without(self.told);
+        let in_the_way = others.iter().filter(|other| self.fair.would_make_way(other.index(), waiting));
+        let in_the_way = in_the_way.fold(0, |set, other| set | CpuSet::only(other).0);
+        self.tell(CpuSet(in_the_way))
     }
 
     /// `cpu`, which ran `before`, runs `chosen`.
