@@ -14,8 +14,8 @@ type Body = fn(Setup) -> Result<()>;
 pub const CHECKS_TOML: &str = "tests/machines/checks.toml";
 
 /// The guest's checks that need nothing but an answer, by machine: where CPUs are enough, and where vCPUs wait for them.
-const CHECKS: [&str; 11] =
-    ["faults", "ids", "registers", "psci", "power", "memory", "wfi", "spis", "split", "sgis", "fp"];
+const CHECKS: [&str; 12] =
+    ["faults", "ids", "registers", "psci", "power", "memory", "wfi", "muted", "spis", "split", "sgis", "fp"];
 
 pub fn tests() -> Vec<Test> {
     let bodies: [(&str, Body); 9] = [

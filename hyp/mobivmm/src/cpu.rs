@@ -101,10 +101,8 @@ impl Cpu {
         let Some((guest, vcpu)) = decision.run.and_then(|id| self.machine.vcpu(id)) else {
             return self.idle();
         };
-        if guest.vm.phase() == Phase::Running && !guest.change.is_for(vcpu) {
-            return self.run_vcpu(guest, vcpu, &decision);
-        }
         match guest.vm.phase() {
+            Phase::Running if !guest.change.is_for(vcpu) => self.run_vcpu(guest, vcpu, &decision),
             Phase::Running => self.run_work(guest, control::work),
             Phase::Loading | Phase::Stopping(_) if vcpu == 0 => self.run_work(guest, load::work),
             Phase::Loading | Phase::Stopping(_) | Phase::Stopped => {

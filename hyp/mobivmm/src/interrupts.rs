@@ -38,7 +38,8 @@ impl Here {
             Some(interrupt) if interrupt.intid() == NOTICE => {
                 // Looked for after the timer.
                 core::hint::cold_path();
-                self.notice(interrupt, guest, vcpu);
+                self.notice(guest, vcpu);
+                self.end(interrupt);
             }
             Some(interrupt) => self.interrupt(interrupt),
             None => {}
@@ -47,7 +48,6 @@ impl Here {
 
     #[inline(never)]
     fn interrupt(&self, interrupt: Acknowledged) {
-        let gic = &self.machine.gic;
         let intid = interrupt.intid();
         match intid {
             time::HYP_TIMER_INTID => {
@@ -65,7 +65,7 @@ impl Here {
             }
             NOTICE => {
                 if let Some((guest, vcpu)) = self.loaded.get() {
-                    return self.notice(interrupt, guest, vcpu);
+                    self.notice(guest, vcpu);
                 }
             }
             KICK => {
@@ -76,6 +76,13 @@ impl Here {
             _ if Some(intid) == self.machine.uart_intid => self.serve_console(),
             _ => log!("unexpected interrupt {intid}"),
         }
+        self.end(interrupt);
+    }
+
+    /// The interrupt has been answered, and may come again.
+    #[inline(always)]
+    fn end(&self, interrupt: Acknowledged) {
+        let gic = &self.machine.gic;
         gic.priority_drop(interrupt);
         gic.deactivate(interrupt);
     }
@@ -92,11 +99,8 @@ impl Here {
     /// Something has changed for the loaded vCPU: its interrupts, which are looked at before it goes on, or that its VM is to stop or
     /// to change.
     #[inline(always)]
-    fn notice(&self, interrupt: Acknowledged, guest: &Guest, vcpu: usize) {
+    fn notice(&self, guest: &Guest, vcpu: usize) {
         plant!("plant_vipi", true);
-        let gic = &self.machine.gic;
-        gic.priority_drop(interrupt);
-        gic.deactivate(interrupt);
         if guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu) {
             self.pick_again();
         }

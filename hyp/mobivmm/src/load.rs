@@ -134,6 +134,11 @@ fn load(machine: &Machine, guest: &Guest) -> Result<Entry, LoadError> {
     Ok(Entry { pc: config.kernel.entry, context: config.dtb_load })
 }
 
+/// Whether the VM is still to be loaded.
+fn go_on(guest: &Guest) -> Result<(), LoadError> {
+    if guest.vm.phase() == Phase::Loading { Ok(()) } else { Err(LoadError::Stopped) }
+}
+
 /// Does something to guest RAM, with interrupts masked; unless the VM was stopped meanwhile.
 fn step<R>(
     machine: &Machine,
@@ -141,9 +146,7 @@ fn step<R>(
     image: &'static str,
     step: impl FnOnce(&mut GuestMem<'_, &Ram>) -> Result<R, Fault>,
 ) -> Result<R, LoadError> {
-    if guest.vm.phase() != Phase::Loading {
-        return Err(LoadError::Stopped);
-    }
+    go_on(guest)?;
     memory::with(machine, guest, step).map_err(|fault| LoadError::Memory { image, fault })
 }
 
@@ -199,9 +202,7 @@ fn copy(
     write(machine, guest, name, load, bytes)?;
     let mut hash = Hash::new();
     for piece in bytes.chunks(HASHED) {
-        if guest.vm.phase() != Phase::Loading {
-            return Err(LoadError::Stopped);
-        }
+        go_on(guest)?;
         hash.update(piece);
     }
     let found = hash.finalize();

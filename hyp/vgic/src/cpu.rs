@@ -83,7 +83,7 @@ impl Vgic {
             if self.repeat(vcpu, first, sent, hw) {
                 return Effects::NONE;
             }
-            self.add_sgis(vcpu, first, sent);
+            let _ = self.add_sgis(vcpu, first, sent);
         }
         if !posted.is_empty() {
             self.absorb(vcpu, posted);

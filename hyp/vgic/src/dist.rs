@@ -233,13 +233,13 @@ impl Vgic {
         for first in HALVES {
             let sent = posted.take(first);
             if sent != 0 {
-                self.add_sgis(vcpu, first, sent);
+                let _ = self.add_sgis(vcpu, first, sent);
             }
         }
     }
 
     /// Makes SGIs pending: a byte of `sent` each, from `first` on, as [`Posted`] has them.
-    pub(crate) fn add_sgis(&mut self, vcpu: usize, first: usize, mut sent: u64) {
+    pub(crate) fn add_sgis(&mut self, vcpu: usize, first: usize, mut sent: u64) -> Effects {
         let index = self.index(vcpu, 0);
         let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
         let mut sgis = 0;
@@ -256,6 +256,6 @@ impl Vgic {
             sgis |= u32::from(senders != 0) << sgi;
         }
         word.latch |= sgis;
-        let _ = if sgis.is_power_of_two() { self.raise(vcpu, 0, sgis) } else { self.touch(vcpu, 0, sgis) };
+        if sgis.is_power_of_two() { self.raise(vcpu, 0, sgis) } else { self.touch(vcpu, 0, sgis) }
     }
 }

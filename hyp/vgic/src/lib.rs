@@ -490,11 +490,12 @@ impl Vgic {
             }
         }
         // Those that are not busy have a home if they can; of the others it has to be seen.
-        let targeted = self.vcpus.iter().fold(0, |all, vcpu| all | vcpu.targets[w]);
-        let settled = self.vcpus.iter().fold(0, |all, vcpu| all | vcpu.targets[w] & vcpu.home[w]);
-        let homed = self.vcpus.iter().fold(0, |all, vcpu| all | vcpu.home[w]);
-        let strays = (targeted | homed) & !settled;
-        self.strays = self.strays & !(1 << w) | u32::from(strays != 0) << w;
+        let (mut concerned, mut settled) = (0, 0);
+        for vcpu in &self.vcpus {
+            concerned |= vcpu.targets[w] | vcpu.home[w];
+            settled |= vcpu.targets[w] & vcpu.home[w];
+        }
+        self.strays = self.strays & !(1 << w) | u32::from(concerned != settled) << w;
         moved
     }
 

@@ -51,12 +51,11 @@ impl Vgic {
                 effects
             }
             (0xf20..0xf30, 1 | 4) => {
+                // As if these vCPUs, of those that there are, had sent them.
                 let present = u8::MAX >> (VCPUS_MAX - self.vcpus.len());
-                let mut effects = Effects::NONE;
-                for (n, &senders) in bytes[..size].iter().enumerate() {
-                    effects |= self.set_sgi(vcpu, offset - 0xf20 + n, senders & present);
-                }
-                effects
+                let mut senders = [0; 8];
+                senders[..size].copy_from_slice(&bytes[..size]);
+                self.add_sgis(vcpu, offset - 0xf20, u64::from_le_bytes(senders.map(|byte| byte & present)))
             }
             _ => self.bank_write(vcpu, offset, size, value as u32, 0..32),
         }
@@ -102,13 +101,6 @@ impl Vgic {
             _ => 0,
         };
         self.vcpus[vcpu].sgi_pending[sgi] | listed
-    }
-
-    /// GICD_SPENDSGIR: as if some vCPUs had sent it.
-    fn set_sgi(&mut self, vcpu: usize, sgi: usize, senders: u8) -> Effects {
-        self.vcpus[vcpu].sgi_pending[sgi] |= senders;
-        self.word_mut(vcpu, 0).latch |= u32::from(senders != 0) << sgi;
-        self.raise(vcpu, 0, u32::from(senders != 0) << sgi)
     }
 
     /// GICD_CPENDSGIR: takes the SGIs of some senders back.

@@ -193,9 +193,11 @@ impl Vm {
         }
         self.uart.lock().reset();
         core::mem::swap(&mut *self.gic.lock(), gic);
-        self.vcpus.iter().for_each(|vcpu| vcpu.posted.clear());
+        for vcpu in &self.vcpus {
+            vcpu.posted.clear();
+            vcpu.on.store(false, Ordering::Relaxed);
+        }
         lifecycle.power.fill(VcpuPower::Off);
-        self.vcpus.iter().for_each(|vcpu| vcpu.on.store(false, Ordering::Relaxed));
         lifecycle.power[0] = VcpuPower::OnPending(entry);
         self.set_phase(Phase::Running);
         drop(lifecycle);

@@ -36,6 +36,7 @@ pub fn main() -> ! {
         match name {
             "timer" => interrupts::timer(),
             "wfi" => interrupts::wfi(),
+            "muted" => interrupts::muted(),
             "sleep" => interrupts::sleep(argument),
             "spis" => interrupts::spis(),
             "split" => interrupts::split(),

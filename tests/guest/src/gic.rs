@@ -86,6 +86,11 @@ pub fn init(index: usize) {
     write(private(index) + 0x100, 0xffff | 1 << 27 | 1 << 30);
 }
 
+/// Enables or disables a private interrupt of this vCPU.
+pub fn set_private(index: usize, intid: u32, enabled: bool) {
+    write(private(index) + if enabled { 0x100 } else { 0x180 }, 1 << intid);
+}
+
 /// Enables an SPI for a vCPU with a priority; edge-triggered if `edge`.
 pub fn enable_spi(intid: usize, index: usize, priority: u8, edge: bool) {
     write_byte(GICD + 0x400 + intid, priority);

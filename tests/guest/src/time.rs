@@ -30,6 +30,11 @@ pub fn micros(us: u64) -> u64 {
     CNTFRQ_EL0.get() * us / 1_000_000
 }
 
+/// Ticks in 2^64 ns, or half of all that there are if that is more.
+pub fn wrap() -> u64 {
+    u64::try_from((u128::from(CNTFRQ_EL0.get()) << 64) / 1_000_000_000).unwrap_or(u64::MAX / 2)
+}
+
 /// Arms the virtual (or physical) timer for a counter value; `None` turns it off.
 pub fn arm(physical: bool, at: Option<u64>) {
     let control = u64::from(at.is_some());

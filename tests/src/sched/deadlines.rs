@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("sched_one_cpu_10000_periods_icount", periods(10_000)),
         Test::new("sched_one_cpu_100000_periods_icount", periods(100_000)).long(),
         Test::new("sched_one_cpu_unreserved_icount", unreserved),
+        Test::new("sched_phone_on_one_cpu_icount", phone),
         Test::new("sched_storms_icount", storms),
         Test::new("sched_storm_of_sgis_from_another_cpu_icount", sgis_from_another_cpu),
     ]
@@ -41,7 +42,24 @@ fn beside_linux(lab: &Lab<'_>, name: &str, jobs: u64) -> Result<()> {
     Ok(())
 }
 
-/// The same without a reservation, beside that Linux and four others: a fifth of the CPU is more than a share.
+/// The machine of the main job on one CPU: mobi-rtos' control loop, which counts its misses itself, while Linux boots and then is busy on
+/// both its vCPUs for 10 s.
+fn phone(lab: &Lab<'_>, name: &str) -> Result<()> {
+    let mut script = busy_linux()?.to_vec();
+    script.push(until("control", "n=1[4-9][0-9]{3} .* misses=")?);
+    let setup = lab.setup(name, "machines/phone.toml")?.cpus("cortex-a72", 1).icount(true);
+    let report = setup.timeout(3_600).run(script)?;
+    let console = report.outcome.console("control");
+    let seconds: Vec<&str> = console.lines().filter(|line| line.contains("misses=")).collect();
+    let missed = seconds.iter().find(|line| !line.contains("misses=0 "));
+    ensure!(missed.is_none(), "the control loop missed deadlines: {}", missed.unwrap_or(&""));
+    let up = report.lines.iter().position(|line| line == "linux | busy").context("Linux was never busy")?;
+    let before = report.lines[..up].iter().filter(|line| line.contains("misses=")).count();
+    ensure!(seconds.len() - before >= 10, "Linux was busy for {} s only", seconds.len() - before);
+    Ok(())
+}
+
+/// The first one without a reservation, beside that Linux and four others: a fifth of the CPU is more than a share.
 fn unreserved(lab: &Lab<'_>, name: &str) -> Result<()> {
     const JOBS: u64 = 1_000;
     let mut vms =
@@ -95,10 +113,15 @@ fn task(jobs: u64, at: u64, work: u64) -> String {
 fn script(linux: bool) -> Result<Vec<Step>> {
     let mut script = Vec::new();
     if linux {
-        script.extend([until("linux", "~ #")?, send("linux", BUSY), until("linux", "^busy")?]);
+        script.extend(busy_linux()?);
     }
     script.extend([until("task", "^jobs=[0-9]+ misses=[0-9]+$")?, until("task", "^done")?]);
     Ok(script)
+}
+
+/// Linux comes up, and is busy from then on.
+fn busy_linux() -> Result<[Step; 3]> {
+    Ok([until("linux", "~ #")?, send("linux", BUSY), until("linux", "^busy")?])
 }
 
 /// Whether all that was judged happened while Linux was busy.

@@ -120,6 +120,39 @@ pub fn wfi() {
     check.verdict();
 }
 
+/// A vCPU in WFI is woken by its physical timer although its virtual one, due before that, cannot interrupt it: it has fired and was
+/// disabled then, or it is due after more nanoseconds than 64 bits hold. All do it at the same time.
+pub fn muted() {
+    let mut check = Check::new("muted");
+    everywhere(|index| {
+        cpu::set_masked(true);
+        time::arm(false, Some(time::ticks()));
+        time::spin(SETTLE, || false);
+        gic::set_private(index, time::TIMERS[0], false);
+        nap(index, time::ticks() + time::micros(SETTLE));
+        time::arm(false, None);
+        gic::set_private(index, time::TIMERS[0], true);
+        // The one that has fired may come now.
+        time::spin(SETTLE, || false);
+        nap(index, time::ticks() + time::micros(SETTLE) + time::wrap());
+        time::arm(false, None);
+    });
+    check.equal("woken early", WRONG.swap(0, Ordering::AcqRel), 0);
+    check.verdict();
+}
+
+/// Sleeps until the physical timer comes, with the virtual one due before it.
+fn nap(index: usize, before_that: u64) {
+    let before = fired(index);
+    let due = time::ticks() + time::micros(4 * SETTLE);
+    time::arm(false, Some(before_that));
+    time::arm(true, Some(due));
+    cpu::wait(|| fired(index) != before);
+    if time::ticks() < due {
+        WRONG.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 /// Sleeps for so many seconds, as the other vCPUs do without end.
 pub fn sleep(argument: &str) {
     let seconds: u64 = argument.parse().unwrap_or(0);
