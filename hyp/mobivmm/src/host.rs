@@ -127,17 +127,24 @@ impl Here {
     /// gets no further than its entry then.
     #[inline(never)]
     pub fn refresh(&self, guest: &Guest, vcpu: usize) {
-        if guest.take_attention(vcpu) {
-            if cpu::interrupt_pending() {
-                guest.attend(vcpu);
-                return self.look.set(true);
+        if !guest.take_attention(vcpu) {
+            return;
+        }
+        let (gic, mut effects) = (&mut Registers(&self.machine.gic), None);
+        if !cpu::interrupt_pending() {
+            effects = guest.vm.deliver(vcpu, gic);
+            if effects.is_none() && !cpu::interrupt_pending() {
+                effects = Some(guest.vm.gic.lock().enter(vcpu, gic));
             }
-            let effects = guest.vm.deliver(vcpu, &mut Registers(&self.machine.gic));
-            self.pay(guest, effects);
-            if cpu::interrupt_pending() {
-                // That was long, and to take it here is cheaper than out of the guest.
-                self.look.set(true);
-            }
+        }
+        let Some(effects) = effects else {
+            guest.attend(vcpu);
+            return self.look.set(true);
+        };
+        self.pay(guest, effects);
+        if cpu::interrupt_pending() {
+            // That was long, and to take it here is cheaper than out of the guest.
+            self.look.set(true);
         }
     }
 

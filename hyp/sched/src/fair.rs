@@ -579,6 +579,7 @@ impl Fair {
     }
 
     /// Counts a slice of `vm` on `cpu` in advance.
+    #[inline(always)]
     fn grant(&mut self, cpu: usize, vm: usize, time: u32, now: Ns) {
         let turn = &mut self.turns[cpu];
         (turn.rest, turn.granted) = (0, 0);

@@ -303,6 +303,7 @@ impl Scheduler {
     pub fn set_schedule(&mut self, v: VcpuId, schedule: Schedule, now: Ns) -> Result<CpuSet, ScheduleError> {
         let i = self.slot(v).ok_or(ScheduleError::Unknown)?;
         self.check(i, schedule)?;
+        self.now = self.now.max(now);
         let mut told = CpuSet::EMPTY;
         if let Some(cpu) = self.running_on(i) {
             self.charge(cpu.index(), i, now);
@@ -458,6 +459,8 @@ impl Scheduler {
         self.just_woken |= vcpus;
         let shares = vcpus & self.fair.all();
         for i in bits(vcpus & !shares) {
+            // Its own wake-up may be overdue, as nobody had to look at it: its deadline counts from that on.
+            let at = self.reserved_timers.key(i).map_or(at, |timer| timer.min(at));
             self.reserved_timers.remove(i);
             self.vcpus[i].waits_since = at;
             self.enter(i, at);
@@ -560,8 +563,10 @@ impl Scheduler {
                         false
                     }
                 };
-                // What made room for it may have used more of the time that others count on than it will leave now.
-                if !is_less && self.ready.first(cpu.index()).is_some() {
+                // What made room for it may have used more of the time that others count on than it will leave now. One whose wake-up is
+                // overdue counts on it too.
+                let first = self.ready.first_key(cpu.index()) != NEVER;
+                if !is_less && (first || self.reserved_timers.first_key(cpu.index()) <= self.now) {
                     server.defer();
                 }
             }

@@ -97,11 +97,12 @@ impl Scheduler {
         {
             return None;
         }
-        let (_, at) = self.timers.first(c).filter(|&(first, at)| first == i && at <= now)?;
+        let at = self.timers.key(i).filter(|&at| at <= now)?;
         self.timers.remove(i);
         let timer = self.timers.first_key(c);
         if timer <= now {
-            self.rouse(bit(i), at);
+            // Before those others, for whom it would fall asleep.
+            self.rouse_timed(i, at);
             self.cpus[c].claims = bit(i);
             return None;
         }
@@ -378,7 +379,7 @@ impl Scheduler {
                 }
                 None => {
                     if self.runnable & bit(id) == 0 {
-                        self.rouse(bit(id), at);
+                        self.rouse_timed(id, at);
                         if self.fair.has_caps() {
                             self.await_cap(c, id, bit(id));
                         }
@@ -390,7 +391,7 @@ impl Scheduler {
     }
 
     /// `cpu` goes from one vCPU, or none, to another. Returns the vCPU that it lets go of, if somebody else can take that.
-    #[inline]
+    #[inline(always)]
     fn switch(&mut self, cpu: CpuId, before: Option<usize>, i: usize) -> u64 {
         let now = self.now;
         let this = &mut self.cpus[cpu.index()];
@@ -436,6 +437,15 @@ impl Scheduler {
             }
             _ => self.vcpus[i].home != cpu,
         }
+    }
+
+    /// The vCPU `i`, which has a share and slept, wants to run as of `at`: its timer has fired.
+    #[inline]
+    fn rouse_timed(&mut self, i: usize, at: Ns) {
+        self.runnable |= bit(i);
+        self.just_woken |= bit(i);
+        self.vcpus[i].waits_since = at;
+        self.fair.wake(self.fair.vm_of(i), bit(i), at);
     }
 
     /// Charges the vCPU `i`, which CPU `c` runs, up to `now`. What comes next pays from `since` on: not for the switch away from a

@@ -57,7 +57,7 @@ impl Queues {
     #[inline]
     pub(crate) fn pop_until(&mut self, cpu: usize, limit: Ns) -> Option<(usize, Ns)> {
         let (id, key) = self.first(cpu).filter(|&(_, key)| key <= limit)?;
-        self.remove(id);
+        self.remove_from(cpu, id);
         Some((id, key))
     }
 

@@ -75,20 +75,23 @@ impl Vgic {
             && (this.used == 0 || this.used & !hw.empty() == 0 && bits(this.used).all(pending))
     }
 
-    /// [`Vgic::absorb`] and [`Vgic::enter`] in one.
+    /// [`Vgic::absorb`] and [`Vgic::enter`] in one, if nothing was posted, or one SGI whose list register can be written again. Else only
+    /// the former, and `None`: the latter has to follow, and is a long step of its own.
     #[inline(always)]
-    pub fn deliver(&mut self, vcpu: usize, posted: &Posted, hw: &mut impl ListRegisters) -> Effects {
+    pub fn deliver(&mut self, vcpu: usize, posted: &Posted, hw: &mut impl ListRegisters) -> Option<Effects> {
         if let Some(first) = posted.first() {
             let sent = posted.take(first);
             if self.repeat(vcpu, first, sent, hw) {
-                return Effects::NONE;
+                return Some(Effects::NONE);
             }
             let _ = self.add_sgis(vcpu, first, sent);
+            return None;
         }
         if !posted.is_empty() {
             self.absorb(vcpu, posted);
+            return None;
         }
-        self.enter(vcpu, hw)
+        Some(self.enter(vcpu, hw))
     }
 
     /// Brings the list registers of the CPU that has `vcpu` loaded up to date, before the guest is entered. Does

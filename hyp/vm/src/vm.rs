@@ -280,7 +280,7 @@ impl Vm {
 
     /// Brings the list registers of the CPU that has `vcpu` loaded up to date: [`Vgic::deliver`].
     #[inline(always)]
-    pub fn deliver(&self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
+    pub fn deliver(&self, vcpu: usize, hw: &mut impl ListRegisters) -> Option<Effects> {
         let posted = &self.vcpus[vcpu].posted;
         self.gic.lock().deliver(vcpu, posted, hw)
     }

@@ -148,9 +148,13 @@ impl Changing {
         self.m.tell(told);
         let task = &self.tasks[i];
         let old = task.reservation.replace(wanted).map_or(0, |old| old.period);
-        task.judged_from.set(NEVER);
+        // What it had before a change that is not settled yet comes back no earlier because of another one.
+        let unsettled = match task.judged_from.replace(NEVER) {
+            NEVER => self.pending[i].unwrap_or(0),
+            settled => settled.saturating_sub(self.m.now),
+        };
         self.since[i] = None;
-        self.pending[i] = wanted.map(|wanted| old.max(self.pending[i].unwrap_or(0)) + 3 * wanted.period);
+        self.pending[i] = wanted.map(|wanted| old.max(unsettled) + 3 * wanted.period);
     }
 
     /// Who never sleeps has had its budget in each period since it began, and no more.
@@ -269,4 +273,20 @@ fn an_overdue_wake_up_gives_no_early_deadline() {
     c.run(MS);
     let deadline = c.m.sched.vcpus[usize::from(c.vcpus[2].0)].server.deadline();
     assert!(deadline >= changed + 2400 * US, "{deadline} after a change at {changed}");
+}
+
+/// One whose wake-up is overdue wants to run too: what grows while that is so comes after it. (The larger budget was used at once, beside
+/// what had been used of the smaller one.)
+#[test]
+fn what_grows_comes_after_an_overdue_wake_up() {
+    let mut m = Machine::new(1);
+    let late = m.reserve(0, 450 * US, MS, MS, periodic(450 * US, MS, 10 * US));
+    m.run(0);
+    let grows = m.reserve(0, 100 * US, 200 * US, 200 * US, busy());
+    m.run(90 * US);
+    let reservation = Reservation { budget: 500 * US, period: MS, deadline: 520 * US };
+    let told = m.sched.set_schedule(grows, Schedule::Reserved { reservation, cpu: CpuId(0) }, m.now).unwrap();
+    m.tell(told);
+    m.run(920 * US);
+    assert_eq!(m.ran[usize::from(late.0)], 450 * US, "by {}", m.now);
 }

@@ -284,7 +284,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(super::cases(500)))]
 
     #[test]
     fn invariants_hold_after_any_operations(

@@ -106,6 +106,21 @@ fn a_standstill_costs_a_reservation_one_budget() {
     assert_eq!((runs.run, runs.until), (Some(v), Some(51 * MS + 100 * US)));
 }
 
+/// Of three that take 95 %, one's timed wake-up is overdue, as it changes nothing for the one that runs, when an interrupt comes for it. Its
+/// budget is due 2 ms after its own wake-up all the same. (It was due 2 ms after the interrupt.)
+#[test]
+fn an_interrupt_does_not_put_off_an_overdue_wake_up() {
+    let mut m = Machine::new(1);
+    let woken = m.reserve(0, 20 * US, 2 * MS, 2 * MS, periodic(20 * US, 2 * MS, 10 * US));
+    m.reserve(0, 1_050 * US, 2_400 * US, 2_400 * US, periodic(1_050 * US, 2_400 * US, 50 * US));
+    m.run(0);
+    m.reserve(0, 620 * US, 1_240 * US, 1_240 * US, periodic(620 * US, 1_240 * US, 0));
+    m.run(600 * US);
+    m.wake(woken);
+    m.run(1_410 * US);
+    assert_eq!(m.ran[usize::from(woken.0)], 20 * US, "by {} ns", m.now);
+}
+
 /// Works for `first` from power-on, and from `phase` on for `work` in every `period`.
 fn disturbed(first: Ns, work: Ns, period: Ns, phase: Ns) -> Guest {
     let mut steps = vec![Step::Sleep(phase), Step::Work(first)];

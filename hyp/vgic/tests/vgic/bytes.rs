@@ -117,7 +117,9 @@ pub fn play(data: &[u8]) {
             if cpus[cpu].maintenance() {
                 vgic.maintenance(cpu);
             }
-            let _ = vgic.deliver(cpu, &posted[cpu], &mut cpus[cpu]);
+            if vgic.deliver(cpu, &posted[cpu], &mut cpus[cpu]).is_none() {
+                let _ = vgic.enter(cpu, &mut cpus[cpu]);
+            }
             cpus[cpu].check();
             assert!(!cpus[cpu].maintenance(), "maintenance that does not go away");
         }

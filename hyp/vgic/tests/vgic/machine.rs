@@ -101,7 +101,8 @@ impl Machine {
             self.vgic.maintenance(vcpu);
         }
         self.kicked = self.kicked.without(vcpu);
-        let effects = self.vgic.deliver(vcpu, &self.posted[vcpu], &mut self.cpus[vcpu]);
+        let delivered = self.vgic.deliver(vcpu, &self.posted[vcpu], &mut self.cpus[vcpu]);
+        let effects = delivered.unwrap_or_else(|| self.vgic.enter(vcpu, &mut self.cpus[vcpu]));
         assert!(!self.vgic.needs_enter(vcpu));
         self.cpus[vcpu].check();
         assert!(!self.cpus[vcpu].maintenance(), "maintenance that does not go away");
