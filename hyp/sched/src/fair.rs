@@ -41,7 +41,7 @@ const FORGET: Ns = 1_000_000_000;
 const MAX_TIME: Ns = 1 << 26;
 /// The smallest effective weight.
 const MIN_RATE: u32 = 16;
-/// VMs behind their shares by more than that many slices for each vCPU (and CPU) were kept from running; the rest is not made up for.
+/// VMs behind their shares by more than that many slices were kept from running; the rest is not made up for.
 const MAX_LAG: i64 = 4;
 /// A vCPU that is so near the end of its VM's round has had its turn, ns.
 const NEARLY: u64 = 1 << 17;
@@ -562,8 +562,7 @@ impl Fair {
         let rest = self.turns[cpu].rest;
         let granted = if rest > 0 { rest } else { this.request };
         let ahead = self.ahead(vm);
-        let slices = MAX_LAG * i64::from(this.awake.min(MAX_CPUS as u32));
-        let least = -this.virtual_time(slices * i64::from(self.slice));
+        let least = -this.virtual_time(MAX_LAG * i64::from(self.slice));
         if self.regime != Regime::Slack && ahead < least {
             self.advance_virtual(vm, least - ahead);
         }

@@ -299,10 +299,11 @@ impl Scheduler {
         if !self.reserved.contains(cpu) {
             // Somebody may wait for another CPU that could be free if what runs there came here, as it can: nobody has told this one.
             self.told.remove(cpu);
-            for i in bits(self.runnable & self.fair.waiting() & !self.held) {
-                if let Some(cpu) = self.make_room(i) {
-                    decision.repick.insert(self.tell(CpuSet::only(cpu)));
-                }
+            let waiting = self.runnable & self.fair.waiting() & !self.held;
+            let behind = if waiting != 0 { self.fair.behind(waiting, |_| true) } else { 0 };
+            let mut first = bits(behind).chain(bits(waiting & !behind));
+            if let Some(cpu) = first.find_map(|i| self.make_room(i)) {
+                decision.repick.insert(self.tell(CpuSet::only(cpu)));
             }
             self.told.insert(CpuSet::only(cpu));
         }

@@ -180,7 +180,7 @@ impl Scheduler {
         if asleep.is_empty() || !asleep.and(cpus).is_empty() {
             return None;
         }
-        let cpu = CpuSet(self.fair.way(cpus.0, untold.0, asleep.0)).iter().next()?;
+        let cpu = cpus.and(CpuSet(self.fair.way(cpus.0, untold.0, asleep.0)?)).iter().next()?;
         self.yielding.insert(CpuSet::only(cpu));
         self.cpus[cpu.index()].claims |= bit(i);
         Some(cpu)

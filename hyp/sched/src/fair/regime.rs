@@ -111,9 +111,7 @@ impl Fair {
     pub(super) fn regrant(&mut self, grants: Table<u32, MAX_CPUS>, now: Ns) {
         for cpu in bits(self.taken) {
             if grants[cpu] != 0 {
-                let vm = self.vm_of(self.turns[cpu].vcpu.into());
-                self.grant(cpu, vm, grants[cpu], now);
-                self.turns[cpu].deadline = self.vms[vm].time;
+                self.grant(cpu, self.vm_of(self.turns[cpu].vcpu.into()), grants[cpu], now);
             }
         }
     }

@@ -206,7 +206,7 @@ fn affinities_bind_and_the_lag_is_small() {
         busy_vms(&mut m, vms);
         m.run(2 * S);
         assert!(
-            m.behind <= 4.5e6 && m.ahead <= 4.5e6,
+            m.behind <= 3.5e6 && m.ahead <= 3.5e6,
             "{} ms behind, {} ahead",
             m.behind / 1e6,
             m.ahead / 1e6
@@ -214,17 +214,17 @@ fn affinities_bind_and_the_lag_is_small() {
     }
 }
 
-/// The most lag in ms, CPUs, reservations, and the VMs as above.
-type Beside = (f64, usize, Vec<(Ns, Ns, Ns, Times)>, &'static [(u32, usize, u64)]);
+/// CPUs, reservations, and the VMs as above.
+type Beside = (usize, Vec<(Ns, Ns, Ns, Times)>, &'static [(u32, usize, u64)]);
 
-/// The lag is bounded though reservations come and go on CPUs that not everybody may use. (In their order, after half a second: 14 ms behind,
+/// The lag is small though reservations come and go on CPUs that not everybody may use. (In their order, after half a second: 14 ms behind,
 /// as a CPU slept though two moves would have brought it to somebody who waited; 6 ms behind, as those were not told who had to make way when
-/// a reservation came; and 25 ms ahead, now 6.5, as four vCPUs together were behind by more than four slices, which was forgotten.)
+/// a reservation came; and 25, 23 and 22 ms ahead, as somebody made way for others who could have gone where it could, and as two made room for
+/// one CPU that slept, one of them for somebody who was ahead.)
 #[test]
 fn reservations_come_and_go_beside_affinities() {
-    let all: [Beside; 3] = [
+    let all: [Beside; 5] = [
         (
-            3.0,
             6,
             vec![
                 (25_000, 500_000, 500_000, vec![(10_000, 451_601)]),
@@ -234,7 +234,6 @@ fn reservations_come_and_go_beside_affinities() {
             &[(256, 1, 57), (256, 2, 255), (256, 3, 153)],
         ),
         (
-            3.0,
             8,
             vec![
                 (723_348, 4_018_604, 4_018_604, vec![(447_962, 373_222)]),
@@ -244,7 +243,6 @@ fn reservations_come_and_go_beside_affinities() {
             &[(256, 3, 243), (256, 1, 203), (63, 2, 243), (1, 4, 173)],
         ),
         (
-            7.0,
             8,
             vec![
                 (331_355, 1_440_674, 1_440_674, vec![(10_000, 1_549_887)]),
@@ -252,12 +250,40 @@ fn reservations_come_and_go_beside_affinities() {
             ],
             &[(256, 1, 131), (791, 4, 173), (256, 1, 17), (256, 2, 173), (256, 2, 255)],
         ),
+        (
+            6,
+            vec![
+                (362_169, 1_392_961, 1_305_344, vec![(578_182, 7_774_043), (166_844, 3_966_098)]),
+                (266_666, 2_962_957, 2_019_256, vec![(963_978, 245_470)]),
+                (
+                    1_115_563,
+                    7_968_310,
+                    7_659_937,
+                    vec![(944_643, 5_007_431), (857_000, 7_392_576), (496_551, 2_706_773)],
+                ),
+            ],
+            &[(580, 2, 185), (653, 2, 255), (790, 1, 255), (256, 1, 161), (9, 3, 75)],
+        ),
+        (
+            6,
+            vec![
+                (
+                    1_288_117,
+                    6_133_894,
+                    5_140_510,
+                    vec![(791_067, 923_547), (412_119, 9_200_375), (462_896, 7_622_643)],
+                ),
+                (316_464, 2_637_204, 2_126_642, vec![(806_546, 9_583_901)]),
+                (1_404_825, 6_689_644, 4_443_596, vec![(618_296, 4_604_339), (784_222, 8_751_433)]),
+            ],
+            &[(342, 4, 153), (70, 2, 37), (526, 1, 35), (256, 1, 35), (1, 1, 153)],
+        ),
     ];
-    for (most, cpus, reservations, vms) in all {
+    for (cpus, reservations, vms) in all {
         let mut m = machine(cpus, reservations);
         busy_vms(&mut m, vms);
         m.run(S / 2);
         let (behind, ahead) = (m.behind / 1e6, m.ahead / 1e6);
-        assert!(behind <= most && ahead <= most, "{behind} ms behind, {ahead} ahead");
+        assert!(behind <= 3.0 && ahead <= 3.0, "{behind} ms behind, {ahead} ahead");
     }
 }
