@@ -40,7 +40,7 @@ const FORGET: Ns = 1_000_000_000;
 /// What is counted at once, at most.
 const MAX_TIME: Ns = 1 << 26;
 /// The smallest effective weight.
-const MIN_RATE: u32 = 16;
+const MIN_RATE: u32 = 256;
 /// VMs behind their shares by more than that many slices were kept from running; the rest is not made up for.
 const MAX_LAG: i64 = 4;
 /// A vCPU that is so near the end of its VM's round has had its turn, ns.
@@ -75,7 +75,7 @@ struct Vm {
     awake: u32,
     /// The effective weight.
     rate: u32,
-    /// 2⁴⁰ / rate.
+    /// 2⁴⁴ / rate.
     inverse: u64,
     /// The length of the next slice, ns.
     request: u32,
@@ -173,10 +173,12 @@ const NO_VM: Vm = Vm {
 const NO_TURN: Turn = Turn { vcpu: 0, since: 0, granted: 0, rest: 0, deadline: 0 };
 
 impl Vm {
-    fn set_rate(&mut self, rate: u32) {
+    /// Sets the effective weight of a VM that is not counted. It stays as many ns ahead of the clock.
+    fn convert(&mut self, rate: u32) {
         if self.rate != rate {
+            self.time = ((self.time as i64).wrapping_mul(self.rate.into()) / i64::from(rate)) as u64;
             self.rate = rate;
-            self.inverse = (1 << 40) / u64::from(rate);
+            self.inverse = (1 << 44) / u64::from(rate);
             self.set_request(self.request);
         }
     }
@@ -194,7 +196,7 @@ impl Vm {
 
     /// The virtual time that `time` ns of CPU time are worth.
     fn virtual_time(&self, time: i64) -> i64 {
-        (time * self.inverse as i64) >> 8
+        (time * self.inverse as i64) >> 12
     }
 
     /// The most that it can use, as a rate.
@@ -294,7 +296,7 @@ impl Fair {
         self.has_caps = self.vms.0.iter().any(|vm| vm.cap_inverse != 0);
         self.capped &= !members;
         if active != 0 && self.counted & bit(vm) != 0 {
-            self.change_rate(vm, share.weight << 8);
+            self.change_rate(vm, share.rate());
         }
         self.regrant(grants, now);
         self.set_usable(usable);
@@ -377,10 +379,10 @@ impl Fair {
         self.awake |= set;
         self.stale = true;
         if sleeps {
-            this.set_rate(this.share.weight << 8);
-            this.set_request(self.slice / SHORTER);
             let ahead = (this.time.wrapping_sub(self.clock.wrapping_sub(this.left_clock)) as i64).max(0);
             this.time = if now.saturating_sub(this.left) > FORGET { 0 } else { ahead as u64 };
+            this.convert(this.share.rate());
+            this.set_request(self.slice / SHORTER);
             self.active |= bit(vm);
             self.weights += this.share.weight;
             self.imbalance = self.imbalance.wrapping_add(self.share_of_imbalance(vm));

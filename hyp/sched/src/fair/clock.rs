@@ -30,15 +30,11 @@ impl Fair {
 
     /// Changes the effective weight of a counted VM, which stays as many ns ahead or behind.
     pub(super) fn change_rate(&mut self, vm: usize, rate: u32) {
-        let old = self.vms[vm].rate;
-        if old == rate {
-            return;
+        if self.vms[vm].rate != rate {
+            self.freeze(vm);
+            self.vms[vm].convert(rate);
+            self.thaw(vm);
         }
-        self.freeze(vm);
-        let this = &mut self.vms[vm];
-        this.time = ((this.time as i64).wrapping_mul(old.into()) / i64::from(rate)) as u64;
-        this.set_rate(rate);
-        self.thaw(vm);
     }
 
     /// What a counted VM is ahead of the clock, as virtual time; less than 0 if it is behind.

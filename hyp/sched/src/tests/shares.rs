@@ -150,6 +150,23 @@ fn sleeping_at_the_right_time_gains_nothing() {
     }
 }
 
+/// Also beside somebody who cannot use all of its part. (It had 80 % of a CPU: what it was ahead shrank when it woke, as it was taken for
+/// virtual time of another rate.)
+#[test]
+fn sleeping_for_a_moment_gains_nothing_beside_one_that_is_bound() {
+    let mut m = Machine::new(4);
+    m.weighted(0, 512, vec![busy(), busy()]);
+    let bound = m.weighted(1, 760, vec![busy()]);
+    let honest = m.weighted(2, 256, vec![busy()]);
+    let dodger = m.weighted(3, 256, vec![dozes(1_114_773, 1)]);
+    let shares = m.shares(5 * S, &dodger);
+    assert!(shares[0] < 0.75 * 1.005, "{shares:?}");
+    for (who, part) in [(bound, 1.0), (honest, 0.75)] {
+        let ran = m.ran[usize::from(who[0].0)] as f64 / m.now as f64;
+        assert!(ran > part * 0.995, "{ran} and not {part}");
+    }
+}
+
 #[test]
 fn a_flood_of_wake_ups_gains_nothing() {
     for cpus in [1, 2] {
@@ -278,7 +295,8 @@ fn until(end: Ns, work: Ns, sleep: Ns) -> Guest {
     })
 }
 
-/// One that is at its cap when it goes to sleep runs again when its timer fires, or when the cap lets it.
+/// One that is at its cap when it goes to sleep runs again when its timer fires, or when the cap lets it. Beside another on one CPU it has
+/// 30 % while it wants to run, and what it does not want is that one's.
 #[test]
 fn who_sleeps_at_the_cap_wakes() {
     let share = |cap| Share { weight: 256, cap, affinity: CpuSet::ALL };
@@ -290,7 +308,8 @@ fn who_sleeps_at_the_cap_wakes() {
                 if beside {
                     m.vm(1, share(0), vec![busy()]);
                 }
-                close(&m.shares(S, &capped), &[0.3], 0.01);
+                let awake = if beside && cpus == 1 { work as f64 / (work as f64 + 0.3 * 100e3) } else { 1.0 };
+                close(&m.shares(S, &capped), &[0.3 * awake], 0.015);
             }
         }
     }
