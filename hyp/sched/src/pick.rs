@@ -187,17 +187,22 @@ impl Scheduler {
         decision: &mut Decision,
     ) {
         let (c, me) = (cpu.index(), CpuSet(bit(cpu.index())));
-        if self.reserved.and(me).is_empty() {
+        let comes = self.reserved.and(me).is_empty();
+        if comes {
             self.reserved.insert(me);
             self.fair.set_free(self.online.without(self.reserved));
         }
+        // First: what ran here may now go where it had no turn before.
+        self.fair.stop(c);
+        self.fair.rebalance(self.now);
         match chosen {
             Some(chosen) => self.run(cpu, before, chosen, decision),
             None => self.idle(cpu, before, decision),
         }
         self.cpus[c].until = until;
-        self.fair.stop(c);
-        self.fair.rebalance(self.now);
+        if comes && self.fair.binds() {
+            decision.repick.insert(self.tell_in_the_way());
+        }
         if self.online != me {
             decision.repick.insert(self.hand_over_timers(c));
         }
@@ -207,7 +212,8 @@ impl Scheduler {
     #[inline(always)]
     fn run_share(&mut self, cpu: CpuId, before: Option<usize>, yields: bool, decision: &mut Decision) -> Ns {
         let c = cpu.index();
-        if self.reserved.contains(cpu) {
+        let returns = self.reserved.contains(cpu);
+        if returns {
             self.reserved.remove(cpu);
             self.fair.set_free(self.online.without(self.reserved));
             self.take_over_timers(cpu);
@@ -223,9 +229,23 @@ impl Scheduler {
                 0
             }
         };
+        if returns && self.fair.binds() {
+            decision.repick.insert(self.tell_in_the_way());
+        }
         let until = slice_end.min(self.reserved_timers.first_key(c)).min(self.next_timer(c).max(settled));
         self.cpus[c].until = until;
         until
+    }
+
+    /// Shares have one CPU more or less now. Where some may not run everywhere, others go first on the rest of them too: those that have to
+    /// make way are told.
+    #[inline(never)]
+    fn tell_in_the_way(&mut self) -> CpuSet {
+        let waiting = self.runnable & !self.held;
+        let others = self.busy.without(self.reserved).without(self.told);
+        let in_the_way = others.iter().filter(|other| self.fair.would_make_way(other.index(), waiting));
+        let in_the_way = in_the_way.fold(0, |set, other| set | CpuSet::only(other).0);
+        self.tell(CpuSet(in_the_way))
     }
 
     /// `cpu`, which ran `before`, runs `chosen`.
@@ -279,10 +299,11 @@ impl Scheduler {
         if !self.reserved.contains(cpu) {
             // Somebody may wait for another CPU that could be free if what runs there came here, as it can: nobody has told this one.
             self.told.remove(cpu);
-            for i in bits(self.runnable & self.fair.waiting() & !self.held) {
-                if let Some(cpu) = self.make_room(i) {
-                    decision.repick.insert(self.tell(CpuSet::only(cpu)));
-                }
+            let waiting = self.runnable & self.fair.waiting() & !self.held;
+            let behind = if waiting != 0 { self.fair.behind(waiting, |_| true) } else { 0 };
+            let mut first = bits(behind).chain(bits(waiting & !behind));
+            if let Some(cpu) = first.find_map(|i| self.make_room(i)) {
+                decision.repick.insert(self.tell(CpuSet::only(cpu)));
             }
             self.told.insert(CpuSet::only(cpu));
         }

@@ -171,17 +171,16 @@ impl Scheduler {
         victim
     }
 
-    /// If some CPU sleeps where `i` may not run: finds one where it may, whose vCPU may run on the one that sleeps. That one
-    /// goes there when the CPU picks again.
+    /// If some CPU sleeps where `i` may not run: finds one where it may, whose vCPU may run on the one that sleeps, or where another one makes
+    /// room for it in the same way. That one goes there when the CPU picks again.
     pub(crate) fn make_room(&mut self, i: usize) -> Option<CpuId> {
-        let asleep = self.usable.without(self.busy).without(self.reserved).without(self.told);
+        let untold = self.usable.without(self.reserved).without(self.told);
+        let asleep = untold.without(self.busy);
         let cpus = self.fair.cpus(i);
         if asleep.is_empty() || !asleep.and(cpus).is_empty() {
             return None;
         }
-        let could_go = asleep.iter().fold(0, |set, cpu| set | self.fair.allowed(cpu.index()));
-        let movable = |cpu: &CpuId| self.running(*cpu).is_some_and(|v| could_go & bit(v) != 0);
-        let cpu = cpus.without(self.reserved).without(self.told).iter().find(movable)?;
+        let cpu = cpus.and(CpuSet(self.fair.way(cpus.0, untold.0, asleep.0)?)).iter().next()?;
         self.yielding.insert(CpuSet::only(cpu));
         self.cpus[cpu.index()].claims |= bit(i);
         Some(cpu)

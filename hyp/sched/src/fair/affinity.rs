@@ -36,21 +36,57 @@ impl Fair {
         self.stale = true;
     }
 
-    /// What runs on `cpu` leaves it to those of `candidates` that are behind their shares if it can go where somebody runs who has been
-    /// served though that one was ahead: those who may run there are too few, and it is one of them.
+    /// Those of `candidates` that may be chosen for `cpu`: what runs there makes way for others if it can.
     #[inline(never)]
     pub(super) fn make_way(&self, cpu: usize, candidates: u64) -> u64 {
         let preferred = candidates & self.preferred[cpu];
         let candidates = if preferred != 0 { preferred } else { candidates };
-        let Some(v) = self.turn(cpu) else { return candidates };
-        let this = &self.vms[self.vm_of(v)];
-        let others = candidates & !this.members;
-        let is_behind = |vm: usize| self.vms[vm].members & others != 0 && self.ahead(vm) <= 0;
-        let is_far_ahead = |cpu: usize| {
-            let vm = self.vm_of(self.turns[cpu].vcpu.into());
+        self.kept_from(cpu, candidates).unwrap_or(candidates)
+    }
+
+    /// Whether somebody wants to run who may not do so everywhere.
+    pub(crate) fn binds(&self) -> bool {
+        self.active & self.picky != 0
+    }
+
+    /// Whether what runs on `cpu` would make way for one of those that are `waiting`.
+    pub(crate) fn would_make_way(&self, cpu: usize, waiting: u64) -> bool {
+        self.kept_from(cpu, waiting & self.allowed(cpu) & self.preferred[cpu]).is_some()
+    }
+
+    /// Those of `candidates` that are behind their shares and that what runs on `cpu` keeps from running: there is a way for it to where
+    /// somebody runs who has been served though that one was ahead, and none for them that is as short. Those who may run there are too few,
+    /// and it is one of them.
+    fn kept_from(&self, cpu: usize, candidates: u64) -> Option<u64> {
+        let this = &self.vms[self.vm_of(self.turn(cpu)?)];
+        let is_far_ahead = |cpu: &usize| {
+            let vm = self.vm_of(self.turns[*cpu].vcpu.into());
             self.ahead(vm) > self.vms[vm].span
         };
-        let makes_way = bits(self.counted).any(is_behind) && bits(self.taken & this.cpus.0).any(is_far_ahead);
-        if makes_way { others } else { candidates }
+        let others = self.taken & !bit(cpu);
+        let served = bits(others).filter(is_far_ahead).fold(0, |set, cpu| set | bit(cpu));
+        let near = self.way(this.cpus.0, others, served)?;
+        let has_none = |vm: usize| self.vms[vm].cpus.0 & near == 0;
+        Some(self.behind(candidates, has_none)).filter(|&kept| kept != 0)
+    }
+
+    /// Those of `vcpus` that are behind their shares and whose VM passes `test`.
+    pub(crate) fn behind(&self, vcpus: u64, test: impl Fn(usize) -> bool) -> u64 {
+        let passing = bits(self.counted).filter(|&vm| self.ahead(vm) <= 0 && test(vm));
+        passing.fold(0, |set, vm| set | self.vms[vm].members & vcpus)
+    }
+
+    /// The CPUs that are as near to one of `to` as the nearest one of `cpus`: it, or one of `busy` whose vCPU can go there, or to where
+    /// another one makes room in this way.
+    pub(crate) fn way(&self, cpus: u64, busy: u64, mut to: u64) -> Option<u64> {
+        let can_go = |cpu: usize| self.vms[self.vm_of(self.turns[cpu].vcpu.into())].cpus.0;
+        while cpus & to == 0 {
+            let more = bits(busy & self.taken & !to).filter(|&cpu| can_go(cpu) & to != 0);
+            match more.fold(0, |set, cpu| set | bit(cpu)) {
+                0 => return None,
+                more => to |= more,
+            }
+        }
+        Some(to)
     }
 }
