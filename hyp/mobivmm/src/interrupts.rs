@@ -38,8 +38,7 @@ impl Here {
             Some(interrupt) if interrupt.intid() == NOTICE => {
                 // Looked for after the timer.
                 core::hint::cold_path();
-                self.notice(guest, vcpu);
-                self.end(interrupt);
+                self.notice(interrupt, guest, vcpu);
             }
             Some(interrupt) => self.interrupt(interrupt),
             None => {}
@@ -65,7 +64,7 @@ impl Here {
             }
             NOTICE => {
                 if let Some((guest, vcpu)) = self.loaded.get() {
-                    self.notice(guest, vcpu);
+                    return self.notice(interrupt, guest, vcpu);
                 }
             }
             KICK => {
@@ -99,8 +98,10 @@ impl Here {
     /// Something has changed for the loaded vCPU: its interrupts, which are looked at before it goes on, or that its VM is to stop or
     /// to change.
     #[inline(always)]
-    fn notice(&self, guest: &Guest, vcpu: usize) {
+    fn notice(&self, interrupt: Acknowledged, guest: &Guest, vcpu: usize) {
         plant!("plant_vipi", true);
+        // First: before, no other interrupt of its priority is pending for who looks.
+        self.end(interrupt);
         if guest.vm.phase() != Phase::Running || guest.change.is_for(vcpu) {
             self.pick_again();
         }

@@ -246,7 +246,7 @@ impl Fair {
         }
     }
 
-    /// Shares have the CPUs `free`, in slices of `slice` ns, which has to be less than 2²⁶.
+    /// Shares have the CPUs `free`, in slices of `slice` ns, which has to be less than 2²⁵.
     pub(crate) const fn start(&mut self, free: CpuSet, slice: Ns) {
         self.slice = slice as u32;
         self.set_free(free);

@@ -212,7 +212,7 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// A scheduler without vCPUs for the CPUs `online`, with slices of `slice` nanoseconds for shares (a millisecond is
-    /// right; less than 50). `vm_switch` is what one switch between vCPUs costs, as [`admission::Overhead`] has it.
+    /// right; less than 33). `vm_switch` is what one switch between vCPUs costs, as [`admission::Overhead`] has it.
     pub const fn new(online: CpuSet, slice: Ns, vm_switch: Ns) -> Self {
         let mut scheduler = Self::empty();
         scheduler.start(online, slice, vm_switch);
@@ -274,7 +274,7 @@ impl Scheduler {
         self.fair.share(usize::from(vm.0))
     }
 
-    /// Adds a vCPU. It does not run before it is woken.
+    /// Adds a vCPU, before anything has run. It does not run before it is woken.
     ///
     /// # Errors
     /// As [`Scheduler::set_schedule`]; [`ScheduleError::OutOfRange`] and [`ScheduleError::Exists`].

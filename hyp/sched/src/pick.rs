@@ -326,7 +326,8 @@ impl Scheduler {
             self.reserved_timers.remove(i);
         }
         match wake_at {
-            Some(at) if shared => self.timers.insert(c, i, at),
+            // Only from now on does it wait, if that is over.
+            Some(at) if shared => self.timers.insert(c, i, at.max(self.now)),
             Some(at) => return self.arm(i, home, at),
             None => {}
         }

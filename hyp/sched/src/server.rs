@@ -118,8 +118,10 @@ impl Server {
         self.deadline.max(at.saturating_add(self.reservation.deadline))
     }
 
-    /// The vCPU wakes at `at`, or waits for budget and it is `at`.
+    /// The vCPU wakes at `at`, or waits for budget and it is `at`. Not before it woke last: else what it uses would come back sooner, and a
+    /// guest sets its timer as it likes.
     pub(crate) fn wake(&mut self, at: Ns) -> Supply {
+        let at = at.max(self.release);
         self.set_aside();
         while let Some(refill) = self.refills[..self.refill_count].first().filter(|refill| refill.at <= at) {
             self.left = self.left.saturating_add_unsigned(refill.amount);

@@ -67,7 +67,7 @@ impl Fair {
         let can_run = can_run.fold(0, |set, vm| set | bit(vm));
         let rates = fill(can_run, &mut claims);
         self.preferred = Table([0; MAX_CPUS]);
-        // Whoever can use all of its part keeps its weight, so that the clock keeps its pace; but rates have 16 bits a CPU at least.
+        // Whoever can use all of its part keeps its weight, so that the clock keeps its pace; but rates have 20 bits a CPU at least.
         let Some(unbound) = bits(can_run).max_by(|&a, &b| {
             let level = |a: usize, b: usize| u64::from(rates[a]) * u64::from(claims[b].weight);
             level(a, b).cmp(&level(b, a))
@@ -75,7 +75,7 @@ impl Fair {
             return;
         };
         let full = rates[unbound].max(1);
-        let rate = self.vms[unbound].share.rate().max(full >> 8);
+        let rate = self.vms[unbound].share.rate().max(full >> 4);
         let scale = |used: u32| (u64::from(used) * u64::from(rate) / u64::from(full)) as u32;
         for vm in bits(self.active) {
             if can_run & bit(vm) == 0 {

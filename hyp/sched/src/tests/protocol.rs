@@ -316,7 +316,7 @@ proptest! {
             match op {
                 Op::Wake(i) => m.wake(vcpu(i)),
                 Op::Stop(i) => m.stop(vcpu(i)),
-                Op::Block(c, after) => m.block(cpu(c), after.map(|t| m.now + t)),
+                Op::Block(c, after) => m.block(cpu(c), after.map(|t| (m.now + t).saturating_sub(MS))),
                 Op::Yield(c) => m.pick(cpu(c), Leave::Yields),
                 Op::Advance(by, deaf) => m.advance(m.now + by, deaf),
                 Op::Pick(c) => m.pick(cpu(c), Leave::Ready),

@@ -106,6 +106,24 @@ fn a_standstill_costs_a_reservation_one_budget() {
     assert_eq!((runs.run, runs.until), (Some(v), Some(51 * MS + 100 * US)));
 }
 
+/// A guest sets its timer as it likes: one that is over again and again, when it goes to sleep, gives no budget twice. (It had 80 %.)
+#[test]
+fn a_timer_in_the_past_gives_no_budget() {
+    for back in [NEVER, 2 * MS, MS, 0] {
+        let mut m = Machine::new(1);
+        let share = m.weighted(0, 256, vec![busy()]);
+        let other = m.reserve(0, 250 * US, MS, MS, busy());
+        let mut working = false;
+        let sleeps = Box::new(move |now: Ns| {
+            working = !working;
+            if working { Step::Work(10 * US) } else { Step::Done(now.saturating_sub(back)) }
+        });
+        let cheat = m.reserve(0, 250 * US, MS, MS, sleeps);
+        let shares = m.shares(S, &[cheat, other, share[0]]);
+        assert!(shares[0] < 0.251 && shares[1] > 0.249 && shares[2] > 0.498, "{back} ns back: {shares:?}");
+    }
+}
+
 /// Of three that take 95 %, one's timed wake-up is overdue, as it changes nothing for the one that runs, when an interrupt comes for it. Its
 /// budget is due 2 ms after its own wake-up all the same. (It was due 2 ms after the interrupt.)
 #[test]
