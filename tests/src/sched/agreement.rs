@@ -1,7 +1,7 @@
 //! The simulator and QEMU, from the same machine files and seeds: nobody misses a deadline, and they agree on when each job ends.
 //!
 //! The simulator is given what EL2's paths took in the median of all recordings, by kind. In it each visit to EL2 of a kind takes the
-//! same. So a job's end may differ by what visits vary, and by a switch, which can be under way when the job is released.
+//! same. So a job's end may differ by the longest visit, which can be under way when the job is released, and by what visits vary.
 
 mod observed;
 
@@ -26,6 +26,9 @@ const EPOCH: Ns = 4_000 * MS;
 const DURATION: Ns = 300 * MS;
 /// When guests may print: no job is under way.
 const QUIET: Ns = EPOCH + DURATION + 100 * MS;
+/// Where two things happen at once, what EL2 takes decides about who is first, and so about much more. A job may then end as if all of
+/// EL2's paths took so many tenths of what they take; the first counts for all statistics.
+const TENTHS: [Ns; 5] = [10, 8, 9, 11, 12];
 
 pub fn tests() -> Vec<Test> {
     vec![Test::new("sched_as_simulated_icount", as_simulated)]
@@ -61,12 +64,14 @@ fn as_simulated(lab: &Lab<'_>, name: &str) -> Result<()> {
         off.extend(set.compare(observed, &measured).with_context(|| format!("seed {}", set.seed))?);
     }
     off.sort_unstable();
-    let switch = measured.switch();
-    for (percent, limit) in [(50, switch / 20), (95, switch / 8), (99, switch / 2)] {
-        let most = off.get(off.len() * percent / 100).copied();
+    let switch = measured.costs.switch + measured.costs.timer;
+    for (per_mille, limit) in
+        [(500, switch / 20), (950, switch / 8), (990, switch / 2), (999, 3 * switch / 2)]
+    {
+        let most = off.get(off.len() * per_mille / 1000).copied();
         ensure!(
             most.is_some_and(|most| most <= limit),
-            "{percent} % of jobs end within {most:?} ns of the simulation, not within {limit}; {measured:?}"
+            "{per_mille} of 1000 jobs end within {most:?} ns of the simulation, not within {limit}; {measured:?}"
         );
     }
     Ok(())
@@ -137,27 +142,37 @@ impl Set {
         Ok((Scene::new(lab, &name, 1, &vms)?, script))
     }
 
-    /// How far each job's end on QEMU is from the simulated one. It is an error if it is farther than a switch.
+    /// How far each job's end on QEMU is from the simulated one. It is an error if it is farther than it may be.
     fn compare(&self, observed: &Observed, measured: &Measured) -> Result<Vec<Ns>> {
-        let Measured { before, after, costs } = *measured;
-        let simulated = self.simulate(costs, before + after)?;
+        let Measured { before, after, longest, costs } = *measured;
+        let simulate = |tenths| self.simulate(scaled(costs, tenths), before + after);
+        let simulated = TENTHS.map(simulate).into_iter().collect::<Result<Vec<Outcome>>>()?;
         let mut off = Vec::new();
-        for (vm, (jobs, simulated)) in observed.by_vm.iter().zip(&simulated.jobs).enumerate() {
-            for (n, (job, simulated)) in jobs.iter().zip(simulated).enumerate() {
+        for (vm, jobs) in observed.by_vm.iter().enumerate() {
+            for (n, job) in jobs.iter().enumerate() {
+                let end = |outcome: &Outcome| Some(EPOCH + outcome.jobs[vm].get(n)?.finished? - after);
                 // One that is not done when the simulation ends has no end there.
-                let Some(finished) = simulated.finished else { continue };
-                let end = EPOCH + finished - after;
-                let distance = job.end.abs_diff(end);
+                let Some(ends) = simulated.iter().map(end).collect::<Option<Vec<Ns>>>() else { continue };
+                let [least, most] =
+                    [ends.iter().min(), ends.iter().max()].map(|end| end.copied().unwrap_or(0));
                 ensure!(
-                    distance <= measured.switch(),
-                    "VM {vm}: job {n} ends at {}, {distance} ns from {end}; {measured:?}",
+                    (least - longest..=most + longest).contains(&job.end),
+                    "VM {vm}: job {n} ends at {}, and should within {longest} ns of {ends:?}; {measured:?}",
                     job.end
                 );
-                off.push(distance);
+                off.extend(ends.first().map(|end| job.end.abs_diff(*end)));
             }
         }
         Ok(off)
     }
+}
+
+/// So many tenths of all costs.
+fn scaled(costs: Costs, tenths: Ns) -> Costs {
+    let Costs { switch, sleep, exit, kick, timer } = costs;
+    let [switch, sleep, exit, kick, timer] =
+        [switch, sleep, exit, kick, timer].map(|cost| cost * tenths / 10);
+    Costs { switch, sleep, exit, kick, timer }
 }
 
 /// As the machine file has it.

@@ -27,6 +27,7 @@ struct Visits {
     switches: [Vec<Ns>; 4],
     /// Back to the same VM.
     exits: Vec<Ns>,
+    longest: Ns,
     /// From a guest's entry to its job, and from the job's end to the next exit.
     before: Vec<Ns>,
     after: Vec<Ns>,
@@ -77,6 +78,7 @@ impl Observed {
                 vector = at;
             }
             if let Some(Section { visit: Some(length), switch, .. }) = section {
+                this.visits.longest = this.visits.longest.max(length);
                 let to_task = event.kind.entered().is_some_and(|vmid| usize::from(vmid) <= tasks);
                 let sleep = vector != INTERRUPTED;
                 entered =
@@ -120,6 +122,8 @@ pub struct Measured {
     /// Of a guest from its timer interrupt to its job, and from the job's end until it sleeps: medians.
     pub before: Ns,
     pub after: Ns,
+    /// The longest visit.
+    pub longest: Ns,
 }
 
 impl Measured {
@@ -137,12 +141,8 @@ impl Measured {
         let switch = due.saturating_sub(timer);
         let exit = median(|at| &at.exits)?;
         let (before, after) = (median(|at| &at.before)?, median(|at| &at.after)?);
+        let longest = observed.iter().map(|at| at.visits.longest).max().unwrap_or(0);
         let costs = Costs { switch, sleep, exit, timer, kick: VIRT.irq_off_max };
-        Ok(Self { costs, before, after })
-    }
-
-    /// The longest kind of switch.
-    pub fn switch(&self) -> Ns {
-        self.costs.switch.max(self.costs.sleep) + self.costs.timer
+        Ok(Self { costs, before, after, longest })
     }
 }
