@@ -241,7 +241,10 @@ impl Scheduler {
     /// make way are told.
     #[inline(never)]
     fn tell_in_the_way(&mut self) -> CpuSet {
-        let waiting = self.runnable & !self.held;
+        let waiting = self.fair.behind(self.runnable & !self.held, |_| true);
+        if waiting == 0 {
+            return CpuSet::EMPTY;
+        }
         let others = self.busy.without(self.reserved).without(self.told);
         let in_the_way = others.iter().filter(|other| self.fair.would_make_way(other.index(), waiting));
         let in_the_way = in_the_way.fold(0, |set, other| set | CpuSet::only(other).0);
@@ -299,7 +302,7 @@ impl Scheduler {
         if !self.reserved.contains(cpu) {
             // Somebody may wait for another CPU that could be free if what runs there came here, as it can: nobody has told this one.
             self.told.remove(cpu);
-            let waiting = self.runnable & self.fair.waiting() & !self.held;
+            let waiting = self.runnable & self.fair.waiting() & !self.held & !self.fair.allowed(c);
             let behind = if waiting != 0 { self.fair.behind(waiting, |_| true) } else { 0 };
             let mut first = bits(behind).chain(bits(waiting & !behind));
             if let Some(cpu) = first.find_map(|i| self.make_room(i)) {
