@@ -249,10 +249,8 @@ impl Host for Here {
     }
 
     fn start(&self, vm: &Vm, vcpu: usize) {
-        if cfg!(feature = "plant_irq_off_max") && vm.config.id != 0 {
-            crate::plant::spin(10 * crate::plant::DELAY);
-        }
         if let Some(guest) = self.guest(vm) {
+            crate::plant::start(&self.machine.guests, guest);
             self.wake(guest, vcpu);
         }
     }

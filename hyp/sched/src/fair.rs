@@ -26,7 +26,7 @@ mod doze;
 mod regime;
 
 use crate::fill::ONE_CPU;
-use crate::ids::{CpuSet, MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns, Table, bit, bits};
+use crate::ids::{CpuSet, MAX_CPUS, MAX_VCPUS, MAX_VMS, Ns, Table, bit, bits, mask};
 use crate::schedule::{MAX_AFFINITIES, MAX_WEIGHT, ScheduleError, Share};
 
 /// The first slice of a VM that starts to want to run is so many times shorter.
@@ -530,7 +530,7 @@ impl Fair {
     #[inline(never)]
     fn next_of(&self, set: u64) -> u64 {
         let least = least(set, &self.had) + NEARLY;
-        bits(set).filter(|&v| self.had[v] < least).fold(0, |set, v| set | bit(v))
+        mask(bits(set).filter(|&v| self.had[v] < least))
     }
 
     /// New rounds begin where the last one is over, before anybody is chosen: also while all of a VM run, so that who comes to wait

@@ -3,7 +3,7 @@
 //! All rates grow in proportion to the weights until some bound is met: a VM has no more vCPUs or is at its cap, or the
 //! CPUs that some VMs are bound to are used up. Those stay there, and the others go on.
 
-use crate::ids::{CpuSet, MAX_VMS, bits};
+use crate::ids::{CpuSet, MAX_VMS, bits, mask};
 use crate::schedule::MAX_AFFINITIES;
 
 /// One CPU's time, as a rate.
@@ -46,11 +46,10 @@ pub(crate) fn fill(who: u64, claims: &mut [Claim; MAX_VMS]) -> [u32; MAX_VMS] {
             return rates;
         };
         // Whoever is at its own limit by then stays there. If nobody is, it is those bound to these CPUs.
-        let full = bits(growing).filter(|&vm| {
+        let full = mask(bits(growing).filter(|&vm| {
             let Claim { weight, limit, .. } = claims[vm];
             u64::from(limit) * u64::from(tight.weight) < u64::from(tight.left) * u64::from(weight)
-        });
-        let full = full.fold(0, |set, vm| set | 1 << vm);
+        }));
         let settled = if full != 0 { full } else { tight.vms & growing };
         if full == 0 {
             for vm in bits(who & !tight.vms) {

@@ -123,6 +123,11 @@ pub(crate) const fn bit(n: usize) -> u64 {
     1 << (n % 64)
 }
 
+/// The mask with the bits `numbers` set, each below 64.
+pub(crate) fn mask(numbers: impl Iterator<Item = usize>) -> u64 {
+    numbers.fold(0, |mask, n| mask | bit(n))
+}
+
 /// The numbers of the bits that are set in `mask`, lowest first.
 pub(crate) fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
     core::iter::from_fn(move || {

@@ -1,6 +1,6 @@
 //! The decision: what ran is charged, what is due wakes, and somebody is chosen.
 
-use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, VcpuId, bit, bits};
+use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, VcpuId, bit, bits, mask};
 use crate::server::LAST;
 use crate::{Cpu, Decision, Leave, NEVER, Schedule, Scheduler};
 
@@ -141,7 +141,7 @@ impl Scheduler {
     /// fail from now on. Returns the first of them, and its deadline.
     #[inline(never)]
     fn begin_reservations(&mut self, c: usize, now: Ns) -> Option<(usize, Ns)> {
-        for i in bits(self.ready.members(c).fold(0, |set, (i, _)| set | bit(i))) {
+        for i in bits(mask(self.ready.members(c).map(|(i, _)| i))) {
             self.vcpus[i].server.begin();
             self.supply(i, now);
         }
@@ -241,13 +241,9 @@ impl Scheduler {
     /// make way are told.
     #[inline(never)]
     fn tell_in_the_way(&mut self) -> CpuSet {
-        let waiting = self.fair.behind(self.runnable & !self.held, |_| true);
-        if waiting == 0 {
-            return CpuSet::EMPTY;
-        }
-        let others = self.busy.without(self.reserved).without(self.told);
-        let in_the_way = others.iter().filter(|other| self.fair.would_make_way(other.index(), waiting));
-        let in_the_way = in_the_way.fold(0, |set, other| set | CpuSet::only(other).0);
+        let waiting = self.runnable & !self.held;
+        let others = bits(self.busy.without(self.reserved).without(self.told).0);
+        let in_the_way = mask(others.filter(|&other| self.fair.would_make_way(other, waiting)));
         self.tell(CpuSet(in_the_way))
     }
 

@@ -1,6 +1,6 @@
 //! Where a vCPU that wants to run goes, and which CPU's timer wakes it: what one CPU's doings mean to the others.
 
-use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, bit, bits};
+use crate::ids::{CpuId, CpuSet, MAX_VCPUS, Ns, bit, bits, mask};
 use crate::{NEVER, Schedule, Scheduler};
 
 /// The time over which a CPU's load is averaged, ns (a power of two).
@@ -247,7 +247,7 @@ impl Scheduler {
             let n = cpu.index();
             self.timers.first_key(n) < self.cpus[n].until
         };
-        let due = cpus.iter().filter(due).fold(0, |set, cpu| set | CpuSet::only(cpu).0);
+        let due = mask(cpus.iter().filter(due).map(CpuId::index));
         self.orphans.insert(cpus);
         if due == 0 { CpuSet::EMPTY } else { self.find_helper(CpuSet(due)) }
     }

@@ -38,7 +38,11 @@ impl<'a> Plants<'a> {
         for (before, after) in self.base.iter().chain(&base).zip(&planted) {
             let name = after.row.name;
             let [from, to] = [before, after].map(|at| at.total.max());
-            let notices = before.state() != State::Broken && after.state() == State::Broken;
+            ensure!(
+                before.state() != State::Broken,
+                "{name} has {from} without a delay: more than is allowed"
+            );
+            let notices = after.state() == State::Broken;
             if name == row.name {
                 ensure!(notices, "{name} does not notice the delay on its path: {from} -> {to}");
                 changes.insert(0, format!("{name} {from} -> {to}"));

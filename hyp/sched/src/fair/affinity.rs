@@ -1,7 +1,7 @@
 //! Where VMs may run, and who goes first on CPUs that not everybody may use.
 
 use super::Fair;
-use crate::ids::{CpuSet, MAX_CPUS, Table, bit, bits};
+use crate::ids::{CpuSet, MAX_CPUS, Table, bit, bits, mask};
 
 impl Fair {
     /// Shares have the CPUs `usable` from now on.
@@ -59,15 +59,19 @@ impl Fair {
     /// and it is one of them.
     fn kept_from(&self, cpu: usize, candidates: u64) -> Option<u64> {
         let this = &self.vms[self.vm_of(self.turn(cpu)?)];
+        let kept = self.behind(candidates, |_| true);
+        if kept == 0 {
+            return None;
+        }
         let is_far_ahead = |cpu: &usize| {
             let vm = self.vm_of(self.turns[*cpu].vcpu.into());
             self.ahead(vm) > self.vms[vm].span
         };
         let others = self.taken & !bit(cpu);
-        let served = bits(others).filter(is_far_ahead).fold(0, |set, cpu| set | bit(cpu));
+        let served = mask(bits(others).filter(is_far_ahead));
         let near = self.way(this.cpus.0, others, served)?;
         let has_none = |vm: usize| self.vms[vm].cpus.0 & near == 0;
-        Some(self.behind(candidates, has_none)).filter(|&kept| kept != 0)
+        Some(self.behind(kept, has_none)).filter(|&kept| kept != 0)
     }
 
     /// Those of `vcpus` that are behind their shares and whose VM passes `test`.
@@ -81,8 +85,7 @@ impl Fair {
     pub(crate) fn way(&self, cpus: u64, busy: u64, mut to: u64) -> Option<u64> {
         let can_go = |cpu: usize| self.vms[self.vm_of(self.turns[cpu].vcpu.into())].cpus.0;
         while cpus & to == 0 {
-            let more = bits(busy & self.taken & !to).filter(|&cpu| can_go(cpu) & to != 0);
-            match more.fold(0, |set, cpu| set | bit(cpu)) {
+            match mask(bits(busy & self.taken & !to).filter(|&cpu| can_go(cpu) & to != 0)) {
                 0 => return None,
                 more => to |= more,
             }

@@ -2,7 +2,7 @@
 
 use super::{Fair, MIN_RATE, Regime, Turn};
 use crate::fill::{Claim, ONE_CPU, fill};
-use crate::ids::{MAX_CPUS, Ns, Table, bit, bits};
+use crate::ids::{MAX_CPUS, Ns, Table, bit, bits, mask};
 
 impl Fair {
     /// Finds the regime, if it can have changed.
@@ -63,8 +63,7 @@ impl Fair {
             let cpus = vm.share.affinity.and(free);
             Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
         });
-        let can_run = bits(self.active).filter(|&vm| !claims[vm].cpus.is_empty());
-        let can_run = can_run.fold(0, |set, vm| set | bit(vm));
+        let can_run = mask(bits(self.active).filter(|&vm| !claims[vm].cpus.is_empty()));
         let rates = fill(can_run, &mut claims);
         self.preferred = Table([0; MAX_CPUS]);
         // Whoever can use all of its part keeps its weight, so that the clock keeps its pace; but rates have 20 bits a CPU at least.

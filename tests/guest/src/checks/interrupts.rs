@@ -103,13 +103,8 @@ pub fn wfi() {
     let mut check = Check::new("wfi");
     everywhere(|index| {
         for round in 0..SLEEPS {
-            let before = fired(index);
             let due = time::ticks() + if round < 2 { 0 } else { time::micros(1_000 * round as u64) };
-            time::arm(round % 2 == 1, Some(due));
-            cpu::wait(|| fired(index) != before);
-            if time::ticks() < due {
-                WRONG.fetch_add(1, Ordering::AcqRel);
-            }
+            sleep_until(index, round % 2 == 1, due);
         }
     });
     check.equal("woken early", WRONG.swap(0, Ordering::AcqRel), 0);
@@ -143,10 +138,15 @@ pub fn muted() {
 
 /// Sleeps until the physical timer comes, with the virtual one due before it.
 fn nap(index: usize, before_that: u64) {
-    let before = fired(index);
     let due = time::ticks() + time::micros(4 * SETTLE);
     time::arm(false, Some(before_that));
-    time::arm(true, Some(due));
+    sleep_until(index, true, due);
+}
+
+/// Waits in WFI for one interrupt of a timer.
+fn sleep_until(index: usize, physical: bool, due: u64) {
+    let before = fired(index);
+    time::arm(physical, Some(due));
     cpu::wait(|| fired(index) != before);
     if time::ticks() < due {
         WRONG.fetch_add(1, Ordering::AcqRel);
