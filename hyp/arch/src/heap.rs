@@ -12,7 +12,7 @@ use lock::TicketMutex;
 use crate::cpu;
 
 /// Bytes of the heap.
-pub const HEAP_SIZE: usize = 384 * 1024;
+pub const HEAP_SIZE: usize = if cfg!(feature = "plant_footprint") { 896 } else { 384 } * 1024;
 
 #[repr(C, align(4096))]
 struct Memory(UnsafeCell<[MaybeUninit<u8>; HEAP_SIZE]>);

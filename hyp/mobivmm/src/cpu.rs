@@ -123,7 +123,7 @@ impl Cpu {
     }
 
     fn idle(&mut self) {
-        if cfg!(feature = "plant_idle_wakeups") {
+        if cfg!(feature = "plant_idle_wakeups") && !self.here.is_armed() {
             self.here.arm(Some(time::now() + 1_000_000_000));
         }
         if !console::has_input() && !self.here.repick.get() {

@@ -117,6 +117,11 @@ impl Here {
         }
     }
 
+    /// Whether it may fire.
+    pub fn is_armed(&self) -> bool {
+        self.armed.get().is_some()
+    }
+
     /// Has it fire never, whatever it was armed for.
     pub fn disarm(&self) {
         time::arm(None);

@@ -51,9 +51,3 @@ pub fn start(guests: &[&Guest], guest: &Guest) {
         spin(10 * DELAY);
     }
 }
-
-/// Memory that is as little needed.
-#[cfg(feature = "plant_footprint")]
-#[used]
-static BALLAST: [core::sync::atomic::AtomicU8; 512 << 10] =
-    [const { core::sync::atomic::AtomicU8::new(0) }; 512 << 10];
