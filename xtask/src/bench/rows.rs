@@ -208,11 +208,6 @@ pub const ROWS: &[Row] = &[
         name: "mmio_worst",
         promise: 1_000,
         path: "the worst access to an emulated register",
-        proposal: Some(Proposal {
-            number: 1_175,
-            reason: "an active interrupt's end brings the list registers up to date within the write that ends it",
-            section: "Where the worst access to a register goes",
-        }),
         scenarios: |n| mixed(both("mmio", "mmio-gicv2", "mmio", n), "mmio-mixed", 2, 1_000),
         n: [1, 1],
         names_worst: true,
