@@ -37,6 +37,9 @@ enum Kind {
     Active,
 }
 
+/// The most active interrupts that get list registers again at a time: of those that a guest nests, one ends first. Few, so that a guest
+/// that makes many active by register writes does not keep EL2 busy.
+const LISTED_ACTIVE: usize = 1;
 /// Where both encodings of a list register have the INTID.
 const VINTID: u16 = 0x3ff;
 
@@ -451,21 +454,19 @@ impl Vgic {
     }
 
     /// Fills free list registers, and tells what found none. `crowded`: some probably will not. The most urgent pending
-    /// interrupt comes first, so that it can preempt, then the active one if there is one only, whose end needs no exit then,
-    /// then the other pending ones.
+    /// interrupt comes first, so that it can preempt, then active ones, whose end needs no exit then, then the other
+    /// pending ones.
     fn fill(&mut self, vcpu: usize, crowded: bool) -> Control {
         let mut control = Control::default();
-        let pending = self.vcpus[vcpu].spilled_pending != 0;
-        if let Some(intid) = self.find_active(vcpu) {
-            control.pending_spilled = pending && self.list_pending(vcpu, 1, crowded);
-            if self.list(vcpu, intid, crowded) {
-                self.vcpus[vcpu].spilled_active = 0;
+        if self.vcpus[vcpu].spilled_active != 0 {
+            if self.vcpus[vcpu].spilled_pending != 0 {
+                control.pending_spilled = self.list_pending(vcpu, 1, crowded);
             }
+            control.active_spilled = self.list_active(vcpu, crowded);
         }
-        if pending {
+        if self.vcpus[vcpu].spilled_pending != 0 {
             control.pending_spilled |= self.list_pending(vcpu, LIST_REGISTERS_MAX + 1, crowded);
         }
-        control.active_spilled = self.vcpus[vcpu].spilled_active != 0;
         control
     }
 
@@ -495,21 +496,22 @@ impl Vgic {
         spilled
     }
 
-    /// The active interrupt that is to get a list register again: if there is one only. Where a guest nests them it exits to end them
-    /// ([`Vgic::end_spilled`], [`Vgic::dir`]), until all are taken back: to list one of them as well would end no exit but its own.
-    fn find_active(&mut self, vcpu: usize) -> Option<usize> {
-        let mut found = None;
-        for w in bits(self.vcpus[vcpu].spilled_active) {
-            let active = self.candidates(vcpu, w, Kind::Active);
-            match active {
-                0 => self.vcpus[vcpu].spilled_active &= !(1 << w),
-                _ if found.is_some() || !active.is_power_of_two() => return None,
-                _ => found = Some(w * 32 + active.trailing_zeros() as usize),
-            }
-        }
+    /// Lists active interrupts, and tells whether one found no list register. Their order does not matter: those that are not
+    /// listed end by [`Vgic::end_spilled`] or [`Vgic::dir`].
+    fn list_active(&mut self, vcpu: usize, crowded: bool) -> bool {
         let this = &self.vcpus[vcpu];
-        let nests = this.control.active_spilled || bits(this.used).any(|n| this.lrs[n].state.active);
-        found.filter(|_| !nests)
+        let listed = bits(this.used).filter(|&n| this.lrs[n].state.active).count();
+        let mut left = LISTED_ACTIVE.saturating_sub(listed);
+        for w in bits(self.vcpus[vcpu].spilled_active) {
+            for bit in bits(self.candidates(vcpu, w, Kind::Active)) {
+                if left == 0 || !self.list(vcpu, w * 32 + bit, crowded) {
+                    return true;
+                }
+                left -= 1;
+            }
+            self.vcpus[vcpu].spilled_active &= !(1 << w);
+        }
+        false
     }
 
     #[inline]

@@ -196,33 +196,6 @@ fn the_only_active_interrupt_is_listed_again_when_the_vcpu_is() {
     });
 }
 
-/// To list one of them would save the exit at its own end only, and costs one that ends another by a register write much.
-#[test]
-fn nested_active_interrupts_end_by_exits_once_their_vcpu_was_unloaded() {
-    both(|mut machine| {
-        for (intid, priority) in [(60, 0x80), (90, 0x40), (61, 0x20)] {
-            machine.set_priority(0, intid, priority);
-            machine.pulse(0, intid);
-            assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(intid));
-        }
-        machine.unload(0);
-        machine.load(0);
-        assert_eq!(machine.cpus[0].listed(), []);
-        assert_eq!(machine.cpus[0].control, Control { pending_spilled: false, active_spilled: true });
-        machine.write(0, 0, 61, CLEAR_ACTIVE + 4, 4, 1 << (61 - 32));
-        machine.settle();
-        assert_eq!(machine.cpus[0].listed(), [], "also when one has ended otherwise");
-        machine.pulse(0, 62);
-        machine.set_priority(0, 62, 0x10);
-        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(62), "pending ones are");
-        for intid in [62, 90, 60] {
-            machine.eoi(0, intid);
-        }
-        assert!(machine.cpus[0].is_clear());
-        assert_eq!(machine.cpus[0].control, Control::default());
-    });
-}
-
 #[test]
 fn spilled_active_interrupts_end_by_dir_in_any_order() {
     both(|mut machine| {
