@@ -75,7 +75,8 @@ proptest! {
         prop_assert!(m.behind <= 5e6 && m.ahead <= 5e6, "{} ms behind, {} ahead", m.behind / 1e6, m.ahead / 1e6);
     }
 
-    /// Affinities differ, and some of their CPUs have reservations: nobody waits while a CPU sleeps. Lag is printed that is more than 5 ms.
+    /// Affinities differ, and some of their CPUs have reservations: nobody waits while a CPU sleeps. That lag is at most 5 ms is not
+    /// promised here: more than that is printed, and more than twice as much is a fault.
     #[test]
     fn affinities_beside_reservations(
         cpus in 2_usize..=8,
@@ -87,6 +88,7 @@ proptest! {
         if m.behind > 5e6 || m.ahead > 5e6 {
             println!("{:.1} ms behind, {:.1} ahead", m.behind / 1e6, m.ahead / 1e6);
         }
+        prop_assert!(m.behind <= 10e6 && m.ahead <= 10e6, "{} ms behind, {} ahead", m.behind / 1e6, m.ahead / 1e6);
     }
 
     #[test]
@@ -144,6 +146,26 @@ fn five_vms_with_sleepers_on_four_cpus() {
     }
     m.run(S / 2);
     assert!(m.behind <= 2e6, "{} ms behind", m.behind / 1e6);
+}
+
+/// Found among 20,000 cases of `sleepers_take_nothing_from_others`: 5.7 ms behind.
+#[test]
+#[ignore = "the cause is not known"]
+fn sleepers_of_five_vms_on_two_cpus() {
+    let busy = || vec![BUSY];
+    let vms = [
+        (256, vec![busy(), busy(), busy(), vec![(10_508_125, 13_241_875)]]),
+        (955, vec![busy()]),
+        (413, vec![vec![(821_792, 26_137)]]),
+        (256, vec![busy()]),
+        (2, vec![busy()]),
+    ];
+    let mut m = machine(2, Vec::new());
+    for (n, (weight, guests)) in vms.into_iter().enumerate() {
+        m.weighted(n as u8, weight, guests.into_iter().map(pattern).collect());
+    }
+    m.run(S / 2);
+    assert!(m.behind <= 5e6, "{} ms behind", m.behind / 1e6);
 }
 
 /// VMs with a weight, busy vCPUs and an affinity.
