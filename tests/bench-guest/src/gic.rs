@@ -71,6 +71,22 @@ impl Gic {
         write(gicd + 0x100 + spi / 32 * 4, 1 << (spi % 32)); // ISENABLER
     }
 
+    /// Makes all interrupts of this CPU pending that no line holds: enabled, of equal priorities, and none active.
+    pub fn crowd(self) {
+        let distributor = self.distributor();
+        let group = if matches!(self, Self::V3 { .. }) { !0 } else { 0 };
+        for w in 0..=read(distributor + 4) as usize & 0x1f {
+            let frame = if w == 0 { self.private(0) } else { distributor };
+            write(frame + 0x380 + 4 * w, !0); // ICACTIVER
+            write(frame + 0x80 + 4 * w, group); // IGROUPR
+            for first in (0..32).step_by(4) {
+                write(frame + 0x400 + 32 * w + first, 0xa0a0_a0a0); // IPRIORITYR
+            }
+            write(frame + 0x100 + 4 * w, !0); // ISENABLER
+            write(frame + 0x200 + 4 * w, !0); // ISPENDR
+        }
+    }
+
     /// Sends SGI 0 to a CPU by its MPIDR and index.
     #[inline(always)]
     pub fn send_sgi(self, mpidr: u64, index: usize) {

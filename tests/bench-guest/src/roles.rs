@@ -310,40 +310,58 @@ fn sleep_until(handled: u64) -> u64 {
     handled
 }
 
-/// Reads every emulated register of every device once, then writes to each what it says, and all ones and all zeros to those where that
-/// does no harm. The marks' value is the register's address and the access.
+/// Reads every emulated register of every device, then writes to each what it says, and all ones and all zeros to those where that
+/// does no harm: once as it comes, and once with all interrupts pending before each access. The marks' value is the register's address
+/// and the access, and [`CROWDED`].
 fn registers(platform: &Platform) {
     // Ones would turn interrupts off that the next measurement needs; there is none.
     boot::set_masked(true);
-    let gicd = platform.gic.distributor();
     mark::<ON>(0);
-    for offset in (0x80..0x1000).chain(0x6000..0x6400).chain(0xffd0..0x1_0000).step_by(4) {
-        // GICD_SGIR of a GICv2 would send.
-        sweep(gicd + offset, offset < 0xf00);
-    }
-    if let Gic::V3 { gicr, .. } = platform.gic {
-        for offset in (0..0x80).chain(0xffd0..0x1_0000).step_by(4) {
-            sweep(gicr + offset, false);
-        }
-        for offset in (0x80..0x1000).step_by(4) {
-            sweep(gicr + 0x1_0000 + offset, true);
-        }
-    }
-    if let Some(uart) = platform.uart {
-        for offset in (4..0x4c).chain(0xfe0..0x1000).step_by(4) {
-            sweep(uart + offset, false);
-        }
+    for crowded in [0, CROWDED] {
+        each_register(platform, |at, freely| sweep(platform, crowded, at, freely));
     }
     mark::<OFF>(0);
 }
 
-fn sweep(at: usize, freely: bool) {
-    let name = at as u64;
+/// In a mark's value: all interrupts were pending.
+const CROWDED: u64 = 1 << 40;
+
+/// Calls `f` with each register's address, and whether anything may be written to it.
+fn each_register(platform: &Platform, f: impl Fn(usize, bool)) {
+    let gicd = platform.gic.distributor();
+    for offset in (0x80..0x1000).chain(0x6000..0x6400).chain(0xffd0..0x1_0000).step_by(4) {
+        // GICD_SGIR of a GICv2 would send.
+        f(gicd + offset, offset < 0xf00);
+    }
+    if let Gic::V3 { gicr, .. } = platform.gic {
+        for offset in (0..0x80).chain(0xffd0..0x1_0000).step_by(4) {
+            f(gicr + offset, false);
+        }
+        for offset in (0x80..0x1000).step_by(4) {
+            f(gicr + 0x1_0000 + offset, true);
+        }
+    }
+    if let Some(uart) = platform.uart {
+        for offset in (4..0x4c).chain(0xfe0..0x1000).step_by(4) {
+            f(uart + offset, false);
+        }
+    }
+}
+
+fn sweep(platform: &Platform, crowded: u64, at: usize, freely: bool) {
+    let name = at as u64 | crowded;
+    let prepare = || {
+        if crowded != 0 {
+            platform.gic.crowd();
+        }
+    };
+    prepare();
     mark::<BEGIN>(name);
     let value = mmio::read(at);
     mark::<END>(name);
     let values = [value, !0, 0];
     for (access, value) in (1..).zip(&values[..if freely { 3 } else { 1 }]) {
+        prepare();
         mark::<BEGIN>(name | access);
         mmio::write(at, *value);
         mark::<END>(name | access);
