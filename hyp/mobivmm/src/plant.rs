@@ -45,9 +45,8 @@ pub fn trap(guest: &Guest, x0: u64, esr: u64) {
 /// The delay in CPU_ON, ten times as long. Loads start vCPUs, some of them while latencies are measured: not where a VM has a reservation.
 #[inline(always)]
 pub fn start(guests: &[&Guest], guest: &Guest) {
-    let reserved = |guest: &Guest| matches!(guest.config.schedule, Schedule::Reservation { .. });
-    if cfg!(feature = "plant_irq_off_max") && guest.index != 0 && !guests.iter().any(|&guest| reserved(guest))
-    {
+    let reserved = |guest: &&Guest| matches!(guest.config.schedule, Schedule::Reservation { .. });
+    if cfg!(feature = "plant_irq_off_max") && guest.index != 0 && !guests.iter().any(reserved) {
         spin(10 * DELAY);
     }
 }

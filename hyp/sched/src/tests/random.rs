@@ -60,6 +60,16 @@ fn shared(
     m
 }
 
+/// Half a second of VMs of which some sleep, beside the ideal of a machine on which nobody does.
+fn sleepers(mut m: Machine, vms: impl IntoIterator<Item = (u32, Vec<Times>)>) -> Machine {
+    m.strict = true;
+    for (n, (weight, guests)) in vms.into_iter().enumerate() {
+        m.weighted(n as u8, weight, guests.into_iter().map(pattern).collect());
+    }
+    m.run(S / 2);
+    m
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(super::cases(100)))]
 
@@ -97,12 +107,7 @@ proptest! {
         vms in prop::collection::vec(vm(2), 1..8),
         reservations in prop::collection::vec(reservation(), 0..4),
     ) {
-        let mut m = machine(cpus, reservations);
-        m.strict = true;
-        for (n, (weight, guests)) in vms.into_iter().enumerate() {
-            m.weighted(n as u8, weight, guests.into_iter().map(pattern).collect());
-        }
-        m.run(S / 2);
+        let m = sleepers(machine(cpus, reservations), vms);
         prop_assert!(m.starved <= 50 * US, "somebody waited {} ns while a CPU slept", m.starved);
         prop_assert!(m.behind <= 5e6, "{} ms behind", m.behind / 1e6);
     }
@@ -139,18 +144,13 @@ fn five_vms_with_sleepers_on_four_cpus() {
         ),
         (925, vec![busy(), busy()]),
     ];
-    let mut m = machine(4, vec![(606_575, 5_514_327, 5_268_940, vec![(165_873, 2_309_186)])]);
-    m.strict = true;
-    for (n, (weight, guests)) in vms.into_iter().enumerate() {
-        m.weighted(n as u8, weight, guests.into_iter().map(pattern).collect());
-    }
-    m.run(S / 2);
+    let m = sleepers(machine(4, vec![(606_575, 5_514_327, 5_268_940, vec![(165_873, 2_309_186)])]), vms);
     assert!(m.behind <= 2e6, "{} ms behind", m.behind / 1e6);
 }
 
 /// Found among 20,000 cases of `sleepers_take_nothing_from_others`: 5.7 ms behind.
 #[test]
-#[ignore = "the cause is not known"]
+#[ignore = "a VM at its bound loses 1 % beside one that naps: not mended yet"]
 fn sleepers_of_five_vms_on_two_cpus() {
     let busy = || vec![BUSY];
     let vms = [
@@ -160,11 +160,7 @@ fn sleepers_of_five_vms_on_two_cpus() {
         (256, vec![busy()]),
         (2, vec![busy()]),
     ];
-    let mut m = machine(2, Vec::new());
-    for (n, (weight, guests)) in vms.into_iter().enumerate() {
-        m.weighted(n as u8, weight, guests.into_iter().map(pattern).collect());
-    }
-    m.run(S / 2);
+    let m = sleepers(machine(2, Vec::new()), vms);
     assert!(m.behind <= 5e6, "{} ms behind", m.behind / 1e6);
 }
 
