@@ -124,10 +124,13 @@ pub(crate) struct Fair {
     rounds_over: u64,
     /// The CPUs that are free for shares.
     free: CpuSet,
-    /// The VMs that want to run; those whose virtual time counts for the clock; those that may not run everywhere.
+    /// The VMs that want to run; those that have started or stopped to since [`Fair::rebalance`]; those whose virtual time counts for the
+    /// clock; those that may not run everywhere; those that have all that they can use.
     active: u64,
+    moved: u64,
     counted: u64,
     picky: u64,
+    full: u64,
     /// The vCPUs of VMs that are at their cap.
     capped: u64,
     clock: u64,
@@ -232,8 +235,10 @@ impl Fair {
             rounds_over: 0,
             free: CpuSet::EMPTY,
             active: 0,
+            moved: 0,
             counted: 0,
             picky: 0,
+            full: 0,
             capped: 0,
             clock: 0,
             imbalance: 0,
@@ -384,6 +389,7 @@ impl Fair {
             this.convert(this.share.rate());
             this.set_request(self.slice / SHORTER);
             self.active |= bit(vm);
+            self.moved ^= bit(vm);
             self.weights += this.share.weight;
             self.imbalance = self.imbalance.wrapping_add(self.share_of_imbalance(vm));
             self.thaw(vm);

@@ -28,6 +28,21 @@ impl Fair {
         (self.vms[vm].time as i64).wrapping_mul(self.vms[vm].rate.into())
     }
 
+    /// `vm`, which was counted or frozen, no longer has a part in the clock.
+    pub(super) fn leave(&mut self, vm: usize) {
+        self.freeze(vm);
+        self.imbalance = self.imbalance.wrapping_sub(self.share_of_imbalance(vm));
+        self.vms[vm].left_clock = self.clock;
+    }
+
+    /// `vm` has a part in the clock again, with the virtual time with which it left.
+    pub(super) fn join(&mut self, vm: usize) {
+        let this = &mut self.vms[vm];
+        this.time = this.time.wrapping_sub(self.clock.wrapping_sub(this.left_clock));
+        self.imbalance = self.imbalance.wrapping_add(self.share_of_imbalance(vm));
+        self.thaw(vm);
+    }
+
     /// Changes the effective weight of a counted VM, which stays as many ns ahead or behind.
     pub(super) fn change_rate(&mut self, vm: usize, rate: u32) {
         if self.vms[vm].rate != rate {

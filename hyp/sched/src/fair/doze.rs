@@ -36,15 +36,14 @@ impl Fair {
         self.stale = true;
         self.vms[vm].awake -= 1;
         if self.vms[vm].awake == 0 {
-            self.freeze(vm);
-            self.imbalance = self.imbalance.wrapping_sub(self.share_of_imbalance(vm));
+            self.leave(vm);
             self.active &= !bit(vm);
+            self.moved ^= bit(vm);
             if self.active == 0 {
                 self.imbalance = 0;
             }
             let this = &mut self.vms[vm];
             self.weights -= this.share.weight;
-            this.left_clock = self.clock;
             this.round = this.round.max(self.had[v] + u64::from(self.slice));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Fair, MIN_RATE, Regime, Turn};
 use crate::fill::{Claim, ONE_CPU, fill};
-use crate::ids::{MAX_CPUS, Ns, Table, bit, bits, mask};
+use crate::ids::{MAX_CPUS, MAX_VMS, Ns, Table, bits, mask};
 
 impl Fair {
     /// Finds the regime, if it can have changed.
@@ -18,21 +18,34 @@ impl Fair {
             if regime != self.regime || regime == Regime::Filled {
                 self.change_regime(regime, now);
             }
+            self.moved = 0;
         }
     }
 
     #[inline(never)]
     fn change_regime(&mut self, regime: Regime, now: Ns) {
+        let (came, went) = (self.moved & self.active, self.moved & !self.active);
+        // As it was before those came and went: what everybody is ahead or behind is known once all is counted.
+        bits(came).for_each(|vm| self.leave(vm));
+        bits(went).for_each(|vm| self.join(vm));
         let grants = self.settle(now);
         self.regime = regime;
-        match regime {
-            Regime::Slack | Regime::Plain => {
-                for vm in bits(self.active) {
+        let before = core::mem::take(&mut self.full);
+        let rates = (regime == Regime::Filled).then(|| self.fill());
+        // What they take or bring is not for those that have all they can use.
+        bits((self.full | before) & self.counted).for_each(|vm| self.freeze(vm));
+        bits(went).for_each(|vm| self.leave(vm));
+        bits(came).for_each(|vm| self.join(vm));
+        self.correct();
+        for vm in bits(self.active) {
+            match &rates {
+                // None of its CPUs is free: it is owed nothing for this time.
+                Some(rates) if rates[vm] == 0 => self.freeze(vm),
+                _ => {
                     self.thaw(vm);
-                    self.change_rate(vm, self.vms[vm].share.rate());
+                    self.change_rate(vm, rates.map_or(self.vms[vm].share.rate(), |rates| rates[vm]));
                 }
             }
-            Regime::Filled => self.fill(),
         }
         self.regrant(grants, now);
     }
@@ -57,37 +70,34 @@ impl Fair {
         if bits(self.active).all(can_use) { Regime::Plain } else { Regime::Filled }
     }
 
-    fn fill(&mut self) {
+    /// The effective weights of all VMs that want to run: 0 if none of the CPUs where one may run is free.
+    fn fill(&mut self) -> [u32; MAX_VMS] {
         let free = self.free;
         let mut claims = self.vms.0.map(|vm| {
             let cpus = vm.share.affinity.and(free);
             Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
         });
         let can_run = mask(bits(self.active).filter(|&vm| !claims[vm].cpus.is_empty()));
-        let rates = fill(can_run, &mut claims);
+        let mut rates = fill(can_run, &mut claims);
         self.preferred = Table([0; MAX_CPUS]);
         // Whoever can use all of its part keeps its weight, so that the clock keeps its pace; but rates have 20 bits a CPU at least.
         let Some(unbound) = bits(can_run).max_by(|&a, &b| {
             let level = |a: usize, b: usize| u64::from(rates[a]) * u64::from(claims[b].weight);
             level(a, b).cmp(&level(b, a))
         }) else {
-            return;
+            return rates;
         };
         let full = rates[unbound].max(1);
         let rate = self.vms[unbound].share.rate().max(full >> 4);
-        let scale = |used: u32| (u64::from(used) * u64::from(rate) / u64::from(full)) as u32;
-        for vm in bits(self.active) {
-            if can_run & bit(vm) == 0 {
-                // None of its CPUs is free: it is owed nothing for this time.
-                self.freeze(vm);
-            } else {
-                for cpu in claims[vm].cpus.iter() {
-                    self.preferred[cpu.index()] |= self.vms[vm].members;
-                }
-                self.thaw(vm);
-                self.change_rate(vm, scale(rates[vm]).max(MIN_RATE));
+        for vm in bits(can_run) {
+            for cpu in claims[vm].cpus.iter() {
+                self.preferred[cpu.index()] |= self.vms[vm].members;
             }
+            self.full |= u64::from(rates[vm] == claims[vm].limit) << vm;
+            let used = u64::from(rates[vm]);
+            rates[vm] = ((used * u64::from(rate) / u64::from(full)) as u32).max(MIN_RATE);
         }
+        rates
     }
 
     /// Counts what has run on all CPUs, and no more. Returns what was left of the slices that were counted in advance.

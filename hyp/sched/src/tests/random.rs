@@ -148,20 +148,23 @@ fn five_vms_with_sleepers_on_four_cpus() {
     assert!(m.behind <= 2e6, "{} ms behind", m.behind / 1e6);
 }
 
-/// Found among 20,000 cases of `sleepers_take_nothing_from_others`: 5.7 ms behind.
+/// Beside one that naps, a VM gets the whole CPU that it is entitled to, always or while the other one sleeps. (5.7 to 40 ms behind after half a
+/// second, and more later: of what the other one was ahead when it fell asleep, it bore a part, though it could not run more in return.)
 #[test]
-#[ignore = "a VM at its bound loses 1 % beside one that naps: not mended yet"]
-fn sleepers_of_five_vms_on_two_cpus() {
+fn a_whole_cpu_beside_one_that_naps() {
     let busy = || vec![BUSY];
-    let vms = [
-        (256, vec![busy(), busy(), busy(), vec![(10_508_125, 13_241_875)]]),
-        (955, vec![busy()]),
-        (413, vec![vec![(821_792, 26_137)]]),
-        (256, vec![busy()]),
-        (2, vec![busy()]),
-    ];
-    let m = sleepers(machine(2, Vec::new()), vms);
-    assert!(m.behind <= 5e6, "{} ms behind", m.behind / 1e6);
+    for (weight, nap) in [(955, 26_137), (955, MS), (900, 26_137), (900, 100 * US), (800, MS)] {
+        let vms = [
+            (256, vec![busy(), busy(), busy(), vec![(10_508_125, 13_241_875)]]),
+            (weight, vec![busy()]),
+            (413, vec![vec![(821_792, nap)]]),
+            (256, vec![busy()]),
+            (2, vec![busy()]),
+        ];
+        let mut m = sleepers(machine(2, Vec::new()), vms);
+        m.run(3 * S);
+        assert!(m.behind <= 1.5e6, "{weight} beside naps of {nap} ns: {} ms behind", m.behind / 1e6);
+    }
 }
 
 /// VMs with a weight, busy vCPUs and an affinity.
