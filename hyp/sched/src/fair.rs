@@ -420,13 +420,13 @@ impl Fair {
     #[inline]
     fn bill(&mut self, v: usize, time: u32, granted: u32, now: Ns) {
         let vm = self.vm_of(v);
-        self.had[v] += u64::from(time);
-        let this = &mut self.vms[vm];
-        this.turn(v, self.had[v]);
-        if self.awake & this.behind == 0 && this.awake > 1 {
-            self.rounds_over |= bit(vm);
-        }
         if self.regime != Regime::Slack {
+            self.had[v] += u64::from(time);
+            let this = &mut self.vms[vm];
+            this.turn(v, self.had[v]);
+            if self.awake & this.behind == 0 && this.awake > 1 {
+                self.rounds_over |= bit(vm);
+            }
             self.advance(vm, i64::from(time) - i64::from(granted));
         }
         if self.vms[vm].cap_inverse != 0 {
