@@ -384,7 +384,9 @@ impl Fair {
         self.awake |= set;
         self.stale = true;
         if sleeps {
-            let ahead = (this.time.wrapping_sub(self.clock.wrapping_sub(this.left_clock)) as i64).max(0);
+            let was = this.time as i64;
+            let ahead =
+                (this.time.wrapping_sub(self.clock.wrapping_sub(this.left_clock)) as i64).max(was.min(0));
             this.time = if now.saturating_sub(this.left) > FORGET { 0 } else { ahead as u64 };
             this.convert(this.share.rate());
             this.set_request(self.slice / SHORTER);

@@ -512,13 +512,13 @@ impl Scheduler {
 
     /// Whether the vCPU `i` can have this schedule.
     fn check(&self, i: usize, schedule: Schedule) -> Result<(), ScheduleError> {
+        let is_free = |cpu| self.usable.contains(cpu) || self.owns(i, cpu);
         match schedule {
             Schedule::Shared(vm) => self.share(vm).map(|_| ()).ok_or(ScheduleError::NoShare),
-            Schedule::Reserved { reservation, cpu } => {
-                let free = self.usable.contains(cpu) || self.owns(i, cpu);
-                if !free {
-                    return Err(ScheduleError::NoCpu);
-                }
+            Schedule::Reserved { cpu, .. } | Schedule::Exclusive(cpu) if !is_free(cpu) => {
+                Err(ScheduleError::NoCpu)
+            }
+            Schedule::Reserved { reservation, .. } => {
                 reservation.is_valid().then_some(()).ok_or(ScheduleError::Malformed)
             }
             Schedule::Exclusive(cpu) => {
@@ -530,8 +530,7 @@ impl Scheduler {
                     }
                     Schedule::Exclusive(_) => false,
                 });
-                let free = self.usable.contains(cpu) || self.owns(i, cpu);
-                (free && !others).then_some(()).ok_or(ScheduleError::NoCpu)
+                (!others).then_some(()).ok_or(ScheduleError::NoCpu)
             }
         }
     }
