@@ -388,13 +388,17 @@ impl Fair {
             let ahead =
                 (this.time.wrapping_sub(self.clock.wrapping_sub(this.left_clock)) as i64).max(was.min(0));
             this.time = if now.saturating_sub(this.left) > FORGET { 0 } else { ahead as u64 };
-            this.convert(this.share.rate());
             this.set_request(self.slice / SHORTER);
+            let rate = this.share.rate();
+            let changes = this.rate != rate && self.regime != Regime::Filled;
             self.active |= bit(vm);
             self.moved ^= bit(vm);
             self.weights += this.share.weight;
             self.imbalance = self.imbalance.wrapping_add(self.share_of_imbalance(vm));
             self.thaw(vm);
+            if changes {
+                self.change_rate(vm, rate);
+            }
         }
         self.check_cap(vm, now);
     }

@@ -43,12 +43,16 @@ impl Fair {
         self.thaw(vm);
     }
 
-    /// Changes the effective weight of a counted VM, which stays as many ns ahead or behind.
+    /// Changes the effective weight of a VM that wants to run, but not to 0. It stays as many ns ahead or behind.
+    #[inline(never)]
     pub(super) fn change_rate(&mut self, vm: usize, rate: u32) {
-        if self.vms[vm].rate != rate {
+        if self.vms[vm].rate != rate && rate != 0 {
+            let counted = self.counted & bit(vm) != 0;
             self.freeze(vm);
             self.vms[vm].convert(rate);
-            self.thaw(vm);
+            if counted {
+                self.thaw(vm);
+            }
         }
     }
 

@@ -32,18 +32,20 @@ impl Fair {
         self.regime = regime;
         let before = core::mem::take(&mut self.full);
         let rates = (regime == Regime::Filled).then(|| self.fill());
-        // What they take or bring is not for those that have all they can use.
+        let rate = |this: &Self, vm: usize| rates.map_or(this.vms[vm].share.rate(), |rates| rates[vm]);
+        // What they take or bring is not for those that have all they can use, and is divided by the rates with them.
         bits((self.full | before) & self.counted).for_each(|vm| self.freeze(vm));
         bits(went).for_each(|vm| self.leave(vm));
+        bits(self.active & !came).for_each(|vm| self.change_rate(vm, rate(self, vm)));
         bits(came).for_each(|vm| self.join(vm));
         self.correct();
         for vm in bits(self.active) {
-            match &rates {
+            match rate(self, vm) {
                 // None of its CPUs is free: it is owed nothing for this time.
-                Some(rates) if rates[vm] == 0 => self.freeze(vm),
-                _ => {
+                0 => self.freeze(vm),
+                rate => {
                     self.thaw(vm);
-                    self.change_rate(vm, rates.map_or(self.vms[vm].share.rate(), |rates| rates[vm]));
+                    self.change_rate(vm, rate);
                 }
             }
         }

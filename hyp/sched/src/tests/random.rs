@@ -43,6 +43,11 @@ fn machine(cpus: usize, reservations: Vec<(Ns, Ns, Ns, Times)>) -> Machine {
     m
 }
 
+/// The affinity of that number, or none.
+fn affinity(masks: &[u64; 3], n: usize) -> CpuSet {
+    masks.get(n).map_or(CpuSet::ALL, |&mask| CpuSet(mask | 1))
+}
+
 /// Half a second of VMs that never sleep, each with one of the affinities `masks` or without one.
 fn shared(
     cpus: usize,
@@ -52,7 +57,7 @@ fn shared(
 ) -> Machine {
     let mut m = machine(cpus, reservations);
     for (n, ((weight, guests), mask)) in vms.into_iter().enumerate() {
-        let affinity = masks.get(mask).map_or(CpuSet::ALL, |&mask| CpuSet(mask | 1));
+        let affinity = affinity(&masks, mask);
         m.vm(n as u8, Share { weight, cap: 0, affinity }, guests.into_iter().map(pattern).collect());
     }
     m.run(S / 2);
@@ -61,10 +66,15 @@ fn shared(
 }
 
 /// Half a second of VMs of which some sleep, beside the ideal of a machine on which nobody does.
-fn sleepers(mut m: Machine, vms: impl IntoIterator<Item = (u32, Vec<Times>)>) -> Machine {
+fn sleepers(m: Machine, vms: impl IntoIterator<Item = (u32, Vec<Times>)>) -> Machine {
+    bound_sleepers(m, vms.into_iter().map(|vm| (vm, CpuSet::ALL)))
+}
+
+/// The same, of VMs with an affinity.
+fn bound_sleepers(mut m: Machine, vms: impl IntoIterator<Item = ((u32, Vec<Times>), CpuSet)>) -> Machine {
     m.strict = true;
-    for (n, (weight, guests)) in vms.into_iter().enumerate() {
-        m.weighted(n as u8, weight, guests.into_iter().map(pattern).collect());
+    for (n, ((weight, guests), affinity)) in vms.into_iter().enumerate() {
+        m.vm(n as u8, Share { weight, cap: 0, affinity }, guests.into_iter().map(pattern).collect());
     }
     m.run(S / 2);
     m
@@ -108,6 +118,18 @@ proptest! {
         reservations in prop::collection::vec(reservation(), 0..4),
     ) {
         let m = sleepers(machine(cpus, reservations), vms);
+        prop_assert!(m.starved <= 50 * US, "somebody waited {} ns while a CPU slept", m.starved);
+        prop_assert!(m.behind <= 5e6, "{} ms behind", m.behind / 1e6);
+    }
+
+    #[test]
+    fn sleepers_take_nothing_where_affinities_differ(
+        cpus in 2_usize..=8,
+        vms in prop::collection::vec((vm(2), 0_usize..4), 1..8),
+        masks in prop::array::uniform3(1_u64..256),
+    ) {
+        let vms = vms.into_iter().map(|(vm, mask)| (vm, affinity(&masks, mask)));
+        let m = bound_sleepers(machine(cpus, Vec::new()), vms);
         prop_assert!(m.starved <= 50 * US, "somebody waited {} ns while a CPU slept", m.starved);
         prop_assert!(m.behind <= 5e6, "{} ms behind", m.behind / 1e6);
     }
@@ -165,6 +187,21 @@ fn a_whole_cpu_beside_one_that_naps() {
         m.run(3 * S);
         assert!(m.behind <= 1.5e6, "{weight} beside naps of {nap} ns: {} ms behind", m.behind / 1e6);
     }
+}
+
+/// One with a CPU for itself naps, beside others that are bound to two. (77 ms behind after half a second: what it was ahead when it fell asleep
+/// was divided by other rates than when it woke, and grew by a quarter at each nap.)
+#[test]
+fn a_nap_where_affinities_differ() {
+    let two = CpuSet(0b1001);
+    let vms = [
+        ((256, vec![vec![(7_675_891, 17_388_958)], vec![BUSY], vec![BUSY]]), two),
+        ((256, vec![vec![BUSY], vec![(10_937_886, 3_160_956), (2_800_078, 11_928_508)]]), two),
+        ((256, vec![vec![(15_681_484, 141_493)]]), CpuSet::ALL),
+        ((584, vec![vec![BUSY]]), two),
+    ];
+    let m = bound_sleepers(machine(4, Vec::new()), vms);
+    assert!(m.behind <= 1e6, "{} ms behind", m.behind / 1e6);
 }
 
 /// Reservations displace vCPUs of a VM that else has a CPU for each of them: they take turns at that. (5.2 ms behind after half a second, and up to
