@@ -345,7 +345,13 @@ impl Scheduler {
         let Cpu { local, since, held, .. } = self.cpus[c];
         let own = held.map_or(0, |i| bit(i.into()));
         let candidates = self.runnable & (own | !self.held) & self.fair.allowed(c);
-        let Some(i) = self.fair.choose(c, candidates, local, yields, now) else {
+        let mut first = candidates;
+        if yields && self.yielding.contains(cpu) {
+            // Where it makes room to its siblings could go as well.
+            let others = candidates & held.map_or(!0, |i| !self.fair.members(self.fair.vm_of(i.into())));
+            first = if others == 0 { candidates } else { others };
+        }
+        let Some(i) = self.fair.choose(c, first, local, yields, now) else {
             self.fair.stop(c);
             return (None, NEVER);
         };
