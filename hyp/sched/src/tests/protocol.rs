@@ -98,7 +98,7 @@ impl Machine {
         let Some(v) = self.run(cpu) else { return };
         let known = &mut self.vcpus[usize::from(v.0)];
         if !std::mem::take(&mut known.woken) {
-            known.wake_at = wake_at.filter(|_| known.runnable);
+            known.wake_at = wake_at.filter(|_| known.runnable).map(|at| at.max(self.now));
             known.runnable = false;
         }
         self.pick(cpu, Leave::Sleeps(wake_at));
@@ -164,7 +164,8 @@ impl Machine {
         };
         for (i, known) in self.vcpus.iter().enumerate() {
             let v = VcpuId(i as u16);
-            if let Some(at) = known.wake_at.filter(|&at| at <= self.now) {
+            // A CPU that is to look now has not had the time yet.
+            if let Some(at) = known.wake_at.filter(|&at| at < self.now) {
                 assert!(self.may_be_late(v, at), "a timed wake-up is late");
             }
             let runs = self.cpus().any(|cpu| self.run(cpu) == Some(v));
