@@ -252,6 +252,23 @@ fn active_interrupts_give_way_to_what_waits_alone() {
 }
 
 #[test]
+fn an_exit_before_the_maintenance_interrupt_forgets_nothing() {
+    both(|mut machine| {
+        for intid in 60..63 {
+            machine.pulse(0, intid);
+        }
+        machine.settle();
+        assert_eq!(machine.cpus[0].listed(), [60]);
+        assert_eq!(machine.cpus[0].ack().map(|ack| ack.intid), Some(60));
+        machine.cpus[0].eoi(60);
+        machine.unload(0);
+        assert!(machine.vgic.deliverable(0, OPEN));
+        machine.load(0);
+        assert_eq!(take_all(&mut machine, 0), [61, 62]);
+    });
+}
+
+#[test]
 fn the_only_one_that_would_wait_is_listed() {
     both(|mut machine| {
         machine.pulse(0, 60);
