@@ -3,7 +3,7 @@
 use crate::lr::{Control, ListRegisters, Lr, State};
 use crate::sgi::Posted;
 use crate::state::{Groups, bits};
-use crate::{Effects, LIST_REGISTERS_MAX, MANY, NOT_MAPPED, VcpuSet, Version, Vgic};
+use crate::{Effects, LIST_REGISTERS_MAX, LOOK, MANY, NOT_MAPPED, VcpuSet, Version, Vgic};
 
 /// What a virtual CPU interface lets through to its vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +30,6 @@ const fn enables(vmcr: u32) -> Groups {
     Groups { group0: vmcr & 1 != 0, group1: vmcr & 2 != 0 }
 }
 
-/// Which interrupts are looked for.
-#[derive(Clone, Copy)]
-enum Kind {
-    Pending,
-    Active,
-}
-
 /// The most active interrupts that get list registers again at a time: of those that a guest nests, one ends first. Few, so that a guest
 /// that makes many active by register writes does not keep EL2 busy.
 const LISTED_ACTIVE: usize = 1;
@@ -51,17 +44,8 @@ impl Vgic {
 
     /// The maintenance interrupt of the CPU that has `vcpu` loaded.
     pub fn maintenance(&mut self, vcpu: usize) {
-        let this = &self.vcpus[vcpu];
-        let listed = bits(this.used).fold(0, |words, n| words | 1 << (this.lrs[n].vintid / 32));
-        self.vcpus[vcpu].attention |= listed;
-        self.recall_spilled(vcpu);
-    }
-
-    /// Has `vcpu` look again at what found no list register.
-    fn recall_spilled(&mut self, vcpu: usize) {
-        let this = &mut self.vcpus[vcpu];
-        this.attention |= this.spilled_pending | this.spilled_active;
-        this.raised = MANY;
+        self.vcpus[vcpu].attention |= LOOK;
+        self.vcpus[vcpu].raised = MANY;
     }
 
     /// Whether nothing is pending or active for `vcpu`, which this CPU has loaded and whose list registers are up to date: it may
@@ -123,39 +107,36 @@ impl Vgic {
         let eois = if old.active_spilled { hw.eoi_count() } else { 0 };
         let mut effects = if eois != 0 { self.end_spilled(vcpu, eois) } else { Effects::NONE };
 
-        // Take back what the guest has finished and what has changed. What it finished may concern other words.
-        let used = self.vcpus[vcpu].used;
+        // Take back what the guest has finished and what has changed, and what must not stay if others wait ([`Vgic::list`]).
+        let this = &self.vcpus[vcpu];
+        let (used, words, raised) = (this.used, this.attention, this.raised);
         let empty = if used != 0 { hw.empty() } else { 0 };
-        let (words, raised) = (self.vcpus[vcpu].attention, self.vcpus[vcpu].raised);
-        let mut stale = 0;
         for n in bits(used) {
-            let vintid = self.vcpus[vcpu].lrs[n].vintid;
+            let Lr { vintid, state, eoi, .. } = self.vcpus[vcpu].lrs[n];
+            let changed = words >> (vintid / 32) & 1 != 0 && (raised == MANY || raised == vintid);
             if empty >> n & 1 != 0 {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
-            } else if words >> (vintid / 32) & 1 != 0 && (raised == MANY || raised == vintid) {
-                stale |= 1 << n;
+            } else if changed || state.pending && state.active || eoi && hw.state(n) == State::INACTIVE {
                 effects |= self.unlist(vcpu, n, hw.state(n));
             }
         }
-        let crowded = self.find_waiting(vcpu);
-        let mut kept = self.vcpus[vcpu].used;
-        if crowded && kept != 0 {
-            // Let everything compete for the list registers.
-            for n in bits(kept) {
-                effects |= self.unlist(vcpu, n, hw.state(n));
-            }
-            stale |= core::mem::take(&mut kept);
-            self.find_waiting(vcpu);
-        }
-        let control = self.fill(vcpu, crowded);
+        let kept = self.vcpus[vcpu].used;
+        self.survey(vcpu);
+        let (evicted, others) = self.list_pending(vcpu, kept, hw);
+        effects |= others;
+        self.list_active(vcpu);
 
         let state = &mut self.vcpus[vcpu];
+        let control = Control {
+            pending_spilled: state.spilled_pending != 0,
+            active_spilled: state.spilled_active != 0,
+        };
         state.control = control;
         if control != Control::default() {
             // A mapped interrupt that fires has to compete as well.
             state.mapped = NOT_MAPPED;
         }
-        for n in bits((state.used | stale) & !kept) {
+        for n in bits((state.used | used & !empty) & !(kept & !evicted)) {
             hw.write(n, if state.used >> n & 1 != 0 { state.written[n] } else { 0 });
         }
         if control != old || eois != 0 {
@@ -166,39 +147,45 @@ impl Vgic {
         effects
     }
 
-    /// Looks at the words that call for attention for interrupts that want a list register. Returns whether there are pending ones, but
-    /// not free list registers for all that want one. Active ones alone need not be listed.
+    /// Looks at the words that call for attention for interrupts that want a list register.
     #[inline(never)]
-    fn find_waiting(&mut self, vcpu: usize) -> bool {
-        let this = &self.vcpus[vcpu];
-        let attention = this.attention;
-        let (mut pending, mut active) = (this.spilled_pending & !attention, this.spilled_active & !attention);
-        let mut free = self.lr_mask & !this.used;
-        let mut crowded = false;
-        // First those, then the others that are known to have some, which only compete.
-        for w in bits(u64::from(pending | active) << 32 | u64::from(attention)) {
-            if w >= 32 && (crowded || pending == 0) {
-                break;
-            }
-            let w = w % 32;
-            let word = self.word(vcpu, w);
-            let (ready, busy) =
+    fn survey(&mut self, vcpu: usize) {
+        let attention = core::mem::take(&mut self.vcpus[vcpu].attention) as u32;
+        for w in bits(attention) {
+            let index = self.index(vcpu, w);
+            let (this, word) = (&mut self.vcpus[vcpu], &self.state[index]);
+            let (ready, active) =
                 (word.ready(self.groups) & this.home[w], word.unlisted_active() & this.home[w]);
-            pending |= u32::from(ready != 0) << w;
-            active |= u32::from(busy != 0) << w;
-            for _ in bits(ready | busy) {
-                crowded = free == 0;
-                if crowded {
-                    break;
-                }
-                free &= free - 1;
+            this.spilled_active = this.spilled_active & !(1 << w) | u32::from(active != 0) << w;
+            this.spilled_pending = this.spilled_pending & !(1 << w) | u32::from(ready != 0) << w;
+            if let Some((priority, _)) = word.priorities.most_urgent(ready)
+                && priority != this.waiting.of[w]
+            {
+                this.waiting.set(w, priority);
             }
         }
-        let this = &mut self.vcpus[vcpu];
-        this.attention = 0;
-        this.spilled_pending = pending;
-        this.spilled_active = active;
-        crowded && pending != 0
+    }
+
+    /// Takes the most urgent pending interrupt that waits for a list register, which it is to get now.
+    #[inline]
+    fn take_most_urgent(&mut self, vcpu: usize) -> Option<usize> {
+        loop {
+            let this = &self.vcpus[vcpu];
+            let (known, w) = this.waiting.most_urgent(this.spilled_pending)?;
+            let index = self.index(vcpu, w);
+            let (this, word) = (&mut self.vcpus[vcpu], &self.state[index]);
+            let ready = word.ready(self.groups) & this.home[w];
+            let Some((priority, bit)) = word.priorities.most_urgent(ready) else {
+                this.spilled_pending &= !(1 << w);
+                continue;
+            };
+            if priority == known {
+                this.spilled_pending &= !(u32::from(ready.is_power_of_two()) << w);
+                return Some(w * 32 + bit);
+            }
+            // What this was known from is gone. Another word may have more urgent ones.
+            this.waiting.set(w, priority);
+        }
     }
 
     /// The physical interrupt behind the mapped `intid` fired on the CPU that has `vcpu` loaded, its priority was dropped and it was
@@ -242,7 +229,7 @@ impl Vgic {
         let deliverable =
             word.enabled & word.in_groups(self.groups) & this.home[w] & this.targets[w] & word.mapped;
         let known = word.latch | word.busy() | word.owed;
-        if this.attention | this.spilled_pending | this.spilled_active != 0
+        if this.attention != 0
             || this.control != Control::default()
             || free == 0
             || deliverable & !known & bit == 0
@@ -252,7 +239,7 @@ impl Vgic {
         let lr = Lr {
             vintid: intid,
             state: State::PENDING,
-            priority: word.priority[n],
+            priority: word.priorities.of[n],
             group1: word.group1 & bit != 0,
             hw: Some(word.pintid[n]),
             ..Lr::EMPTY
@@ -343,13 +330,12 @@ impl Vgic {
         let (this, word) = (&self.vcpus[vcpu], self.word(vcpu, w));
         let n = (self.lr_mask & !this.used).trailing_zeros() as usize;
         if n >= LIST_REGISTERS_MAX
-            || this.spilled_pending | this.spilled_active != 0
             || this.control != Control::default()
             || word.ready(self.groups) & this.home[w] & 1 << (intid % 32) == 0
-            || !self.list(vcpu, intid.into(), false)
         {
             return false;
         }
+        self.list(vcpu, n, intid.into(), false);
         hw.write(n, self.vcpus[vcpu].written[n]);
         true
     }
@@ -371,7 +357,8 @@ impl Vgic {
         if control != Control::default() {
             let eois = if control.active_spilled { hw.eoi_count() } else { 0 };
             effects |= self.end_spilled(vcpu, eois);
-            self.recall_spilled(vcpu);
+            self.vcpus[vcpu].attention |= LOOK;
+            self.vcpus[vcpu].raised = MANY;
             hw.set_control(Control::default());
         }
         let used = self.vcpus[vcpu].used;
@@ -436,10 +423,10 @@ impl Vgic {
     /// To be asked after [`Vgic::exit`]. Interrupts that only the running priority holds back count.
     pub fn deliverable(&self, vcpu: usize, mask: CpuMask) -> bool {
         let this = &self.vcpus[vcpu];
-        bits(this.attention | this.spilled_pending).any(|w| {
+        bits(this.attention as u32 | this.spilled_pending).any(|w| {
             let word = self.word(vcpu, w);
-            let ready = self.candidates(vcpu, w, Kind::Pending) & word.in_groups(mask.groups);
-            word.most_urgent(ready).is_some_and(|(level, _)| level << 3 < mask.pmr.into())
+            let ready = self.ready(vcpu, w) & word.in_groups(mask.groups);
+            word.priorities.most_urgent(ready).is_some_and(|(priority, _)| priority < mask.pmr)
         })
     }
 
@@ -453,89 +440,95 @@ impl Vgic {
         self.clear_active(vcpu, w, 1 << (intid % 32))
     }
 
-    /// Fills free list registers, and tells what found none. `crowded`: some probably will not. The most urgent pending
-    /// interrupt comes first, so that it can preempt, then active ones, whose end needs no exit then, then the other
-    /// pending ones.
-    fn fill(&mut self, vcpu: usize, crowded: bool) -> Control {
-        let mut control = Control::default();
-        if self.vcpus[vcpu].spilled_active != 0 {
-            if self.vcpus[vcpu].spilled_pending != 0 {
-                control.pending_spilled = self.list_pending(vcpu, 1, crowded);
-            }
-            control.active_spilled = self.list_active(vcpu, crowded);
+    /// Has those of the `kept` list registers that are pending give way to what waits and is more urgent. If none is left, lists the most
+    /// urgent one that waits; and the last one that waits, if that is no more than one. The others have their turn when the guest has
+    /// acknowledged what is listed ([`Control::pending_spilled`]), so that a guest with very many has EL2 list them as it takes them.
+    /// In the end a pending one is listed, or none waits. Returns the list registers that gave way.
+    fn list_pending(&mut self, vcpu: usize, kept: u16, hw: &impl ListRegisters) -> (u16, Effects) {
+        let mut effects = Effects::NONE;
+        if self.vcpus[vcpu].spilled_pending == 0 {
+            return (0, effects);
         }
-        if self.vcpus[vcpu].spilled_pending != 0 {
-            control.pending_spilled |= self.list_pending(vcpu, LIST_REGISTERS_MAX + 1, crowded);
-        }
-        control
-    }
-
-    /// Lists up to `most` pending interrupts in order of priority, and tells whether one found no list register.
-    fn list_pending(&mut self, vcpu: usize, most: usize, crowded: bool) -> bool {
-        let mut words = self.vcpus[vcpu].spilled_pending;
-        // By word: the level of its most urgent one, and which that is.
-        let mut urgent = [(0u8, 0u8); 32];
-        let mut look = words;
-        let mut spilled = false;
-        for left in (0..=most).rev() {
-            for w in bits(look) {
-                let ready = self.candidates(vcpu, w, Kind::Pending);
-                match self.word(vcpu, w).most_urgent(ready) {
-                    Some((level, bit)) => urgent[w] = (level as u8, bit as u8),
-                    None => words &= !(1 << w),
-                }
+        let (mut listed, mut evicted) = (false, 0);
+        for n in bits(kept) {
+            let (this, state) = (&self.vcpus[vcpu], hw.state(n));
+            let most = this.waiting.most_urgent(this.spilled_pending);
+            if state.pending && most.is_some_and(|(priority, _)| priority < this.lrs[n].priority) {
+                evicted |= 1 << n;
+                effects |= self.unlist(vcpu, n, state);
+            } else {
+                listed |= state.pending;
             }
-            let Some(w) = bits(words).min_by_key(|&w| urgent[w].0).filter(|_| left > 0) else { break };
-            if !self.list(vcpu, w * 32 + usize::from(urgent[w].1), crowded) {
-                spilled = true;
+        }
+        if evicted != 0 {
+            self.survey(vcpu);
+        }
+        while !listed || self.one_waits(vcpu) {
+            let this = &self.vcpus[vcpu];
+            let free = self.lr_mask & !this.used;
+            if listed && free.count_ones() <= u32::from(this.spilled_active != 0) {
                 break;
             }
-            look = 1 << w;
+            let Some(intid) = self.take_most_urgent(vcpu) else { break };
+            if free == 0 {
+                // All are active. It is taken again when the least urgent one has given way.
+                let this = &mut self.vcpus[vcpu];
+                this.attend(intid / 32, MANY);
+                let Some(n) = bits(kept).max_by_key(|&n| this.lrs[n].priority) else { break };
+                evicted |= 1 << n;
+                effects |= self.unlist(vcpu, n, hw.state(n));
+                self.survey(vcpu);
+                continue;
+            }
+            self.list(vcpu, free.trailing_zeros() as usize, intid, true);
+            listed = true;
         }
-        self.vcpus[vcpu].spilled_pending = words;
-        spilled
+        (evicted, effects)
     }
 
-    /// Lists active interrupts, and tells whether one found no list register. Their order does not matter: those that are not
-    /// listed end by [`Vgic::end_spilled`] or [`Vgic::dir`].
-    fn list_active(&mut self, vcpu: usize, crowded: bool) -> bool {
+    /// Lists active interrupts. Their order does not matter: those that are not listed end by [`Vgic::end_spilled`] or [`Vgic::dir`].
+    fn list_active(&mut self, vcpu: usize) {
         let this = &self.vcpus[vcpu];
+        if this.spilled_active == 0 {
+            return;
+        }
         let listed = bits(this.used).filter(|&n| this.lrs[n].state.active).count();
-        let mut left = LISTED_ACTIVE.saturating_sub(listed);
-        for w in bits(self.vcpus[vcpu].spilled_active) {
-            for bit in bits(self.candidates(vcpu, w, Kind::Active)) {
-                if left == 0 || !self.list(vcpu, w * 32 + bit, crowded) {
-                    return true;
-                }
-                left -= 1;
+        let mut free = bits(self.lr_mask & !this.used).take(LISTED_ACTIVE.saturating_sub(listed));
+        for w in bits(this.spilled_active) {
+            for bit in bits(self.unlisted_active(vcpu, w)) {
+                let Some(n) = free.next() else { return };
+                self.list(vcpu, n, w * 32 + bit, self.vcpus[vcpu].spilled_pending != 0);
             }
             self.vcpus[vcpu].spilled_active &= !(1 << w);
         }
-        false
     }
 
+    /// Whether a single pending interrupt waits for a list register.
+    fn one_waits(&self, vcpu: usize) -> bool {
+        let words = self.vcpus[vcpu].spilled_pending;
+        words.is_power_of_two() && self.ready(vcpu, words.trailing_zeros() as usize).is_power_of_two()
+    }
+
+    /// What of word `w` is pending for `vcpu` and in no list register.
     #[inline]
-    fn candidates(&self, vcpu: usize, w: usize, kind: Kind) -> u32 {
-        let word = self.word(vcpu, w);
-        let set = match kind {
-            Kind::Pending => word.ready(self.groups),
-            Kind::Active => word.unlisted_active(),
-        };
-        set & self.vcpus[vcpu].home[w]
+    fn ready(&self, vcpu: usize, w: usize) -> u32 {
+        self.word(vcpu, w).ready(self.groups) & self.vcpus[vcpu].home[w]
     }
 
-    /// Puts a pending or active interrupt into a free list register, if there is one.
+    /// What of word `w` is active for `vcpu` and in no list register.
+    #[inline]
+    fn unlisted_active(&self, vcpu: usize, w: usize) -> u32 {
+        self.word(vcpu, w).unlisted_active() & self.vcpus[vcpu].home[w]
+    }
+
+    /// Puts a pending or active interrupt into list register `n`, which is free. `crowded`: pending ones may wait for one.
     ///
     /// A pending latch moves into the register. If the interrupt is still pending after that (an asserted level line,
     /// another sender of an SGI, a latch that could not move) its end must come to our notice: EOI maintenance.
-    fn list(&mut self, vcpu: usize, intid: usize, crowded: bool) -> bool {
+    fn list(&mut self, vcpu: usize, n: usize, intid: usize, crowded: bool) {
         let index = self.index(vcpu, intid / 32);
         let (this, word) = (&mut self.vcpus[vcpu], &mut self.state[index]);
-        let free = self.lr_mask & !this.used;
-        if free == 0 {
-            return false;
-        }
-        let (n, bit, sgi) = (free.trailing_zeros() as usize, 1u32 << (intid % 32), intid < crate::SGIS);
+        let (bit, sgi) = (1u32 << (intid % 32), intid < crate::SGIS);
         let deliverable = word.enabled & word.in_groups(self.groups) & bit;
         let active = word.active & bit != 0;
         let (senders, source) = match sgi {
@@ -565,7 +558,7 @@ impl Vgic {
         let lr = Lr {
             vintid: intid as u16,
             state: State { pending, active },
-            priority: word.priority[intid % 32],
+            priority: word.priorities.of[intid % 32],
             group1: word.group1 & bit != 0,
             hw,
             eoi: more,
@@ -577,7 +570,6 @@ impl Vgic {
             this.mapped = n as u8;
         }
         this.latched = this.latched & !(1 << n) | u16::from(latched) << n;
-        true
     }
 
     /// Takes the interrupt of list register `n`, which is in `state` now, back into the distributor.
@@ -638,9 +630,10 @@ impl Vgic {
         for _ in 0..eois {
             let mut best = None;
             let this = &self.vcpus[vcpu];
-            for w in bits(this.attention | this.spilled_active) {
-                let urgent = self.word(vcpu, w).most_urgent(self.candidates(vcpu, w, Kind::Active));
-                let urgent = urgent.map(|(level, bit)| (level, w, bit));
+            for w in bits(this.attention as u32 | this.spilled_active) {
+                let active = self.unlisted_active(vcpu, w);
+                let urgent = self.word(vcpu, w).priorities.most_urgent(active);
+                let urgent = urgent.map(|(priority, bit)| (priority, w, bit));
                 best = [best, urgent].into_iter().flatten().min();
             }
             let Some((_, w, bit)) = best else { break };

@@ -123,7 +123,7 @@ impl Vgic {
                 }
             }
             Some(Register::Priority(first)) if there(&(first / 32)) => {
-                let priority = &self.word(vcpu, first / 32).priority;
+                let priority = &self.word(vcpu, first / 32).priorities.of;
                 (0..size).fold(0, |value, n| value | u32::from(priority[first % 32 + n]) << (8 * n))
             }
             Some(Register::Config(first)) if there(&(first / 32)) => {
@@ -149,11 +149,11 @@ impl Vgic {
         match decode(offset, size) {
             Some(Register::Bits(kind, w)) if there(&w) => self.write_bits(vcpu, kind, w, value & valid(w)),
             Some(Register::Priority(first)) if there(&(first / 32)) => {
-                let word = self.word_mut(vcpu, first / 32);
+                let priorities = &mut self.word_mut(vcpu, first / 32).priorities;
                 let mut changed = 0;
                 for (n, &priority) in value.to_le_bytes()[..size].iter().enumerate() {
-                    if first + n < INTID_LIMIT && word.priority[first % 32 + n] != priority & 0xf8 {
-                        word.set_priority(first % 32 + n, priority);
+                    if first + n < INTID_LIMIT && priorities.of[first % 32 + n] != priority & 0xf8 {
+                        priorities.set(first % 32 + n, priority);
                         changed |= 1 << (first % 32 + n);
                     }
                 }

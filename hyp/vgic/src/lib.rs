@@ -50,7 +50,7 @@ pub use dist::listed_word;
 pub use lr::{Control, ListRegisters, Lr, State};
 pub use sgi::{Posted, Sgi, SgiRegister};
 pub use state::Groups;
-use state::{Word, bits};
+use state::{Priorities, Word, bits};
 pub use v2::SGIR;
 pub use v3::{GICR_STRIDE, affinity};
 
@@ -145,6 +145,8 @@ impl core::ops::BitOrAssign for Effects {
 const INTID_LIMIT: usize = 1020;
 const SGIS: usize = 16;
 const LIST_REGISTERS_MAX: usize = 16;
+/// In [`Vcpu::attention`]: something that had to wait may be listed now.
+const LOOK: u64 = 1 << 32;
 /// [`Vcpu::raised`] if it is more than one.
 const MANY: u16 = u16::MAX;
 /// [`Vcpu::mapped`] if there is none.
@@ -162,11 +164,13 @@ struct Vcpu {
     /// Per word: the interrupts that only this vCPU may list. An SPI that is not busy has its home with one of its
     /// targets (if it has any), a busy one where it was listed.
     home: Box<[u32]>,
-    /// The words in which something changed since the list registers were last brought up to date.
-    attention: u32,
-    /// Of the other words, those that may have pending interrupts for this vCPU that found no list register.
+    /// The words in which something changed since the list registers were last brought up to date, and [`LOOK`].
+    attention: u64,
+    /// Of the other words, those that may have pending interrupts for this vCPU that wait for a list register.
     spilled_pending: u32,
-    /// The same of active ones.
+    /// By word of `spilled_pending`, the priority of the most urgent one. That one may be gone.
+    waiting: Priorities,
+    /// Of the other words, those that may have active interrupts that found no list register.
     spilled_active: u32,
     /// The interrupt that became pending, if that is all that `attention` is about; else [`MANY`].
     raised: u16,
@@ -258,6 +262,7 @@ impl Vgic {
             home,
             attention: 0,
             spilled_pending: 0,
+            waiting: Priorities::RESET,
             spilled_active: 0,
             raised: MANY,
             lrs: [Lr::EMPTY; LIST_REGISTERS_MAX],
@@ -466,7 +471,7 @@ impl Vgic {
 
     /// Has `vcpu` look at everything.
     fn attend_all(&mut self, vcpu: usize) {
-        self.vcpus[vcpu].attention = self.all_words();
+        self.vcpus[vcpu].attention = self.all_words().into();
         self.vcpus[vcpu].raised = MANY;
     }
 

@@ -110,7 +110,7 @@ impl Lr {
 /// What the hypervisor must be told about besides the list registers: fields of GICH_HCR or ICH_HCR_EL2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Control {
-    /// Pending interrupts found no list register: maintenance when no register is pending any more (NPIE).
+    /// Pending interrupts wait for a list register: maintenance when no register is pending any more (NPIE).
     pub pending_spilled: bool,
     /// Active interrupts found no list register: maintenance on the EOI of one (LRENPIE), and writes to the
     /// virtual DIR register trap (GICv3: TDIR; GICv2: the second page of GICV is unmapped) to [`crate::Vgic::dir`].

@@ -39,35 +39,66 @@ pub(crate) struct Word {
     /// The physical interrupt is active, and no list register will deactivate it.
     pub owed: u32,
     pub pintid: [u16; 32],
-    pub priority: [u8; 32],
-    /// The interrupts of each of the 32 priority levels, and which levels have any: finding the most urgent
-    /// interrupt needs no loop over interrupts.
-    pub level: [u32; 32],
-    pub levels: u32,
+    pub priorities: Priorities,
+}
+
+/// The priorities of 32 interrupts, or words of them: 32 levels, so the three lower bits of a priority are zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Priorities {
+    pub of: [u8; 32],
+    /// Which have each level, and which levels any has: finding the most urgent needs no loop over all.
+    level: [u32; 32],
+    levels: u32,
+}
+
+impl Priorities {
+    pub const RESET: Priorities = {
+        let mut level = [0; 32];
+        level[0] = !0;
+        Priorities { of: [0; 32], level, levels: 1 }
+    };
+
+    /// Sets the priority of number `n`.
+    #[inline]
+    pub fn set(&mut self, n: usize, priority: u8) {
+        let (old, new, mask) = (self.of[n] as usize >> 3, priority as usize >> 3, 1 << n);
+        self.of[n] = priority & 0xf8;
+        self.level[old] &= !mask;
+        if self.level[old] == 0 {
+            self.levels &= !(1 << old);
+        }
+        self.level[new] |= mask;
+        self.levels |= 1 << new;
+    }
+
+    /// The most urgent of `candidates`: its priority and its number.
+    #[inline]
+    pub fn most_urgent(&self, candidates: u32) -> Option<(u8, usize)> {
+        if candidates == 0 {
+            return None;
+        }
+        bits(self.levels)
+            .find(|&level| self.level[level] & candidates != 0)
+            .map(|level| ((level << 3) as u8, (self.level[level] & candidates).trailing_zeros() as usize))
+    }
 }
 
 impl Word {
-    pub const RESET: Word = {
-        let mut level = [0; 32];
-        level[0] = !0;
-        Word {
-            enabled: 0,
-            group1: 0,
-            edge: 0,
-            line: 0,
-            latch: 0,
-            active: 0,
-            lr_pending: 0,
-            lr_active: 0,
-            drop_pending: 0,
-            drop_active: 0,
-            mapped: 0,
-            owed: 0,
-            pintid: [0; 32],
-            priority: [0; 32],
-            level,
-            levels: 1,
-        }
+    pub const RESET: Word = Word {
+        enabled: 0,
+        group1: 0,
+        edge: 0,
+        line: 0,
+        latch: 0,
+        active: 0,
+        lr_pending: 0,
+        lr_active: 0,
+        drop_pending: 0,
+        drop_active: 0,
+        mapped: 0,
+        owed: 0,
+        pintid: [0; 32],
+        priorities: Priorities::RESET,
     };
 
     /// Pending as far as the distributor knows: the latch, or an asserted level line.
@@ -111,29 +142,6 @@ impl Word {
     #[inline]
     pub fn orphans(&self) -> u32 {
         self.owed & !(self.pending() | self.busy())
-    }
-
-    /// Sets the priority of interrupt `bit`: 32 levels, so the three lower bits are ignored.
-    pub fn set_priority(&mut self, bit: usize, priority: u8) {
-        let (old, new, mask) = (self.priority[bit] as usize >> 3, priority as usize >> 3, 1 << bit);
-        self.priority[bit] = priority & 0xf8;
-        self.level[old] &= !mask;
-        if self.level[old] == 0 {
-            self.levels &= !(1 << old);
-        }
-        self.level[new] |= mask;
-        self.levels |= 1 << new;
-    }
-
-    /// The most urgent of `candidates`: its level and its bit.
-    #[inline]
-    pub fn most_urgent(&self, candidates: u32) -> Option<(usize, usize)> {
-        if candidates == 0 {
-            return None;
-        }
-        bits(self.levels)
-            .find(|&level| self.level[level] & candidates != 0)
-            .map(|level| (level, (self.level[level] & candidates).trailing_zeros() as usize))
     }
 }
 

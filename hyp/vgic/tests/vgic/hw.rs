@@ -69,11 +69,15 @@ impl Hw {
         }
     }
 
+    /// What is pending: its list register, INTID and priority.
+    pub fn pending(&self) -> impl Iterator<Item = (usize, u16, u8)> {
+        let pending = (0..self.lrs.len()).filter(|&n| self.state(n) == PENDING);
+        pending.map(|n| (n, self.vintid(n), self.priority(n)))
+    }
+
     /// Acknowledges the most urgent pending interrupt that preempts what runs.
     pub fn ack(&mut self) -> Option<Ack> {
-        let best =
-            (0..self.lrs.len()).filter(|&n| self.state(n) == PENDING).min_by_key(|&n| self.priority(n))?;
-        let priority = self.priority(best);
+        let (best, _, priority) = self.pending().min_by_key(|&(_, _, priority)| priority)?;
         if self.running.last().is_some_and(|&running| running <= priority) {
             return None;
         }

@@ -154,7 +154,7 @@ fn sixty_four_spis_pass_through_four_list_registers_in_order() {
             machine.pulse(0, intid);
         }
         machine.settle();
-        assert_eq!(machine.cpus[0].listed().len(), 4);
+        assert_eq!(machine.cpus[0].listed().len(), 1, "not more at a time");
         assert_eq!(machine.cpus[0].control, Control { pending_spilled: true, active_spilled: false });
         let taken = take_all(&mut machine, 0);
         let mut expected: Vec<u16> = (48..112).collect();
@@ -216,6 +216,67 @@ fn spilled_active_interrupts_end_by_dir_in_any_order() {
             machine.dir(0, intid);
         }
         assert!(machine.cpus[0].is_clear());
+    });
+}
+
+#[test]
+fn active_interrupts_give_way_to_what_waits_alone() {
+    both(|mut machine| {
+        let priority = |intid: u16| 0xf0 - (intid as u8 - 60) * 8;
+        for intid in 60..66 {
+            machine.set_priority(0, intid, priority(intid));
+        }
+        for intid in 60..63 {
+            machine.pulse(0, intid);
+            assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(intid));
+        }
+        for intid in [64, 63] {
+            machine.pulse(0, intid);
+            machine.settle();
+        }
+        assert_eq!(machine.cpus[0].listed(), [60, 61, 62, 64]);
+        assert_eq!(machine.cpus[0].control, Control { pending_spilled: true, active_spilled: false });
+        machine.set_bit(0, CLEAR_ENABLE, 63);
+        assert_eq!(machine.ack(0).map(|ack| ack.intid), Some(64));
+        assert_eq!(machine.cpus[0].listed(), [60, 61, 62, 64], "nothing waits any more");
+        assert_eq!(machine.cpus[0].control, Control::default());
+        machine.pulse(0, 65);
+        machine.settle();
+        assert_eq!(machine.cpus[0].listed(), [65, 61, 62, 64], "the least urgent one did");
+        assert_eq!(take_all(&mut machine, 0), [65]);
+        for intid in [64, 62, 61, 60] {
+            machine.eoi(0, intid);
+        }
+        assert!(machine.cpus[0].is_clear());
+    });
+}
+
+#[test]
+fn an_exit_before_the_maintenance_interrupt_forgets_nothing() {
+    both(|mut machine| {
+        for intid in 60..63 {
+            machine.pulse(0, intid);
+        }
+        machine.settle();
+        assert_eq!(machine.cpus[0].listed(), [60]);
+        assert_eq!(machine.cpus[0].ack().map(|ack| ack.intid), Some(60));
+        machine.cpus[0].eoi(60);
+        machine.unload(0);
+        assert!(machine.vgic.deliverable(0, OPEN));
+        machine.load(0);
+        assert_eq!(take_all(&mut machine, 0), [61, 62]);
+    });
+}
+
+#[test]
+fn the_only_one_that_would_wait_is_listed() {
+    both(|mut machine| {
+        machine.pulse(0, 60);
+        machine.pulse(0, 100);
+        machine.settle();
+        assert_eq!(machine.cpus[0].listed(), [60, 100]);
+        assert_eq!(machine.cpus[0].control, Control::default());
+        assert_eq!(take_all(&mut machine, 0), [60, 100]);
     });
 }
 

@@ -110,13 +110,16 @@ impl Model {
         irq.pending() && irq.enabled && self.groups[usize::from(irq.group1)] && !irq.active && targeted
     }
 
-    /// The priority of the most urgent interrupt that only `vcpu` may take.
-    pub fn most_urgent(&self, vcpu: usize) -> Option<u8> {
+    /// The interrupts that only `vcpu` may take, and it may.
+    pub fn only_for(&self, vcpu: usize) -> impl Iterator<Item = usize> {
         (0..32 + self.spis.len())
-            .filter(|&intid| self.forwards(vcpu, intid))
-            .filter(|&intid| intid < 32 || self.irq(vcpu, intid).targets == 1 << vcpu)
-            .map(|intid| self.irq(vcpu, intid).priority)
-            .min()
+            .filter(move |&intid| self.forwards(vcpu, intid))
+            .filter(move |&intid| intid < 32 || self.irq(vcpu, intid).targets == 1 << vcpu)
+    }
+
+    /// The priority of the most urgent of those.
+    pub fn most_urgent(&self, vcpu: usize) -> Option<u8> {
+        self.only_for(vcpu).map(|intid| self.irq(vcpu, intid).priority).min()
     }
 
     pub fn acknowledge(&mut self, vcpu: usize, intid: usize, source: u8) {

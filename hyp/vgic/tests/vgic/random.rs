@@ -168,6 +168,7 @@ impl Run {
         }
         self.settle();
         self.check_physical();
+        self.check_waiting();
     }
 
     fn write_bits(&mut self, vcpu: usize, register: u64, word: usize, mut mask: u32) {
@@ -311,6 +312,24 @@ impl Run {
         assert!(!self.machine.device.active || irq.pending() || irq.active, "device stuck");
     }
 
+    /// What waits for a list register is not more urgent than what is pending in one; there is such, and NPIE tells when there no longer is.
+    fn check_waiting(&self) {
+        for vcpu in (0..self.machine.cpus.len()).filter(|&vcpu| self.machine.loaded[vcpu]) {
+            let listed: Vec<_> = self.machine.cpus[vcpu].pending().map(|(_, intid, _)| intid).collect();
+            let least_urgent = self.machine.cpus[vcpu].pending().map(|(_, _, priority)| priority).max();
+            for intid in self.model.only_for(vcpu) {
+                let priority = self.model.irq(vcpu, intid).priority;
+                if !listed.contains(&(intid as u16)) {
+                    assert!(self.machine.cpus[vcpu].control.pending_spilled, "nobody will ask for {intid}");
+                    assert!(
+                        least_urgent.is_some_and(|least_urgent| least_urgent <= priority),
+                        "{intid} of priority {priority} waits for {listed:?}"
+                    );
+                }
+            }
+        }
+    }
+
     /// A vCPU's own read: of what is in other vCPUs' list registers it may see what was there before.
     fn read(&mut self, vcpu: usize, register: u64, word: usize) {
         if !self.machine.loaded[vcpu] {
@@ -377,6 +396,7 @@ impl Run {
         }
         self.compare();
         self.check_physical();
+        assert!(self.machine.cpus.iter().all(|cpu| !cpu.control.pending_spilled));
     }
 }
 
@@ -391,7 +411,7 @@ proptest! {
     fn guests_see_what_the_architecture_says(
         version in version(),
         vcpus in 2..=3usize,
-        list_registers in 1..=4usize,
+        list_registers in prop_oneof![1..=4usize, 5..=16usize],
         split_eoi in any::<bool>(),
         ops in prop::collection::vec((0..3usize, op()), 1..250),
     ) {
