@@ -463,15 +463,15 @@ impl Fair {
         (self.taken & bit(cpu) != 0).then(|| self.turns[cpu].vcpu.into())
     }
 
-    /// Chooses among the vCPUs `candidates` for `cpu`, which has just counted; among equals of a VM one of `local`. With
-    /// `yields` the one that ran there comes last.
+    /// Chooses among the vCPUs `candidates` for `cpu`, which has just counted; among equals of a VM one of `local`. The
+    /// vCPUs `last` come last, the one that ran there among them.
     #[inline]
     pub(crate) fn choose(
         &mut self,
         cpu: usize,
         mut candidates: u64,
         local: u64,
-        yields: bool,
+        last: u64,
         now: Ns,
     ) -> Option<usize> {
         if self.regime == Regime::Filled {
@@ -484,18 +484,15 @@ impl Fair {
         }
         self.begin_rounds();
         self.correct();
-        if self.regime == Regime::Filled && !yields {
+        if self.regime == Regime::Filled && last == 0 {
             candidates = self.make_way(cpu, candidates);
         }
         let mut kept = self.turn(cpu).filter(|&v| candidates & bit(v) != 0);
         let turn = &mut self.turns[cpu];
-        if yields || turn.rest < self.slice / (4 * SHORTER) {
+        if last != 0 || turn.rest < self.slice / (4 * SHORTER) {
             turn.rest = 0;
-            if let Some(v) = kept.take()
-                && yields
-                && candidates != bit(v)
-            {
-                candidates &= !bit(v);
+            if kept.take().is_some() && candidates & !last != 0 {
+                candidates &= !last;
             }
         }
         let (mut best, mut best_key) = (MAX_VMS, i64::MAX);

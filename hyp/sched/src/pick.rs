@@ -70,8 +70,9 @@ impl Scheduler {
             self.idle(cpu, before, decision);
             until
         } else {
-            let yields = leave == Leave::Yields || !self.yielding.and(me).is_empty();
-            self.run_share(cpu, before, yields, decision)
+            let room = !self.yielding.and(me).is_empty();
+            let last = if leave == Leave::Yields || room { self.last(before, room) } else { 0 };
+            self.run_share(cpu, before, last, decision)
         };
         decision.until = Some(until).filter(|&at| at != NEVER);
         self.yielding = self.yielding.without(me);
@@ -208,9 +209,9 @@ impl Scheduler {
         }
     }
 
-    /// `cpu` runs a share, or nothing. With `yields` what ran there comes last. Returns until when that is sure.
+    /// `cpu` runs a share, or nothing. The vCPUs `last` come last. Returns until when that is sure.
     #[inline(always)]
-    fn run_share(&mut self, cpu: CpuId, before: Option<usize>, yields: bool, decision: &mut Decision) -> Ns {
+    fn run_share(&mut self, cpu: CpuId, before: Option<usize>, last: u64, decision: &mut Decision) -> Ns {
         let c = cpu.index();
         let returns = self.reserved.contains(cpu);
         if returns {
@@ -218,7 +219,7 @@ impl Scheduler {
             self.fair.set_free(self.online.without(self.reserved));
             self.take_over_timers(cpu);
         }
-        let (chosen, slice_end) = self.choose_share(cpu, yields);
+        let (chosen, slice_end) = self.choose_share(cpu, last);
         let settled = match chosen {
             Some(chosen) => {
                 self.run(cpu, before, chosen, decision);
@@ -336,7 +337,7 @@ impl Scheduler {
     /// Wakes the shares that are due on `cpu`, and finds out whose turn it is. Returns that one, and the end of its slice if
     /// somebody waits.
     #[inline]
-    fn choose_share(&mut self, cpu: CpuId, yields: bool) -> (Option<usize>, Ns) {
+    fn choose_share(&mut self, cpu: CpuId, last: u64) -> (Option<usize>, Ns) {
         let (c, me, now) = (cpu.index(), CpuSet(bit(cpu.index())), self.now);
         for of in self.cpus[c].helps.or(me).iter() {
             self.expire_timers(c, of.index());
@@ -345,13 +346,7 @@ impl Scheduler {
         let Cpu { local, since, held, .. } = self.cpus[c];
         let own = held.map_or(0, |i| bit(i.into()));
         let candidates = self.runnable & (own | !self.held) & self.fair.allowed(c);
-        let mut first = candidates;
-        if yields && self.yielding.contains(cpu) {
-            // Where it makes room to its siblings could go as well.
-            let others = candidates & held.map_or(!0, |i| !self.fair.members(self.fair.vm_of(i.into())));
-            first = if others == 0 { candidates } else { others };
-        }
-        let Some(i) = self.fair.choose(c, first, local, yields, now) else {
+        let Some(i) = self.fair.choose(c, candidates, local, last, now) else {
             self.fair.stop(c);
             return (None, NEVER);
         };
@@ -363,6 +358,12 @@ impl Scheduler {
         }
         self.sliced = if sliced { self.sliced.or(me) } else { self.sliced.without(me) };
         (Some(i), if sliced { slice_end } else { NEVER })
+    }
+
+    /// The vCPUs that come last where `before` ran and yields: if that is to make `room`, its siblings could go as well where it goes.
+    #[inline(never)]
+    fn last(&self, before: Option<usize>, room: bool) -> u64 {
+        before.map_or(0, |i| if room { self.fair.members(self.fair.vm_of(i)) } else { bit(i) })
     }
 
     /// If the VM of the vCPU `i` is at its cap and some of its vCPUs `waiting` want to run, CPU `c` lets them when they may.
