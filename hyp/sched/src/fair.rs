@@ -35,7 +35,7 @@ const SHORTER: u32 = 4;
 const CAP_TOLERANCE: Ns = 50_000;
 /// Nobody is interrupted for less than this, ns.
 const WORTHWHILE: i64 = 20_000;
-/// Being ahead of one's share is forgotten after so long a sleep.
+/// Being ahead of one's share, or behind, is forgotten after so long a sleep.
 const FORGET: Ns = 1_000_000_000;
 /// What is counted at once, at most.
 const MAX_TIME: Ns = 1 << 26;
@@ -125,12 +125,14 @@ pub(crate) struct Fair {
     /// The CPUs that are free for shares.
     free: CpuSet,
     /// The VMs that want to run; those that have started or stopped to since [`Fair::rebalance`]; those whose virtual time counts for the
-    /// clock; those that may not run everywhere; those that have all that they can use.
+    /// clock; those that may not run everywhere; of [`Regime::Filled`] those that have all that they can use; those that stopped to want to run
+    /// when everything was settled.
     active: u64,
     moved: u64,
     counted: u64,
     picky: u64,
     full: u64,
+    settled: u64,
     /// The vCPUs of VMs that are at their cap.
     capped: u64,
     clock: u64,
@@ -145,7 +147,7 @@ pub(crate) struct Fair {
     /// What [`Fair::rebalance`] looks at has changed.
     stale: bool,
     slice: u32,
-    /// By vCPU: its VM, and CPU time that it has had, or more (see [`Fair::wake`]).
+    /// By vCPU: its VM, and CPU time that it has had while not all ran, or more (see [`Fair::wake`]).
     vm_of: Table<u8, MAX_VCPUS>,
     had: Had,
     turns: Table<Turn, MAX_CPUS>,
@@ -239,6 +241,7 @@ impl Fair {
             counted: 0,
             picky: 0,
             full: 0,
+            settled: 0,
             capped: 0,
             clock: 0,
             imbalance: 0,
@@ -384,6 +387,9 @@ impl Fair {
         self.awake |= set;
         self.stale = true;
         if sleeps {
+            // As when it left: without what is counted in advance.
+            let grants = (self.settled & bit(vm) != 0).then(|| self.settle(now));
+            let this = &mut self.vms[vm];
             let was = this.time as i64;
             let ahead =
                 (this.time.wrapping_sub(self.clock.wrapping_sub(this.left_clock)) as i64).max(was.min(0));
@@ -398,6 +404,10 @@ impl Fair {
             self.thaw(vm);
             if changes {
                 self.change_rate(vm, rate);
+            }
+            if let Some(grants) = grants {
+                self.settled &= !bit(vm);
+                self.regrant(grants, now);
             }
         }
         self.check_cap(vm, now);
@@ -426,9 +436,10 @@ impl Fair {
     #[inline]
     fn bill(&mut self, v: usize, time: u32, granted: u32, now: Ns) {
         let vm = self.vm_of(v);
-        // While all run nothing is counted. A mask, and no branch: every decision comes here.
+        // While all run nobody has his turn before another, but in a VM at its cap. Masks, and no branches: every decision comes here.
         let counts = -i64::from(self.regime != Regime::Slack);
-        self.had[v] += u64::from(time) & counts as u64;
+        let takes_turns = counts | -i64::from(self.vms[vm].cap_inverse != 0);
+        self.had[v] += u64::from(time) & takes_turns as u64;
         let this = &mut self.vms[vm];
         this.turn(v, self.had[v]);
         if self.awake & this.behind == 0 && this.awake > 1 {

@@ -443,7 +443,10 @@ impl Vgic {
     /// Has those of the `kept` list registers that are pending give way to what waits and is more urgent. If none is left, lists the most
     /// urgent one that waits; and the last one that waits, if that is no more than one. The others have their turn when the guest has
     /// acknowledged what is listed ([`Control::pending_spilled`]), so that a guest with very many has EL2 list them as it takes them.
-    /// In the end a pending one is listed, or none waits. Returns the list registers that gave way.
+    /// In the end a pending one is listed, or none waits. Returns the list registers that gave way, one of an active interrupt perhaps.
+    ///
+    /// Whether the guest's CPU interface lets the group of what is listed through is not looked at: with both groups in use and one off
+    /// there (ICC_IGRPENn_EL1) a pending one of that group, if it is more urgent, keeps those of the other one waiting.
     fn list_pending(&mut self, vcpu: usize, kept: u16, hw: &impl ListRegisters) -> (u16, Effects) {
         let mut effects = Effects::NONE;
         if self.vcpus[vcpu].spilled_pending == 0 {

@@ -168,7 +168,7 @@ struct Vcpu {
     attention: u64,
     /// Of the other words, those that may have pending interrupts for this vCPU that wait for a list register.
     spilled_pending: u32,
-    /// By word of `spilled_pending`, the priority of the most urgent one. That one may be gone.
+    /// By word of `spilled_pending` without attention, a priority: none that waits is more urgent. Who had it may be gone.
     waiting: Priorities,
     /// Of the other words, those that may have active interrupts that found no list register.
     spilled_active: u32,

@@ -268,7 +268,7 @@ pub const ROWS: &[Row] = &[
         promise: 600,
         path: "the same, another VM's registers are loaded",
         proposal: Some(Proposal {
-            number: 2_030,
+            number: 2_040,
             reason: "a decision and a switch, for which 800 are promised themselves, and two timers' interrupts",
             section: "Where a wake-up that switches goes",
         }),
@@ -298,7 +298,7 @@ pub const ROWS: &[Row] = &[
         promise: 250,
         path: "what the scheduler does at one exit of a guest or a work item, with 64 vCPUs, while they come up and when they are queued",
         proposal: Some(Proposal {
-            number: 860,
+            number: 870,
             reason: "charging, a timer, a wake-up, nine VMs' turns, a slice and statistics: none is more than a quarter",
             section: "Where a decision goes",
         }),

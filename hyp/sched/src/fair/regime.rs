@@ -33,9 +33,13 @@ impl Fair {
         let before = core::mem::take(&mut self.full);
         let rates = (regime == Regime::Filled).then(|| self.fill());
         let rate = |this: &Self, vm: usize| rates.map_or(this.vms[vm].share.rate(), |rates| rates[vm]);
-        // What they take or bring is not for those that have all they can use, and is divided by the rates with them.
-        bits((self.full | before) & self.counted).for_each(|vm| self.freeze(vm));
+        // What they take or bring is not for those that have all they can use, unless all have, and is divided by the rates with them.
+        let full = self.full | before;
+        if self.active & !came & !full != 0 {
+            bits(full & self.counted).for_each(|vm| self.freeze(vm));
+        }
         bits(went).for_each(|vm| self.leave(vm));
+        self.settled |= went;
         bits(self.active & !came).for_each(|vm| self.change_rate(vm, rate(self, vm)));
         bits(came).for_each(|vm| self.join(vm));
         self.correct();

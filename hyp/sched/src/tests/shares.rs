@@ -313,3 +313,57 @@ fn who_sleeps_at_the_cap_wakes() {
         }
     }
 }
+
+/// Works in short steps, and when it has run for `steps` of them without being interrupted it sleeps for `nap`: before it is made to wait.
+fn sly(steps: u32, nap: Ns) -> Guest {
+    let (mut last, mut run, mut napped) = (0, 0, true);
+    Box::new(move |now| {
+        run = if napped || now - last > 25 * US + 1 { u32::from(!napped) } else { run + 1 };
+        (last, napped) = (now, run >= steps);
+        if napped { Step::Sleep(now + nap) } else { Step::Work(25 * US) }
+    })
+}
+
+/// Who sleeps before it is made to wait gains nothing where some may not run everywhere. (It had 99 % of a CPU of 67 %, and others were 163 ms
+/// behind: when all others had what they could use nobody bore what it was ahead, and that was forgotten.)
+#[test]
+fn a_sly_nap_gains_nothing() {
+    let share = |weight, affinity| Share { weight, cap: 0, affinity };
+    for (weights, fair) in [([256, 256, 256], 0.667), ([256, 512, 128], 0.334)] {
+        for (steps, nap) in [(5, US), (40, US), (38, 10 * US)] {
+            let mut m = Machine::new(2);
+            m.strict = true;
+            m.vm(0, share(weights[0], CpuSet(1)), vec![busy()]);
+            m.vm(1, share(weights[1], CpuSet::ALL), vec![busy()]);
+            let x = m.vm(2, share(weights[2], CpuSet::ALL), vec![sly(steps, nap)]);
+            let had = m.shares(S, &x)[0];
+            assert!(had <= fair * 1.005, "{had} of {fair}, naps of {nap} after {steps} steps");
+            assert!(m.behind <= 2e6, "{} ms behind", m.behind / 1e6);
+        }
+    }
+}
+
+/// The same where it has what it can use: nobody else pays. (What is counted in advance was in the clock when it woke, and not when it had left:
+/// others seemed to be behind, and one of them got all, 320 ms in a second.)
+#[test]
+fn a_sly_nap_of_one_that_is_bound_harms_nobody() {
+    let mut m = Machine::new(2);
+    m.strict = true;
+    m.weighted(0, 256, vec![busy(), busy()]);
+    m.weighted(1, 128, vec![busy()]);
+    m.vm(2, Share { weight: 1000, cap: 0, affinity: CpuSet(1) }, vec![sly(5, US)]);
+    m.run(S);
+    assert!(m.behind <= 2e6, "{} ms behind", m.behind / 1e6);
+}
+
+/// The vCPUs of a VM at its cap take turns, though CPUs are free. (One had all: while nobody else waits, turns were not counted.)
+#[test]
+fn siblings_take_turns_at_their_cap() {
+    for (cpus, cap, others) in [(2, 100, 0), (4, 100, 1), (4, 50, 2), (4, 150, 2)] {
+        let mut m = Machine::new(cpus);
+        let share = Share { weight: 256, cap, affinity: CpuSet::ALL };
+        let both = m.vm(0, share, vec![busy(), busy()]);
+        m.weighted(1, 256, (0..others).map(|_| busy()).collect());
+        close(&m.shares(S, &both), &[f64::from(cap) / 200.0; 2], 0.01);
+    }
+}
