@@ -125,8 +125,8 @@ pub(crate) struct Fair {
     /// The CPUs that are free for shares.
     free: CpuSet,
     /// The VMs that want to run; those that have started or stopped to since [`Fair::rebalance`]; those whose virtual time counts for the
-    /// clock; those that may not run everywhere; of [`Regime::Filled`] those that have all that they can use; those that stopped to want to run
-    /// when everything was settled.
+    /// clock; those that may not run everywhere; of [`Regime::Filled`] those that have all that they can use; those that stopped wanting
+    /// to run when everything was settled.
     active: u64,
     moved: u64,
     counted: u64,

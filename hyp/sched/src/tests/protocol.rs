@@ -57,6 +57,9 @@ impl Machine {
         let decision = self.sched.pick(cpu, leave, self.now);
         assert!(!decision.repick.contains(cpu), "a CPU that has just picked is told to pick");
         self.must_pick.insert(decision.repick);
+        if decision.until.is_some_and(|at| at <= self.now) {
+            self.must_pick.insert(CpuSet::only(cpu));
+        }
         self.decisions[c] = decision;
         if decision.run.is_some() || decision.unload {
             self.kept[c] = decision.run;
@@ -98,7 +101,7 @@ impl Machine {
         let Some(v) = self.run(cpu) else { return };
         let known = &mut self.vcpus[usize::from(v.0)];
         if !std::mem::take(&mut known.woken) {
-            known.wake_at = wake_at.filter(|_| known.runnable).map(|at| at.max(self.now));
+            known.wake_at = wake_at.filter(|_| known.runnable);
             known.runnable = false;
         }
         self.pick(cpu, Leave::Sleeps(wake_at));
@@ -164,8 +167,7 @@ impl Machine {
         };
         for (i, known) in self.vcpus.iter().enumerate() {
             let v = VcpuId(i as u16);
-            // A CPU that is to look now has not had the time yet.
-            if let Some(at) = known.wake_at.filter(|&at| at < self.now) {
+            if let Some(at) = known.wake_at.filter(|&at| at <= self.now) {
                 assert!(self.may_be_late(v, at), "a timed wake-up is late");
             }
             let runs = self.cpus().any(|cpu| self.run(cpu) == Some(v));

@@ -43,6 +43,13 @@ fn machine(cpus: usize, reservations: Vec<(Ns, Ns, Ns, Times)>) -> Machine {
     m
 }
 
+/// Adds VMs, each with an affinity.
+fn add_vms(m: &mut Machine, vms: impl IntoIterator<Item = ((u32, Vec<Times>), CpuSet)>) {
+    for (n, ((weight, guests), affinity)) in vms.into_iter().enumerate() {
+        m.vm(n as u8, Share { weight, cap: 0, affinity }, guests.into_iter().map(pattern).collect());
+    }
+}
+
 /// The affinity of that number, or none.
 fn affinity(masks: &[u64; 3], n: usize) -> CpuSet {
     masks.get(n).map_or(CpuSet::ALL, |&mask| CpuSet(mask | 1))
@@ -56,10 +63,7 @@ fn shared(
     reservations: Vec<(Ns, Ns, Ns, Times)>,
 ) -> Machine {
     let mut m = machine(cpus, reservations);
-    for (n, ((weight, guests), mask)) in vms.into_iter().enumerate() {
-        let affinity = affinity(&masks, mask);
-        m.vm(n as u8, Share { weight, cap: 0, affinity }, guests.into_iter().map(pattern).collect());
-    }
+    add_vms(&mut m, vms.into_iter().map(|(vm, mask)| (vm, affinity(&masks, mask))));
     m.run(S / 2);
     assert!(m.starved <= 50 * US, "somebody waited {} ns while a CPU slept", m.starved);
     m
@@ -73,9 +77,7 @@ fn sleepers(m: Machine, vms: impl IntoIterator<Item = (u32, Vec<Times>)>) -> Mac
 /// The same, of VMs with an affinity.
 fn bound_sleepers(mut m: Machine, vms: impl IntoIterator<Item = ((u32, Vec<Times>), CpuSet)>) -> Machine {
     m.strict = true;
-    for (n, ((weight, guests), affinity)) in vms.into_iter().enumerate() {
-        m.vm(n as u8, Share { weight, cap: 0, affinity }, guests.into_iter().map(pattern).collect());
-    }
+    add_vms(&mut m, vms);
     m.run(S / 2);
     m
 }
@@ -222,10 +224,7 @@ fn siblings_take_turns_at_being_displaced() {
 
 /// VMs with a weight, busy vCPUs and an affinity.
 fn busy_vms(m: &mut Machine, vms: &[(u32, usize, u64)]) {
-    for (n, &(weight, count, cpus)) in vms.iter().enumerate() {
-        let share = Share { weight, cap: 0, affinity: CpuSet(cpus) };
-        m.vm(n as u8, share, (0..count).map(|_| pattern(vec![BUSY])).collect());
-    }
+    add_vms(m, vms.iter().map(|&(weight, count, cpus)| ((weight, vec![vec![BUSY]; count]), CpuSet(cpus))));
 }
 
 /// CPUs, and the VMs.
