@@ -215,8 +215,23 @@ impl GicV3 {
     }
 
     /// List register `n`, below [`crate::gic::Gic::list_registers`].
+    #[inline(always)]
     pub fn read_lr(&self, n: usize) -> u64 {
-        list_register!(n, read())
+        // As in `write_lr`.
+        if n & !3 != 0 {
+            Self::read_upper_lr(n)
+        } else if n & 2 == 0 {
+            if n & 1 == 0 { read!("ich_lr0_el2") } else { read!("ich_lr1_el2") }
+        } else if n & 1 == 0 {
+            read!("ich_lr2_el2")
+        } else {
+            read!("ich_lr3_el2")
+        }
+    }
+
+    #[inline(never)]
+    fn read_upper_lr(n: usize) -> u64 {
+        list_register!(n, read(), 4 5 6 7 8 9 10 11 12 13 14 15)
     }
 
     /// Writes list register `n`.

@@ -387,7 +387,7 @@ impl Cpu {
         context::load_timer(&state);
         self.here.loaded.set(Some((guest, vcpu)));
         self.loaded = Some(Loaded { guest, vcpu, state });
-        self.here.pay(guest, effects);
+        self.here.pay_own(guest, vcpu, effects);
         Load::Done
     }
 

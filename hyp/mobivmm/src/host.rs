@@ -135,22 +135,44 @@ impl Here {
         if !guest.take_attention(vcpu) {
             return;
         }
-        let (gic, mut effects) = (&mut Registers(&self.machine.gic), None);
-        if !cpu::interrupt_pending() {
-            effects = guest.vm.deliver(vcpu, gic);
-            if effects.is_none() && !cpu::interrupt_pending() {
-                effects = Some(guest.vm.gic.lock().enter(vcpu, gic));
+        loop {
+            let (gic, mut effects) = (&mut Registers(&self.machine.gic), None);
+            if !cpu::interrupt_pending() {
+                effects = guest.vm.deliver(vcpu, gic);
+                if effects.is_none() && !cpu::interrupt_pending() {
+                    effects = Some(guest.vm.gic.lock().enter(vcpu, gic));
+                }
+            }
+            let Some(effects) = effects else {
+                guest.attend(vcpu);
+                return self.look.set(true);
+            };
+            self.pay_own(guest, vcpu, effects);
+            if !guest.take_attention(vcpu) {
+                break;
             }
         }
-        let Some(effects) = effects else {
-            guest.attend(vcpu);
-            return self.look.set(true);
-        };
-        self.pay(guest, effects);
         if cpu::interrupt_pending() {
             // That was long, and to take it here is cheaper than out of the guest.
             self.look.set(true);
         }
+    }
+
+    /// Pays what bringing the loaded vCPU's list registers up to date owes. If another step has to follow, the run loop looks.
+    #[inline]
+    pub fn pay_own(&self, guest: &Guest, vcpu: usize, effects: Effects) {
+        if effects != Effects::NONE {
+            self.kick_own(guest, vcpu, effects);
+        }
+    }
+
+    #[inline(never)]
+    fn kick_own(&self, guest: &Guest, vcpu: usize, Effects { kick, deactivate }: Effects) {
+        if kick.contains(vcpu) {
+            guest.attend(vcpu);
+            self.look.set(true);
+        }
+        self.pay(guest, Effects { kick: kick.without(vcpu), deactivate });
     }
 
     /// The loaded vCPU runs from now on.

@@ -71,7 +71,7 @@ impl Here {
                 trace::follow(self);
                 self.pick_again();
             }
-            _ if intid == self.machine.maintenance_intid => self.maintenance(),
+            _ if intid == self.machine.maintenance_intid => return self.maintenance(interrupt),
             _ if Some(intid) == self.machine.uart_intid => self.serve_console(),
             _ => log!("unexpected interrupt {intid}"),
         }
@@ -92,7 +92,7 @@ impl Here {
         let gic = &self.machine.gic;
         gic.priority_drop(interrupt);
         let effects = guest.vm.gic.lock().fire(vcpu, timer::CNTV_INTID, &mut Registers(gic));
-        self.pay(guest, effects);
+        self.pay_own(guest, vcpu, effects);
     }
 
     /// Something has changed for the loaded vCPU: its interrupts, which are looked at before it goes on, or that its VM is to stop or
@@ -110,13 +110,15 @@ impl Here {
 
     #[cold]
     #[inline(never)]
-    fn maintenance(&self) {
-        let Some((guest, vcpu)) = self.loaded.get() else { return };
-        let mut vgic = guest.vm.gic.lock();
-        vgic.maintenance(vcpu);
-        let effects = vgic.enter(vcpu, &mut Registers(&self.machine.gic));
-        drop(vgic);
-        self.pay(guest, effects);
+    fn maintenance(&self, interrupt: Acknowledged) {
+        let gic = &self.machine.gic;
+        gic.priority_drop(interrupt);
+        // Others come before that, and then it comes again.
+        if let (Some((guest, vcpu)), false) = (self.loaded.get(), cpu::interrupt_pending()) {
+            let effects = guest.vm.gic.lock().maintenance(vcpu, &mut Registers(gic));
+            self.pay_own(guest, vcpu, effects);
+        }
+        gic.deactivate(interrupt);
     }
 
     #[cold]

@@ -3,7 +3,7 @@
 use crate::lr::{Control, ListRegisters, Lr, State};
 use crate::sgi::Posted;
 use crate::state::{Groups, bits};
-use crate::{Effects, LIST_REGISTERS_MAX, LOOK, MANY, NOT_MAPPED, VcpuSet, Version, Vgic};
+use crate::{Effects, LIST_REGISTERS_MAX, MORE, NOT_MAPPED, VcpuSet, Version, Vgic};
 
 /// What a virtual CPU interface lets through to its vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,11 @@ const fn enables(vmcr: u32) -> Groups {
 /// The most active interrupts that get list registers again at a time: of those that a guest nests, one ends first. Few, so that a guest
 /// that makes many active by register writes does not keep EL2 busy.
 const LISTED_ACTIVE: usize = 1;
+/// What one [`Vgic::enter`] does at most, in which EL2 is not interrupted: so many looks at a word, or moves; after one interrupt was
+/// listed there is no other.
+const EFFORT: usize = 4;
+/// Of that, a move of one interrupt into a list register, or out of one unless the guest has ended it.
+const MOVE: usize = 2;
 /// Where both encodings of a list register have the INTID.
 const VINTID: u16 = 0x3ff;
 
@@ -42,10 +47,10 @@ impl Vgic {
         self.vcpus[vcpu].attention != 0
     }
 
-    /// The maintenance interrupt of the CPU that has `vcpu` loaded.
-    pub fn maintenance(&mut self, vcpu: usize) {
-        self.vcpus[vcpu].attention |= LOOK;
-        self.vcpus[vcpu].raised = MANY;
+    /// The maintenance interrupt of the CPU that has `vcpu` loaded, and [`Vgic::enter`] in one.
+    pub fn maintenance(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
+        self.vcpus[vcpu].attention |= MORE;
+        self.update(vcpu, hw)
     }
 
     /// Whether nothing is pending or active for `vcpu`, which this CPU has loaded and whose list registers are up to date: it may
@@ -79,7 +84,7 @@ impl Vgic {
     }
 
     /// Brings the list registers of the CPU that has `vcpu` loaded up to date, before the guest is entered. Does
-    /// nothing unless something changed.
+    /// nothing unless something changed. If that is long it is done in steps: `vcpu` is among those to kick, and this has to follow again.
     #[inline(always)]
     pub fn enter(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         if self.needs_enter(vcpu) { self.attend_to(vcpu, hw) } else { Effects::NONE }
@@ -88,8 +93,10 @@ impl Vgic {
     #[inline(never)]
     fn attend_to(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         let this = &self.vcpus[vcpu];
-        let intid = this.raised;
-        let alone = intid != MANY
+        let intid = (this.attention.trailing_zeros() * 32 + this.changed.trailing_zeros()) as u16;
+        let alone = this.attention < MORE
+            && this.attention.is_power_of_two()
+            && this.changed.is_power_of_two()
             && match bits(this.used).find(|&n| this.lrs[n].vintid == intid) {
                 Some(n) => self.rearm(vcpu, n, hw),
                 None => self.list_alone(vcpu, intid, hw),
@@ -105,26 +112,43 @@ impl Vgic {
     fn update(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         let old = self.vcpus[vcpu].control;
         let eois = if old.active_spilled { hw.eoi_count() } else { 0 };
-        let mut effects = if eois != 0 { self.end_spilled(vcpu, eois) } else { Effects::NONE };
+        if eois != 0 {
+            let mut effects = self.end_spilled(vcpu, eois);
+            hw.set_control(old);
+            effects.kick.0 |= 1 << vcpu;
+            return effects;
+        }
 
         // Take back what the guest has finished and what has changed, and what must not stay if others wait ([`Vgic::list`]).
         let this = &self.vcpus[vcpu];
-        let (used, words, raised) = (this.used, this.attention, this.raised);
+        let (used, words, changes) = (this.used, this.attention, this.changed);
         let empty = if used != 0 { hw.empty() } else { 0 };
+        let (mut left, mut effects) = (EFFORT, Effects::NONE);
         for n in bits(used) {
             let Lr { vintid, state, eoi, .. } = self.vcpus[vcpu].lrs[n];
-            let changed = words >> (vintid / 32) & 1 != 0 && (raised == MANY || raised == vintid);
-            if empty >> n & 1 != 0 {
+            let changed = words >> (vintid / 32) & u64::from(changes >> (vintid % 32)) & 1 != 0;
+            if empty >> n & 1 != 0 && left > 0 {
                 effects |= self.unlist(vcpu, n, State::INACTIVE);
-            } else if changed || state.pending && state.active || eoi && hw.state(n) == State::INACTIVE {
+                left -= 1;
+            } else if (changed || state.pending && state.active || eoi && hw.state(n) == State::INACTIVE)
+                && left >= MOVE
+            {
                 effects |= self.unlist(vcpu, n, hw.state(n));
+                left -= MOVE;
             }
         }
         let kept = self.vcpus[vcpu].used;
-        self.survey(vcpu);
-        let (evicted, others) = self.list_pending(vcpu, kept, hw);
-        effects |= others;
-        self.list_active(vcpu);
+        let mut evicted = 0;
+        if left > MOVE {
+            self.vcpus[vcpu].attention &= !MORE;
+            self.survey(vcpu, &mut left);
+            if !self.needs_enter(vcpu) {
+                evicted = self.list_pending(vcpu, kept, &mut left, &mut effects, hw);
+            }
+            if !self.needs_enter(vcpu) {
+                self.list_active(vcpu, left);
+            }
+        }
 
         let state = &mut self.vcpus[vcpu];
         let control = Control {
@@ -139,19 +163,20 @@ impl Vgic {
         for n in bits((state.used | used & !empty) & !(kept & !evicted)) {
             hw.write(n, if state.used >> n & 1 != 0 { state.written[n] } else { 0 });
         }
-        if control != old || eois != 0 {
+        if control != old {
             hw.set_control(control);
         }
         effects.deactivate |= self.orphans != 0 || self.word(vcpu, 0).orphans() != 0;
-        effects.kick = effects.kick.without(vcpu);
+        effects.kick = VcpuSet(effects.kick.without(vcpu).0 | u64::from(self.needs_enter(vcpu)) << vcpu);
         effects
     }
 
-    /// Looks at the words that call for attention for interrupts that want a list register.
+    /// Looks at the words that call for attention, as many as are `left`, for interrupts that want a list register.
     #[inline(never)]
-    fn survey(&mut self, vcpu: usize) {
-        let attention = core::mem::take(&mut self.vcpus[vcpu].attention) as u32;
-        for w in bits(attention) {
+    fn survey(&mut self, vcpu: usize, left: &mut usize) {
+        for w in bits(self.vcpus[vcpu].attention as u32).take(*left) {
+            *left -= 1;
+            self.vcpus[vcpu].attention &= !(1 << w);
             let index = self.index(vcpu, w);
             let (this, word) = (&mut self.vcpus[vcpu], &self.state[index]);
             let (ready, active) =
@@ -214,8 +239,8 @@ impl Vgic {
             return Effects::NONE;
         }
         let mut effects = self.line(vcpu, intid, true);
-        effects |= self.enter(vcpu, hw);
         effects.kick = effects.kick.without(vcpu);
+        effects |= self.enter(vcpu, hw);
         effects
     }
 
@@ -327,11 +352,11 @@ impl Vgic {
     /// The usual case of one that is in no list register, while one is free.
     fn list_alone(&mut self, vcpu: usize, intid: u16, hw: &mut impl ListRegisters) -> bool {
         let w = usize::from(intid) / 32;
-        let (this, word) = (&self.vcpus[vcpu], self.word(vcpu, w));
+        let this = &self.vcpus[vcpu];
         let n = (self.lr_mask & !this.used).trailing_zeros() as usize;
         if n >= LIST_REGISTERS_MAX
             || this.control != Control::default()
-            || word.ready(self.groups) & this.home[w] & 1 << (intid % 32) == 0
+            || self.ready(vcpu, w) & 1 << (intid % 32) == 0
         {
             return false;
         }
@@ -357,8 +382,7 @@ impl Vgic {
         if control != Control::default() {
             let eois = if control.active_spilled { hw.eoi_count() } else { 0 };
             effects |= self.end_spilled(vcpu, eois);
-            self.vcpus[vcpu].attention |= LOOK;
-            self.vcpus[vcpu].raised = MANY;
+            self.vcpus[vcpu].attention |= MORE;
             hw.set_control(Control::default());
         }
         let used = self.vcpus[vcpu].used;
@@ -440,57 +464,74 @@ impl Vgic {
         self.clear_active(vcpu, w, 1 << (intid % 32))
     }
 
-    /// Has those of the `kept` list registers that are pending give way to what waits and is more urgent. If none is left, lists the most
-    /// urgent one that waits; and the last one that waits, if that is no more than one. The others have their turn when the guest has
-    /// acknowledged what is listed ([`Control::pending_spilled`]), so that a guest with very many has EL2 list them as it takes them.
-    /// In the end a pending one is listed, or none waits. Returns the list registers that gave way, one of an active interrupt perhaps.
+    /// Has pending interrupts of the `kept` list registers give way to what waits and is more urgent. Lists the most urgent one that
+    /// waits if it is more urgent than all that are listed, or none is; and the last one that waits, if that is no more than one. The
+    /// others have their turn when the guest has acknowledged what is listed ([`Control::pending_spilled`]), so that a guest with very
+    /// many has EL2 list them as it takes them. In the end a pending one is listed, or none waits. Returns the list registers that gave
+    /// way, one of an active interrupt perhaps.
     ///
     /// Whether the guest's CPU interface lets the group of what is listed through is not looked at: with both groups in use and one off
     /// there (ICC_IGRPENn_EL1) a pending one of that group, if it is more urgent, keeps those of the other one waiting.
-    fn list_pending(&mut self, vcpu: usize, kept: u16, hw: &impl ListRegisters) -> (u16, Effects) {
-        let mut effects = Effects::NONE;
+    fn list_pending(
+        &mut self,
+        vcpu: usize,
+        kept: u16,
+        left: &mut usize,
+        effects: &mut Effects,
+        hw: &impl ListRegisters,
+    ) -> u16 {
         if self.vcpus[vcpu].spilled_pending == 0 {
-            return (0, effects);
+            return 0;
         }
-        let (mut listed, mut evicted) = (false, 0);
+        let this = &self.vcpus[vcpu];
+        let waits = this.waiting.most_urgent(this.spilled_pending).map_or(u8::MAX, |(priority, _)| priority);
+        let (mut listed, mut give_way) = (false, 0u16);
         for n in bits(kept) {
-            let (this, state) = (&self.vcpus[vcpu], hw.state(n));
-            let most = this.waiting.most_urgent(this.spilled_pending);
-            if state.pending && most.is_some_and(|(priority, _)| priority < this.lrs[n].priority) {
+            if hw.state(n).pending {
+                listed = true;
+                give_way |= u16::from(waits < this.lrs[n].priority) << n;
+            }
+        }
+        if !listed && self.lr_mask & !this.used == 0 {
+            // All are active.
+            give_way = bits(kept).max_by_key(|&n| this.lrs[n].priority).map_or(0, |n| 1 << n);
+        }
+        if give_way != 0 {
+            // Their places are for the next step.
+            self.vcpus[vcpu].attention |= MORE;
+            let mut evicted = 0;
+            for n in bits(give_way).take(left.saturating_sub(1) / MOVE) {
                 evicted |= 1 << n;
-                effects |= self.unlist(vcpu, n, state);
-            } else {
-                listed |= state.pending;
+                *effects |= self.unlist(vcpu, n, hw.state(n));
             }
+            return evicted;
         }
-        if evicted != 0 {
-            self.survey(vcpu);
+        if !listed {
+            self.list_most_urgent(vcpu, left);
         }
-        while !listed || self.one_waits(vcpu) {
-            let this = &self.vcpus[vcpu];
-            let free = self.lr_mask & !this.used;
-            if listed && free.count_ones() <= u32::from(this.spilled_active != 0) {
-                break;
-            }
-            let Some(intid) = self.take_most_urgent(vcpu) else { break };
-            if free == 0 {
-                // All are active. It is taken again when the least urgent one has given way.
-                let this = &mut self.vcpus[vcpu];
-                this.attend(intid / 32, MANY);
-                let Some(n) = bits(kept).max_by_key(|&n| this.lrs[n].priority) else { break };
-                evicted |= 1 << n;
-                effects |= self.unlist(vcpu, n, hw.state(n));
-                self.survey(vcpu);
-                continue;
-            }
-            self.list(vcpu, free.trailing_zeros() as usize, intid, true);
-            listed = true;
+        let this = &self.vcpus[vcpu];
+        let free = (self.lr_mask & !this.used).count_ones();
+        if free > u32::from(this.spilled_active != 0) && self.one_waits(vcpu) {
+            self.list_most_urgent(vcpu, left);
         }
-        (evicted, effects)
+        0
+    }
+
+    /// Lists the most urgent pending interrupt that waits for a list register, of which one is free; or leaves it to the next step.
+    fn list_most_urgent(&mut self, vcpu: usize, left: &mut usize) {
+        if *left < MOVE {
+            self.vcpus[vcpu].attention |= MORE;
+            return;
+        }
+        let free = self.lr_mask & !self.vcpus[vcpu].used;
+        if let Some(intid) = self.take_most_urgent(vcpu) {
+            self.list(vcpu, free.trailing_zeros() as usize % LIST_REGISTERS_MAX, intid, true);
+            *left = 0;
+        }
     }
 
     /// Lists active interrupts. Their order does not matter: those that are not listed end by [`Vgic::end_spilled`] or [`Vgic::dir`].
-    fn list_active(&mut self, vcpu: usize) {
+    fn list_active(&mut self, vcpu: usize, left: usize) {
         let this = &self.vcpus[vcpu];
         if this.spilled_active == 0 {
             return;
@@ -500,6 +541,9 @@ impl Vgic {
         for w in bits(this.spilled_active) {
             for bit in bits(self.unlisted_active(vcpu, w)) {
                 let Some(n) = free.next() else { return };
+                if left < MOVE {
+                    return self.vcpus[vcpu].attention |= MORE;
+                }
                 self.list(vcpu, n, w * 32 + bit, self.vcpus[vcpu].spilled_pending != 0);
             }
             self.vcpus[vcpu].spilled_active &= !(1 << w);
@@ -620,8 +664,7 @@ impl Vgic {
         let orphan = word.orphans() & bit != 0;
         if (word.owed | word.pending() | word.busy()) & bit != 0 {
             self.orphans |= u32::from(orphan && w > 0) << w;
-            this.attention |= 1 << w;
-            this.raised = MANY;
+            this.attend(w, bit, 0);
         }
         Effects { kick: VcpuSet::EMPTY, deactivate: orphan }
     }

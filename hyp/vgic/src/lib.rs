@@ -18,7 +18,7 @@
 //!   [`Vgic::needs_enter`] tells whether [`Vgic::enter`] must come before the guest.
 //! * An SGI is [posted](Posted::post) without the lock, and its targets are kicked; [`Vgic::deliver`] takes it from there. A register that
 //!   shows or changes the pending state or the group of a vCPU's SGIs is accessed after [`Vgic::absorb`] for that vCPU.
-//! * [`Vgic::maintenance`] on the maintenance interrupt, then [`Vgic::enter`].
+//! * [`Vgic::maintenance`] on the maintenance interrupt.
 //! * A vCPU that sleeps and stays loaded keeps its list registers if it [is quiet](Vgic::is_quiet).
 //!
 //! A read of ISPENDR or ISACTIVER shows an interrupt in the list register of *another* vCPU as it was when that
@@ -145,10 +145,9 @@ impl core::ops::BitOrAssign for Effects {
 const INTID_LIMIT: usize = 1020;
 const SGIS: usize = 16;
 const LIST_REGISTERS_MAX: usize = 16;
-/// In [`Vcpu::attention`]: something that had to wait may be listed now.
-const LOOK: u64 = 1 << 32;
-/// [`Vcpu::raised`] if it is more than one.
-const MANY: u16 = u16::MAX;
+/// In [`Vcpu::attention`]: it is not only about one interrupt that became pending. What had to wait may be listed now, or of the words
+/// more has changed than that.
+const MORE: u64 = 1 << 32;
 /// [`Vcpu::mapped`] if there is none.
 const NOT_MAPPED: u8 = u8::MAX;
 
@@ -164,7 +163,7 @@ struct Vcpu {
     /// Per word: the interrupts that only this vCPU may list. An SPI that is not busy has its home with one of its
     /// targets (if it has any), a busy one where it was listed.
     home: Box<[u32]>,
-    /// The words in which something changed since the list registers were last brought up to date, and [`LOOK`].
+    /// The words in which something changed since the list registers were last brought up to date, and [`MORE`].
     attention: u64,
     /// Of the other words, those that may have pending interrupts for this vCPU that wait for a list register.
     spilled_pending: u32,
@@ -172,8 +171,8 @@ struct Vcpu {
     waiting: Priorities,
     /// Of the other words, those that may have active interrupts that found no list register.
     spilled_active: u32,
-    /// The interrupt that became pending, if that is all that `attention` is about; else [`MANY`].
-    raised: u16,
+    /// What changed in the words of `attention`: those of all of them together.
+    changed: u32,
     /// The list registers as they were written, or last seen, those of `used`.
     lrs: [Lr; LIST_REGISTERS_MAX],
     used: u16,
@@ -209,11 +208,11 @@ impl Vcpu {
         };
     }
 
-    /// Calls its attention to word `w`: because `raised` became pending, or of [`MANY`].
+    /// Calls its attention to what changed in word `w`.
     #[inline]
-    fn attend(&mut self, w: usize, raised: u16) {
-        self.raised = if self.attention == 0 || self.raised == raised { raised } else { MANY };
-        self.attention |= 1 << w;
+    fn attend(&mut self, w: usize, changed: u32, more: u64) {
+        self.changed = changed | if self.attention == 0 { 0 } else { self.changed };
+        self.attention |= 1 << w | more;
     }
 }
 
@@ -264,7 +263,7 @@ impl Vgic {
             spilled_pending: 0,
             waiting: Priorities::RESET,
             spilled_active: 0,
-            raised: MANY,
+            changed: 0,
             lrs: [Lr::EMPTY; LIST_REGISTERS_MAX],
             used: 0,
             written: [0; LIST_REGISTERS_MAX],
@@ -433,7 +432,7 @@ impl Vgic {
         if w > 0 && orphans != 0 {
             self.orphans |= 1 << w;
         }
-        Effects { kick: self.attend(vcpu, w, concerned | orphans, MANY), deactivate: orphans != 0 }
+        Effects { kick: self.attend(vcpu, w, concerned | orphans, MORE), deactivate: orphans != 0 }
     }
 
     /// After the one interrupt `bit` of a word got a new pending latch or another line level.
@@ -443,26 +442,25 @@ impl Vgic {
         if (word.ready(self.groups) | word.busy()) & bit == 0 {
             return Effects::NONE;
         }
-        let intid = w * 32 + bit.trailing_zeros() as usize;
-        Effects { kick: self.attend(vcpu, w, bit, intid as u16), deactivate: false }
+        Effects { kick: self.attend(vcpu, w, bit, 0), deactivate: false }
     }
 
     /// Calls the attention of those that have one of `bits` of a word at home.
     #[inline(always)]
-    fn attend(&mut self, vcpu: usize, w: usize, bits: u32, raised: u16) -> VcpuSet {
+    fn attend(&mut self, vcpu: usize, w: usize, bits: u32, more: u64) -> VcpuSet {
         if w > 0 {
-            return self.attend_homes(w, bits, raised);
+            return self.attend_homes(w, bits, more);
         }
-        self.vcpus[vcpu].attend(w, raised);
+        self.vcpus[vcpu].attend(w, bits, more);
         VcpuSet::one(vcpu)
     }
 
     #[inline(never)]
-    fn attend_homes(&mut self, w: usize, bits: u32, raised: u16) -> VcpuSet {
+    fn attend_homes(&mut self, w: usize, bits: u32, more: u64) -> VcpuSet {
         let mut kick = VcpuSet::EMPTY;
         for (n, vcpu) in self.vcpus.iter_mut().enumerate() {
             if vcpu.home[w] & bits != 0 {
-                vcpu.attend(w, raised);
+                vcpu.attend(w, bits, more);
                 kick.0 |= 1 << n;
             }
         }
@@ -471,8 +469,8 @@ impl Vgic {
 
     /// Has `vcpu` look at everything.
     fn attend_all(&mut self, vcpu: usize) {
-        self.vcpus[vcpu].attention = self.all_words().into();
-        self.vcpus[vcpu].raised = MANY;
+        self.vcpus[vcpu].attention = MORE | u64::from(self.all_words());
+        self.vcpus[vcpu].changed = !0;
     }
 
     /// Gives the SPIs of a word that are no longer busy a home among their targets. Returns those that moved.

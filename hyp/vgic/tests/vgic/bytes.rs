@@ -115,11 +115,15 @@ pub fn play(data: &[u8]) {
         }
         for cpu in effects.kick.iter().chain([vcpu]) {
             if cpus[cpu].maintenance() {
-                vgic.maintenance(cpu);
+                let _ = vgic.maintenance(cpu, &mut cpus[cpu]);
             }
             if vgic.deliver(cpu, &posted[cpu], &mut cpus[cpu]).is_none() {
                 let _ = vgic.enter(cpu, &mut cpus[cpu]);
             }
+            for _ in 0..20 {
+                let _ = vgic.enter(cpu, &mut cpus[cpu]);
+            }
+            assert!(!vgic.needs_enter(cpu), "list registers that are never up to date");
             cpus[cpu].check();
             assert!(!cpus[cpu].maintenance(), "maintenance that does not go away");
         }

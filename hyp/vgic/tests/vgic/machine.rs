@@ -88,7 +88,7 @@ impl Machine {
             self.timers[vcpu].active = true;
             self.fired.push((vcpu, TIMER));
             let effects = self.vgic.fire(vcpu, TIMER, &mut self.cpus[vcpu]);
-            assert!(!effects.kick.contains(vcpu));
+            assert_eq!(effects.kick.contains(vcpu), self.vgic.needs_enter(vcpu));
             self.owe(vcpu, effects);
         }
         if self.device.line && !self.device.active {
@@ -98,11 +98,20 @@ impl Machine {
             self.owe(vcpu, effects);
         }
         if self.cpus[vcpu].maintenance() {
-            self.vgic.maintenance(vcpu);
+            let effects = self.vgic.maintenance(vcpu, &mut self.cpus[vcpu]);
+            self.owe(vcpu, effects);
         }
         self.kicked = self.kicked.without(vcpu);
         let delivered = self.vgic.deliver(vcpu, &self.posted[vcpu], &mut self.cpus[vcpu]);
-        let effects = delivered.unwrap_or_else(|| self.vgic.enter(vcpu, &mut self.cpus[vcpu]));
+        let mut effects = delivered.unwrap_or_else(|| self.vgic.enter(vcpu, &mut self.cpus[vcpu]));
+        let mut steps = 1;
+        while effects.kick.contains(vcpu) {
+            self.cpus[vcpu].check();
+            effects.kick = effects.kick.without(vcpu);
+            effects |= self.vgic.enter(vcpu, &mut self.cpus[vcpu]);
+            steps += 1;
+            assert!(steps <= 20, "list registers that are never up to date");
+        }
         assert!(!self.vgic.needs_enter(vcpu));
         self.cpus[vcpu].check();
         assert!(!self.cpus[vcpu].maintenance(), "maintenance that does not go away");
