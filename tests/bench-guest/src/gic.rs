@@ -7,6 +7,8 @@ use crate::platform::Gic;
 
 /// What is acknowledged when nothing is pending.
 const SPURIOUS: u32 = 1020;
+/// The first of the four in a word that come first in a [crowd](Gic::crowd): no SGI, and there in the last word too.
+const FIRST: usize = 20;
 
 macro_rules! write_register {
     ($register:literal, $value:expr) => {{
@@ -71,19 +73,42 @@ impl Gic {
         write(gicd + 0x100 + spi / 32 * 4, 1 << (spi % 32)); // ISENABLER
     }
 
-    /// Makes all interrupts of this CPU pending that no line holds: enabled, of equal priorities, and none active.
-    pub fn crowd(self) {
+    /// Writes GICD_CTLR as [`Gic::init`] does.
+    pub fn restore(self) {
+        match self {
+            Self::V2 { gicd, .. } => write(gicd, 1),
+            Self::V3 { gicd, .. } => write(gicd, 0x12),
+        }
+    }
+
+    /// Makes all interrupts of this CPU pending that no line holds: enabled, of equal priorities, and none active. Before the others
+    /// come four of word `w` (32 INTIDs), if one is given, one by one and each more urgent than those before it; `f` is called after
+    /// each of them.
+    pub fn crowd(self, first: Option<usize>, mut f: impl FnMut()) {
         let distributor = self.distributor();
         let group = if matches!(self, Self::V3 { .. }) { !0 } else { 0 };
-        for w in 0..=read(distributor + 4) as usize & 0x1f {
-            let frame = if w == 0 { self.private(0) } else { distributor };
-            write(frame + 0x380 + 4 * w, !0); // ICACTIVER
-            write(frame + 0x80 + 4 * w, group); // IGROUPR
+        let words = read(distributor + 4) as usize & 0x1f;
+        let frame = |w| if w == 0 { self.private(0) } else { distributor };
+        for w in 0..=words {
+            write(frame(w) + 0x280 + 4 * w, !0); // ICPENDR
+            write(frame(w) + 0x380 + 4 * w, !0); // ICACTIVER
+            write(frame(w) + 0x80 + 4 * w, group); // IGROUPR
             for first in (0..32).step_by(4) {
-                write(frame + 0x400 + 32 * w + first, 0xa0a0_a0a0); // IPRIORITYR
+                write(frame(w) + 0x400 + 32 * w + first, 0xa0a0_a0a0); // IPRIORITYR
             }
-            write(frame + 0x100 + 4 * w, !0); // ISENABLER
-            write(frame + 0x200 + 4 * w, !0); // ISPENDR
+            write(frame(w) + 0x100 + 4 * w, !0); // ISENABLER
+        }
+        let first = first.filter(|w| *w <= words);
+        if let Some(w) = first {
+            write(frame(w) + 0x400 + 32 * w + FIRST, 0x6070_8090); // IPRIORITYR
+            for n in FIRST..FIRST + 4 {
+                write(frame(w) + 0x200 + 4 * w, 1 << n); // ISPENDR
+                f();
+            }
+        }
+        for w in 0..=words {
+            let first = if first == Some(w) { 0xf << FIRST } else { 0 };
+            write(frame(w) + 0x200 + 4 * w, !first); // ISPENDR
         }
     }
 
@@ -99,8 +124,8 @@ impl Gic {
         }
     }
 
-    /// Acknowledges the pending interrupt, has `f` handle it, and ends it.
-    pub fn handle(self, f: impl FnOnce(u32)) {
+    /// Acknowledges the most urgent pending interrupt: what IAR says, and whether there was one.
+    pub fn acknowledge(self) -> (u32, bool) {
         let iar = match self {
             Self::V2 { gicc, .. } => read(gicc + 0xc),
             Self::V3 { .. } => {
@@ -110,14 +135,22 @@ impl Gic {
                 iar as u32
             }
         };
-        let intid = iar & 0x3ff;
-        if intid >= SPURIOUS {
-            return;
-        }
-        f(intid);
+        (iar, iar & 0x3ff < SPURIOUS)
+    }
+
+    /// Ends what IAR said.
+    pub fn end(self, iar: u32) {
         match self {
             Self::V2 { gicc, .. } => write(gicc + 0x10, iar),
             Self::V3 { .. } => write_register!("s3_0_c12_c12_1", iar.into()), // ICC_EOIR1_EL1
+        }
+    }
+
+    /// Acknowledges the pending interrupt, has `f` handle it, and ends it.
+    pub fn handle(self, f: impl FnOnce(u32)) {
+        if let (iar, true) = self.acknowledge() {
+            f(iar & 0x3ff);
+            self.end(iar);
         }
     }
 }

@@ -311,24 +311,59 @@ fn sleep_until(handled: u64) -> u64 {
 }
 
 /// Reads every emulated register of every device, then writes to each what it says, and all ones and all zeros to those where that
-/// does no harm: once as it comes, and once with all interrupts pending before each access. The marks' value is the register's address
-/// and the access, and [`CROWDED`].
+/// does no harm, under each of [`STRAINS`]. The marks' value is the register's address, the access, and the strain from bit 40 on.
 fn registers(platform: &Platform) {
     // Ones would turn interrupts off that the next measurement needs; there is none.
     boot::set_masked(true);
     mark::<ON>(0);
-    for crowded in [0, CROWDED] {
-        each_register(platform, |at, freely| sweep(platform, crowded, at, freely));
+    for (n, strain) in (0..).zip(STRAINS) {
+        each_register(platform, |at, freely| sweep(platform, strain, n << 40 | at as u64, at, freely));
     }
     mark::<OFF>(0);
 }
 
-/// In a mark's value: all interrupts were pending.
-const CROWDED: u64 = 1 << 40;
+/// What is done before each access of a sweep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strain {
+    /// Nothing.
+    None,
+    /// All interrupts become pending, all at once.
+    Crowd,
+    /// The same, but four of the register's word come before, one by one, and are in a list register each.
+    Listed,
+    /// The same, and each of the four is acknowledged as it comes: they are active, one nested in the other.
+    Nested,
+}
+
+const STRAINS: [Strain; 4] = [Strain::None, Strain::Crowd, Strain::Listed, Strain::Nested];
+
+impl Strain {
+    /// Does it, and then `f`, and ends what it has acknowledged.
+    fn during(self, gic: Gic, at: usize, f: impl FnOnce()) {
+        let word = at % 0x80 / 4;
+        let word = if at & 0xc00 == 0x400 { at % 0x400 / 32 } else { word };
+        let (mut acknowledged, mut n) = ([0; 4], 0);
+        gic.restore();
+        match self {
+            Self::None => {}
+            Self::Crowd => gic.crowd(None, || {}),
+            Self::Listed => gic.crowd(Some(word), || {}),
+            Self::Nested => gic.crowd(Some(word), || {
+                if let (iar, true) = gic.acknowledge() {
+                    acknowledged[n] = iar;
+                    n += 1;
+                }
+            }),
+        }
+        f();
+        acknowledged[..n].iter().rev().for_each(|&iar| gic.end(iar));
+    }
+}
 
 /// Calls `f` with each register's address, and whether anything may be written to it.
 fn each_register(platform: &Platform, f: impl Fn(usize, bool)) {
     let gicd = platform.gic.distributor();
+    f(gicd, true); // GICD_CTLR
     for offset in (0x80..0x1000).chain(0x6000..0x6400).chain(0xffd0..0x1_0000).step_by(4) {
         // GICD_SGIR of a GICv2 would send.
         f(gicd + offset, offset < 0xf00);
@@ -348,23 +383,20 @@ fn each_register(platform: &Platform, f: impl Fn(usize, bool)) {
     }
 }
 
-fn sweep(platform: &Platform, crowded: u64, at: usize, freely: bool) {
-    let name = at as u64 | crowded;
-    let prepare = || {
-        if crowded != 0 {
-            platform.gic.crowd();
-        }
-    };
-    prepare();
-    mark::<BEGIN>(name);
-    let value = mmio::read(at);
-    mark::<END>(name);
+fn sweep(platform: &Platform, strain: Strain, name: u64, at: usize, freely: bool) {
+    let mut value = 0;
+    strain.during(platform.gic, at, || {
+        mark::<BEGIN>(name);
+        value = mmio::read(at);
+        mark::<END>(name);
+    });
     let values = [value, !0, 0];
     for (access, value) in (1..).zip(&values[..if freely { 3 } else { 1 }]) {
-        prepare();
-        mark::<BEGIN>(name | access);
-        mmio::write(at, *value);
-        mark::<END>(name | access);
+        strain.during(platform.gic, at, || {
+            mark::<BEGIN>(name | access);
+            mmio::write(at, *value);
+            mark::<END>(name | access);
+        });
     }
 }
 
