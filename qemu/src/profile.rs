@@ -160,17 +160,15 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Counts a run of instructions.
-    pub fn add(&mut self, code: &mut Code, pc: u64, count: u32) {
-        for n in 0..u64::from(count) {
-            let place = code.place(pc + 4 * n);
-            let (inner, class) = (&place.functions[0], place.class);
-            let name = match place.functions.last() {
-                Some(outer) if outer != inner => format!("{inner}  [in {outer}]"),
-                _ => inner.clone(),
-            };
-            *self.functions.entry(name).or_default().entry(class).or_default() += 1;
-        }
+    /// Counts an instruction that was executed so often.
+    pub fn add(&mut self, code: &mut Code, pc: u64, times: u64) {
+        let place = code.place(pc);
+        let (inner, class) = (&place.functions[0], place.class);
+        let name = match place.functions.last() {
+            Some(outer) if outer != inner => format!("{inner}  [in {outer}]"),
+            _ => inner.clone(),
+        };
+        *self.functions.entry(name).or_default().entry(class).or_default() += times;
     }
 
     /// By function and class of instruction, the most expensive function first.

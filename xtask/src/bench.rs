@@ -10,6 +10,7 @@ mod profile;
 mod report;
 mod rows;
 mod scenario;
+mod spans;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use peers::Peer;
 
 pub use measured::{Extent, Measured};
 pub use plants::Plants;
+pub use profile::Profile;
 pub use rows::{ROWS, Row, State};
 pub use scenario::Stage;
 
@@ -83,7 +85,7 @@ pub fn run(options: &BenchOptions) -> Result<bool> {
     let stage = Stage::new(Builder::new(setup::run(&options.setup)?))?;
     if let Some(name) = &options.profile {
         let row = ROWS.iter().find(|row| row.name == name).context("no such row")?;
-        profile::print(&stage, row)?;
+        Profile::take(&stage, row)?.print();
         return Ok(true);
     }
     if !options.plant.is_empty() {

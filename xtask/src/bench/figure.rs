@@ -45,6 +45,11 @@ impl Figure {
         self.counts.values().sum()
     }
 
+    /// All values together.
+    pub fn sum(&self) -> u64 {
+        self.counts.iter().map(|(value, count)| value * count).sum()
+    }
+
     /// The smallest value that at least so many of 1000 do not exceed; 0 if there are none.
     pub fn quantile(&self, per_mille: u64) -> u64 {
         let wanted = (u128::from(self.n()) * u128::from(per_mille)).div_ceil(1000).max(1);

@@ -5,8 +5,10 @@ use qemu::{Code, Steps};
 use serde_json::{Value, json};
 
 use super::figure::Figure;
+use super::measure::Measure;
 use super::rows::{Proposal, Row, State};
 use super::scenario::Stage;
+use super::spans::Part;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,14 +51,18 @@ impl Measured {
     pub fn take(stage: &Stage, row: &'static Row, extent: Extent) -> Result<Self> {
         let mut code = Code::load(&stage.hypervisor().elf, &stage.hypervisor().image)?;
         let mut measured = Self { row, scenarios: Vec::new(), total: Figure::default() };
-        let steps = if row.steps { Steps::Marked } else { Steps::None };
+        // How long a span is, is counted already; what part of it is whose is not.
+        let steps = match row.measure {
+            Measure::Spans(_, Part::Scheduler | Part::Rest) => Steps::Marked,
+            _ => Steps::None,
+        };
         let scenarios = (row.scenarios)(extent.events(row));
         // That two runs are equal is for shorter ones to show.
         let once = if extent == Extent::Full { stage.run_each(&scenarios, steps)? } else { Vec::new() };
         let mut once = once.into_iter();
         for scenario in &scenarios {
             let taken = once.next().map_or_else(|| stage.run_twice(scenario, steps), Ok)?;
-            let figure = (row.measure)(&taken, &mut code)?;
+            let figure = row.measure.take(&taken, &mut code)?;
             ensure!(figure.n() > 0, "{}: nothing was measured in {}", row.name, scenario.name);
             measured.scenarios.push((scenario.name, figure));
             taken.remove()?;

@@ -6,6 +6,7 @@ use super::figure::Figure;
 use super::measure::{self, Measure};
 use super::measured;
 use super::scenario::{Guest, Scenario};
+use super::spans::Part;
 
 /// A row of the promises.
 #[derive(Clone, Copy)]
@@ -27,10 +28,6 @@ pub struct Row {
     /// The guest says with its marks what it does: in the mmio scenarios the register's address, plus 1 to 3 for a write of what was read,
     /// of all ones, of zeros, and bit 40 if all interrupts were pending before.
     pub names_worst: bool,
-    /// The measure needs to know each instruction.
-    pub steps: bool,
-    /// It is about one event that begins with the machine, and ends where it first enters a guest.
-    pub from_reset: bool,
     /// What the scenarios' figures come to.
     pub total: fn(&[(&'static str, Figure)]) -> Figure,
     /// What is proposed in the promise's place.
@@ -47,10 +44,8 @@ const ROW: Row = Row {
     path: "",
     scenarios: |_| Vec::new(),
     n: [1_000, 10_000],
-    measure: measure::to_end,
+    measure: Measure::Spans(measure::to_end, Part::All),
     names_worst: false,
-    steps: false,
-    from_reset: false,
     total: measured::together,
     proposal: None,
     part_of: &[],
@@ -86,6 +81,11 @@ impl Row {
             _ if max <= self.limit() => State::Proposed,
             _ => State::Broken,
         }
+    }
+
+    /// Whether it is about instructions, which can be shown by function.
+    pub fn has_profile(&self) -> bool {
+        matches!(self.measure, Measure::Spans(..))
     }
 
     /// What a figure must not exceed: what is promised, or proposed in its place.
@@ -189,7 +189,7 @@ pub const ROWS: &[Row] = &[
         promise: 150,
         path: "a running guest's timer is due, to its vector",
         scenarios: |n| mixed(both("tick", "tick-gicv2", "tick", n), "tick-mixed", 3, n),
-        measure: measure::to_interrupt,
+        measure: Measure::Spans(measure::to_interrupt, Part::All),
         ..ROW
     },
     Row {
@@ -247,7 +247,7 @@ pub const ROWS: &[Row] = &[
             }
             scenarios
         },
-        measure: measure::to_interrupt,
+        measure: Measure::Spans(measure::to_interrupt, Part::All),
         ..ROW
     },
     Row {
@@ -260,7 +260,7 @@ pub const ROWS: &[Row] = &[
             section: "Where a wake-up goes",
         }),
         scenarios: |n| mixed(both("wfi", "wfi-gicv2", "wfi", n), "wfi-mixed", 4, n),
-        measure: measure::from_wait_to_interrupt,
+        measure: Measure::Spans(measure::from_wait_to_interrupt, Part::All),
         ..ROW
     },
     Row {
@@ -274,7 +274,7 @@ pub const ROWS: &[Row] = &[
         }),
         part_of: &["irq_off_max", "rt_latency"],
         scenarios: |n| vec![Scenario::alone("wfi-switched", "wfi", n).beside("timers", 1)],
-        measure: measure::from_wait_to_interrupt,
+        measure: Measure::Spans(measure::from_wait_to_interrupt, Part::All),
         ..ROW
     },
     Row {
@@ -289,8 +289,7 @@ pub const ROWS: &[Row] = &[
         part_of: &["irq_off_max", "rt_latency"],
         scenarios: |n| vec![Scenario::alone("switch", "wfi", n).beside("burn", 1)],
         n: [100, 1_000],
-        measure: measure::switch,
-        steps: true,
+        measure: Measure::Spans(measure::switches, Part::Rest),
         ..ROW
     },
     Row {
@@ -310,8 +309,7 @@ pub const ROWS: &[Row] = &[
             vec![beside_63("pick", "wfi"), beside_63("pick-queued", &format!("wfi from={ALL_UP}"))]
         },
         n: [2, 20],
-        measure: measure::decision,
-        steps: true,
+        measure: Measure::Spans(measure::visits, Part::Scheduler),
         ..ROW
     },
     Row {
@@ -324,7 +322,7 @@ pub const ROWS: &[Row] = &[
             [vec![mixed], both("mmio", "mmio-gicv2", "mmio", 1)].concat()
         },
         n: [200, 2_000],
-        measure: measure::masked,
+        measure: Measure::Spans(measure::masked, Part::All),
         ..ROW
     },
     Row {
@@ -334,7 +332,7 @@ pub const ROWS: &[Row] = &[
         path: "a reserved vCPU's timer is due, to its vector; one CPU shared with storms",
         scenarios: storms,
         n: [10_000, 1_000_000],
-        measure: measure::latency,
+        measure: Measure::Spans(measure::latency, Part::All),
         ..ROW
     },
     Row {
@@ -344,7 +342,7 @@ pub const ROWS: &[Row] = &[
         path: "wake-ups of any CPU in 10 s in which all guests sleep",
         scenarios: |_| vec![four_vms("idle", "pause")],
         n: [1, 1],
-        measure: measure::wake_ups,
+        measure: Measure::Other(measure::wake_ups),
         ..ROW
     },
     Row {
@@ -355,9 +353,8 @@ pub const ROWS: &[Row] = &[
         scenarios: |n| {
             vec![Scenario { memory: "32MiB", guest: Guest::Bare, ..Scenario::alone("boot", "", n) }]
         },
-        from_reset: true,
         n: [1, 1],
-        measure: measure::first_instruction,
+        measure: Measure::Spans(measure::first_instruction, Part::All),
         proposal: Some(Proposal {
             number: 3_150_000,
             reason: "clearing, cleaning and hashing alone are 2.37 M: a line cleared has to be cleaned for a guest without caches",
@@ -376,7 +373,7 @@ pub const ROWS: &[Row] = &[
                 .into()
         },
         n: [1, 1],
-        measure: measure::arrival,
+        measure: Measure::Other(measure::arrival),
         total: measured::overhead,
         ..ROW
     },
@@ -387,7 +384,7 @@ pub const ROWS: &[Row] = &[
         path: "memory of EL2 with 4 CPUs and 4 VMs",
         scenarios: |_| vec![four_vms("footprint", "hypercall")],
         n: [1, 1],
-        measure: measure::footprint,
+        measure: Measure::Other(measure::footprint),
         ..ROW
     },
 ];
