@@ -147,8 +147,7 @@ impl Here {
                 guest.attend(vcpu);
                 return self.look.set(true);
             };
-            self.pay_own(guest, vcpu, effects);
-            if !guest.take_attention(vcpu) {
+            if !self.pay_own(guest, vcpu, effects) || !guest.take_attention(vcpu) {
                 break;
             }
         }
@@ -158,21 +157,22 @@ impl Here {
         }
     }
 
-    /// Pays what bringing the loaded vCPU's list registers up to date owes. If another step has to follow, the run loop looks.
+    /// Pays what bringing the loaded vCPU's list registers up to date owes. Returns whether another step has to follow: then it is
+    /// marked, and the run loop looks.
     #[inline]
-    pub fn pay_own(&self, guest: &Guest, vcpu: usize, effects: Effects) {
-        if effects != Effects::NONE {
-            self.kick_own(guest, vcpu, effects);
-        }
+    pub fn pay_own(&self, guest: &Guest, vcpu: usize, effects: Effects) -> bool {
+        effects != Effects::NONE && self.kick_own(guest, vcpu, effects)
     }
 
     #[inline(never)]
-    fn kick_own(&self, guest: &Guest, vcpu: usize, Effects { kick, deactivate }: Effects) {
-        if kick.contains(vcpu) {
+    fn kick_own(&self, guest: &Guest, vcpu: usize, Effects { kick, deactivate }: Effects) -> bool {
+        let again = kick.contains(vcpu);
+        if again {
             guest.attend(vcpu);
             self.look.set(true);
         }
         self.pay(guest, Effects { kick: kick.without(vcpu), deactivate });
+        again
     }
 
     /// The loaded vCPU runs from now on.

@@ -26,7 +26,7 @@ pub struct Row {
     /// What is taken from the recordings.
     pub measure: Measure,
     /// The guest says with its marks what it does: in the mmio scenarios the register's address, plus 1 to 3 for a write of what was read,
-    /// of all ones, of zeros, and bit 40 if all interrupts were pending before.
+    /// of all ones, of zeros, and from bit 40 on what was done before (the guest's `STRAINS`).
     pub names_worst: bool,
     /// What the scenarios' figures come to.
     pub total: fn(&[(&'static str, Figure)]) -> Figure,
