@@ -113,8 +113,12 @@ impl Here {
     fn maintenance(&self, interrupt: Acknowledged) {
         let gic = &self.machine.gic;
         gic.priority_drop(interrupt);
-        // Others come before that, and then it comes again.
-        if let (Some((guest, vcpu)), false) = (self.loaded.get(), cpu::interrupt_pending()) {
+        if cpu::interrupt_pending() {
+            // Others come first: this one, which is still active, does not come again before them.
+            self.take_interrupts();
+        }
+        // If the scheduler is to be asked, that is first as well, and then this comes again.
+        if let (Some((guest, vcpu)), false) = (self.loaded.get(), self.repick.get()) {
             let effects = guest.vm.gic.lock().maintenance(vcpu, &mut Registers(gic));
             self.pay_own(guest, vcpu, effects);
         }
