@@ -464,11 +464,11 @@ impl Vgic {
         self.clear_active(vcpu, w, 1 << (intid % 32))
     }
 
-    /// Has pending interrupts of the `kept` list registers give way to what waits and is more urgent. Lists the most urgent one that
-    /// waits if it is more urgent than all that are listed, or none is; and the last one that waits, if that is no more than one. The
-    /// others have their turn when the guest has acknowledged what is listed ([`Control::pending_spilled`]), so that a guest with very
-    /// many has EL2 list them as it takes them. In the end a pending one is listed, or none waits. Returns the list registers that gave
-    /// way, one of an active interrupt perhaps.
+    /// Has pending interrupts of the `kept` list registers give way to what waits and is more urgent; or if all are active, the least
+    /// urgent one. Lists the most urgent one that waits if none is pending in a list register; and the last one that waits, if that is no
+    /// more than one. The others have their turn when the guest has acknowledged what is listed ([`Control::pending_spilled`]), so that a
+    /// guest with very many has EL2 list them as it takes them. After the last step a pending one is listed, or none waits. Returns the
+    /// list registers that gave way.
     ///
     /// Whether the guest's CPU interface lets the group of what is listed through is not looked at: with both groups in use and one off
     /// there (ICC_IGRPENn_EL1) a pending one of that group, if it is more urgent, keeps those of the other one waiting.
