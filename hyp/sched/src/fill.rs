@@ -79,26 +79,32 @@ fn bounds_of<'a>(
     claims: &[Claim; MAX_VMS],
     bounds: &'a mut [Bound; 1 << MAX_AFFINITIES],
 ) -> &'a mut [Bound] {
-    let mut unions = [CpuSet::EMPTY; 1 << MAX_AFFINITIES];
-    let mut count = 1;
+    // The different CPU sets, and for each who has it; and their unions, of which the first is empty.
+    let mut sets = [Bound { cpus: CpuSet::EMPTY, vms: 0, left: 0, weight: 0 }; MAX_AFFINITIES];
+    let (mut kinds, mut count) = (0, 1);
     for vm in bits(who) {
-        let cpus = claims[vm].cpus;
-        if unions[..count].contains(&cpus) {
+        let Claim { cpus, weight, .. } = claims[vm];
+        let kind = sets[..kinds].iter().position(|set| set.cpus == cpus).unwrap_or(kinds);
+        let Some(set) = sets.get_mut(kind) else { continue };
+        (set.cpus, set.vms, set.weight) = (cpus, set.vms | 1 << vm, set.weight + weight);
+        if kind < kinds {
             continue;
         }
-        let (known, new) = unions.split_at_mut(count);
-        for (new, &known) in new.iter_mut().zip(known.iter()) {
-            *new = known;
-            new.insert(cpus);
+        kinds += 1;
+        for n in 0..count {
+            let mut union = bounds[n].cpus;
+            union.insert(cpus);
+            if count < bounds.len() && bounds[..count].iter().all(|bound| bound.cpus != union) {
+                bounds[count].cpus = union;
+                count += 1;
+            }
         }
-        count = (2 * count).min(unions.len());
     }
-    for (bound, cpus) in bounds.iter_mut().zip(&unions[..count]) {
-        bound.cpus = *cpus;
-        bound.left = cpus.len() as u32 * ONE_CPU;
-        for vm in bits(who).filter(|&vm| claims[vm].cpus.without(*cpus).is_empty()) {
-            bound.vms |= 1 << vm;
-            bound.weight += claims[vm].weight;
+    for bound in &mut bounds[1..count] {
+        bound.left = bound.cpus.len() as u32 * ONE_CPU;
+        for set in sets[..kinds].iter().filter(|set| set.cpus.without(bound.cpus).is_empty()) {
+            bound.vms |= set.vms;
+            bound.weight += set.weight;
         }
     }
     &mut bounds[1..count]

@@ -2,7 +2,7 @@
 
 use super::{Fair, MIN_RATE, Regime, Turn};
 use crate::fill::{Claim, ONE_CPU, fill};
-use crate::ids::{MAX_CPUS, MAX_VMS, Ns, Table, bits, mask};
+use crate::ids::{CpuSet, MAX_CPUS, MAX_VMS, Ns, Table, bits};
 
 impl Fair {
     /// Finds the regime, if it can have changed.
@@ -78,12 +78,14 @@ impl Fair {
 
     /// The effective weights of all VMs that want to run: 0 if none of the CPUs where one may run is free.
     fn fill(&mut self) -> [u32; MAX_VMS] {
-        let free = self.free;
-        let mut claims = self.vms.0.map(|vm| {
-            let cpus = vm.share.affinity.and(free);
-            Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
-        });
-        let can_run = mask(bits(self.active).filter(|&vm| !claims[vm].cpus.is_empty()));
+        let (mut claims, mut can_run) = ([Claim { weight: 0, limit: 0, cpus: CpuSet::EMPTY }; MAX_VMS], 0);
+        for vm in bits(self.active) {
+            let this = &self.vms[vm];
+            let cpus = this.share.affinity.and(self.free);
+            let limit = this.limit().min(cpus.len() as u32 * ONE_CPU);
+            claims[vm] = Claim { weight: this.share.weight, limit, cpus };
+            can_run |= u64::from(!cpus.is_empty()) << vm;
+        }
         let mut rates = fill(can_run, &mut claims);
         self.preferred = Table([0; MAX_CPUS]);
         // Whoever can use all of its part keeps its weight, so that the clock keeps its pace; but rates have 20 bits a CPU at least.
