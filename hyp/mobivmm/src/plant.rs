@@ -11,9 +11,9 @@ use crate::guest::Guest;
 pub const DELAY: u64 = 500;
 /// The function identifier of PSCI_VERSION.
 const PSCI_VERSION: u64 = 0x8400_0000;
-/// A VM's distributor: GICD_TYPER, and what is between its first registers and GICD_SGIR, with which a GICv2 sends SGIs.
+/// A VM's GICD_CTLR, a write to which takes longest, and its GICD_TYPER.
+const GICD_CTLR: u64 = 0x0800_0000;
 const GICD_TYPER: u64 = 0x0800_0004;
-const GICD_SETS: core::ops::Range<u64> = 0x0800_0080..0x0800_0f00;
 
 /// Takes about so many instructions: a round is five.
 #[inline(never)]
@@ -39,7 +39,7 @@ pub fn trap(guest: &Guest, x0: u64, esr: u64) {
     plant!("plant_null_hypercall", call && arch::errata::workaround(0x8000_3fff) == 0);
     plant!("plant_null_hypercall_unmitigated", call && arch::errata::workaround(0x8000_3fff) != 0);
     plant!("plant_mmio_gicd_read", abort && far() == GICD_TYPER);
-    plant!("plant_mmio_worst", abort && GICD_SETS.contains(&far()));
+    plant!("plant_mmio_worst", abort && far() == GICD_CTLR);
 }
 
 /// The delay in CPU_ON, ten times as long. Loads start vCPUs, some of them while latencies are measured: not where a VM has a reservation.
