@@ -421,9 +421,9 @@ impl Vgic {
                 continue;
             }
             let state = hw.state(n);
-            this.lrs[n].state = state;
+            // Not to be written again as it was, if it was active: it may be pending alone now.
+            this.set(n, Lr { state, ..this.lrs[n] }, self.version);
             if state != State::PENDING {
-                // Not to be written again as it was.
                 this.written[n] = 0;
             }
             let (word, bit) = (self.word_mut(vcpu, w), 1 << (vintid % 32));

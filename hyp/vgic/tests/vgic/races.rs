@@ -18,6 +18,8 @@ enum Op {
     Eoi,
     /// The kick, or the maintenance interrupt, arrives.
     Pass,
+    /// The same, as far as one step goes.
+    Step,
     Switch,
 }
 
@@ -31,6 +33,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => Just(Op::Ack),
         8 => Just(Op::Eoi),
         4 => Just(Op::Pass),
+        6 => Just(Op::Step),
         1 => Just(Op::Switch),
     ]
 }
@@ -54,10 +57,20 @@ struct Guest {
 }
 
 impl Guest {
+    /// The guest is entered only when its list registers are up to date.
+    fn resume(&mut self, vcpu: usize) {
+        if self.machine.steps[vcpu] > 0 {
+            self.machine.pass(vcpu);
+        }
+    }
+
     fn ack(&mut self, vcpu: usize) -> bool {
+        self.resume(vcpu);
         let Some(ack) = self.machine.cpus[vcpu].ack() else {
             return false;
         };
+        // A spilled active interrupt is known by its priority alone: that with which it was acknowledged.
+        self.machine.set_priority(vcpu, ack.intid, ack.priority);
         let pulses = self.outstanding.entry(ack.intid).or_default();
         assert_ne!(pulses.allowed, 0, "{} delivered twice", ack.intid);
         *pulses = Pulses { due: false, allowed: (pulses.allowed - 1).min(1) };
@@ -71,6 +84,7 @@ impl Guest {
     }
 
     fn eoi(&mut self, vcpu: usize) -> bool {
+        self.resume(vcpu);
         let Some(intid) = self.running[vcpu].pop() else {
             return false;
         };
@@ -107,6 +121,9 @@ impl Guest {
                 self.eoi(vcpu);
             }
             Op::Pass => self.machine.pass(vcpu),
+            Op::Step => {
+                self.machine.step(vcpu);
+            }
             Op::Switch => {
                 self.machine.unload(vcpu);
                 self.machine.load(vcpu);
