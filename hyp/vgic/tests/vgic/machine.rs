@@ -112,6 +112,7 @@ impl Machine {
         }
         if self.cpus[vcpu].maintenance() {
             let effects = self.vgic.maintenance(vcpu, &mut self.cpus[vcpu]);
+            assert_eq!(effects.kick.contains(vcpu), self.vgic.needs_enter(vcpu));
             self.owe(vcpu, effects);
         }
         self.kicked = self.kicked.without(vcpu);

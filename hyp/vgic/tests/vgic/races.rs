@@ -1,7 +1,7 @@
 //! Kicks take time: vCPUs go on acknowledging and ending interrupts from list registers that are out of date.
 
 use crate::machine::Machine;
-use crate::model::{CLEAR_ENABLE, SET_ENABLE};
+use crate::model::{CLEAR_ENABLE, SET_ACTIVE, SET_ENABLE};
 use mobivmm_vgic::{Config, Posted, Sgi, Version, Vgic};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -109,8 +109,10 @@ impl Guest {
             }
             Op::Target(intid, to) => self.machine.set_target(intid, to % self.running.len()),
             Op::Priority(intid, priority) => {
-                // A spilled active interrupt is known by its priority alone.
-                if !self.running.iter().flatten().any(|&running| running == intid) {
+                // A spilled active interrupt is known by its priority alone, until its end was counted.
+                let (word, bit) = (u64::from(intid / 32), intid % 32);
+                let active = self.machine.read(vcpu, intid.into(), SET_ACTIVE + 4 * word, 4) >> bit & 1 != 0;
+                if !active && !self.running.iter().flatten().any(|&running| running == intid) {
                     self.machine.set_priority(vcpu, intid, priority);
                 }
             }
