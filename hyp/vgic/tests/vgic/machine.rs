@@ -16,8 +16,6 @@ pub struct Physical {
     pub active: bool,
 }
 
-pub static MID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-pub static STEPS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 pub struct Machine {
     pub version: Version,
     pub vgic: Vgic,
@@ -124,8 +122,6 @@ impl Machine {
         assert_eq!(again, effects.kick.contains(vcpu));
         self.steps[vcpu] = if again { self.steps[vcpu] + 1 } else { 0 };
         assert!(self.steps[vcpu] <= 40, "list registers that are never up to date");
-        if again && self.cpus[vcpu].maintenance() { MID.fetch_add(1, std::sync::atomic::Ordering::Relaxed); }
-        if again { STEPS.fetch_add(1, std::sync::atomic::Ordering::Relaxed); }
         again
     }
 
