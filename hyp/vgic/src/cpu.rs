@@ -139,10 +139,12 @@ impl Vgic {
         }
         let kept = self.vcpus[vcpu].used;
         let mut evicted = 0;
+        // Until all of this step's and earlier ones' words were looked at it is about more than one interrupt.
+        self.vcpus[vcpu].attention |= MORE;
         if left > MOVE {
-            self.vcpus[vcpu].attention &= !MORE;
             self.survey(vcpu, &mut left);
-            if !self.needs_enter(vcpu) {
+            if self.vcpus[vcpu].attention == MORE {
+                self.vcpus[vcpu].attention = 0;
                 evicted = self.list_pending(vcpu, kept, &mut left, &mut effects, hw);
             }
             if !self.needs_enter(vcpu) {
@@ -152,7 +154,8 @@ impl Vgic {
 
         let state = &mut self.vcpus[vcpu];
         let control = Control {
-            pending_spilled: state.spilled_pending != 0,
+            // Not between two steps: none may be listed yet, and the maintenance interrupt for that would come before the next step.
+            pending_spilled: state.spilled_pending != 0 && state.attention == 0,
             active_spilled: state.spilled_active != 0,
         };
         state.control = control;
@@ -421,9 +424,9 @@ impl Vgic {
                 continue;
             }
             let state = hw.state(n);
-            this.lrs[n].state = state;
+            // Not to be written again as it was, if it was active: it may be pending alone now.
+            this.set(n, Lr { state, ..this.lrs[n] }, self.version);
             if state != State::PENDING {
-                // Not to be written again as it was.
                 this.written[n] = 0;
             }
             let (word, bit) = (self.word_mut(vcpu, w), 1 << (vintid % 32));

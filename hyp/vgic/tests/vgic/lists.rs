@@ -532,3 +532,22 @@ fn a_vcpu_is_quiet_once_it_has_ended_everything() {
         assert!(machine.vgic.is_quiet(0, &machine.cpus[0]));
     });
 }
+
+#[test]
+fn an_edge_while_active_that_was_looked_at_leaves_nothing_behind() {
+    for version in [Version::V2, Version::V3] {
+        let mut machine = machine(version, 1);
+        machine.pulse(0, 50);
+        assert_eq!(machine.ack(0).unwrap().intid, 50);
+        machine.pulse(0, 50);
+        machine.settle();
+        // Its list register is pending and active now, and then pending.
+        machine.eoi(0, 50);
+        assert_ne!(machine.read_own(0, 32, SET_PENDING + 4) & 1 << 18, 0);
+        for _ in 0..2 {
+            assert_eq!(machine.ack(0).expect("it is pending alone").intid, 50);
+            machine.eoi(0, 50);
+            machine.pulse(0, 50);
+        }
+    }
+}

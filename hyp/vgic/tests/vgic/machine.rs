@@ -28,6 +28,8 @@ pub struct Machine {
     pub kicked: VcpuSet,
     /// Physical interrupts that were taken and made pending: vCPU and INTID.
     pub fired: Vec<(usize, u16)>,
+    /// Per vCPU: how often a step had to follow since its list registers were up to date.
+    pub steps: Vec<u32>,
 }
 
 impl Machine {
@@ -48,6 +50,7 @@ impl Machine {
             device: Physical::default(),
             kicked: VcpuSet::EMPTY,
             fired: vec![],
+            steps: vec![0; vcpus],
         }
     }
 
@@ -80,9 +83,17 @@ impl Machine {
 
     /// Runs `vcpu` through an exit: physical interrupts that are due, maintenance, and the way back in.
     pub fn pass(&mut self, vcpu: usize) {
+        while self.step(vcpu) {}
+        assert!(!self.loaded[vcpu] || !self.vgic.needs_enter(vcpu));
+        assert!(!self.cpus[vcpu].maintenance(), "maintenance that does not go away");
+        self.steps[vcpu] = 0;
+    }
+
+    /// One step of that. Until it returns false, whatever else may happen, but the guest is not entered.
+    pub fn step(&mut self, vcpu: usize) -> bool {
         self.follow_hardware(vcpu);
         if !self.loaded[vcpu] {
-            return;
+            return false;
         }
         if self.timers[vcpu].line && !self.timers[vcpu].active {
             self.timers[vcpu].active = true;
@@ -99,27 +110,23 @@ impl Machine {
         }
         if self.cpus[vcpu].maintenance() {
             let effects = self.vgic.maintenance(vcpu, &mut self.cpus[vcpu]);
+            assert_eq!(effects.kick.contains(vcpu), self.vgic.needs_enter(vcpu));
             self.owe(vcpu, effects);
         }
         self.kicked = self.kicked.without(vcpu);
         let delivered = self.vgic.deliver(vcpu, &self.posted[vcpu], &mut self.cpus[vcpu]);
-        let mut effects = delivered.unwrap_or_else(|| self.vgic.enter(vcpu, &mut self.cpus[vcpu]));
-        let mut steps = 1;
-        while effects.kick.contains(vcpu) {
-            self.cpus[vcpu].check();
-            effects.kick = effects.kick.without(vcpu);
-            effects |= self.vgic.enter(vcpu, &mut self.cpus[vcpu]);
-            steps += 1;
-            assert!(steps <= 20, "list registers that are never up to date");
-        }
-        assert!(!self.vgic.needs_enter(vcpu));
+        let effects = delivered.unwrap_or_else(|| self.vgic.enter(vcpu, &mut self.cpus[vcpu]));
         self.cpus[vcpu].check();
-        assert!(!self.cpus[vcpu].maintenance(), "maintenance that does not go away");
         self.owe(vcpu, effects);
+        let again = self.vgic.needs_enter(vcpu);
+        assert_eq!(again, effects.kick.contains(vcpu));
+        self.steps[vcpu] = if again { self.steps[vcpu] + 1 } else { 0 };
+        assert!(self.steps[vcpu] <= 40, "list registers that are never up to date");
+        again
     }
 
     /// Whether a CPU has a reason to leave its guest.
-    fn due(&self, vcpu: usize) -> bool {
+    pub fn due(&self, vcpu: usize) -> bool {
         self.loaded[vcpu]
             && (self.kicked.contains(vcpu)
                 || self.cpus[vcpu].maintenance()
@@ -154,6 +161,7 @@ impl Machine {
             self.owe(vcpu, effects);
             assert!(self.cpus[vcpu].is_clear());
             self.loaded[vcpu] = false;
+            self.steps[vcpu] = 0;
             self.timers[vcpu].active = false;
         }
     }

@@ -1,7 +1,7 @@
 //! Kicks take time: vCPUs go on acknowledging and ending interrupts from list registers that are out of date.
 
 use crate::machine::Machine;
-use crate::model::{CLEAR_ENABLE, SET_ENABLE};
+use crate::model::{CLEAR_ENABLE, SET_ACTIVE, SET_ENABLE};
 use mobivmm_vgic::{Config, Posted, Sgi, Version, Vgic};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -18,6 +18,8 @@ enum Op {
     Eoi,
     /// The kick, or the maintenance interrupt, arrives.
     Pass,
+    /// The same, as far as one step goes.
+    Step,
     Switch,
 }
 
@@ -31,6 +33,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => Just(Op::Ack),
         8 => Just(Op::Eoi),
         4 => Just(Op::Pass),
+        6 => Just(Op::Step),
         1 => Just(Op::Switch),
     ]
 }
@@ -54,10 +57,20 @@ struct Guest {
 }
 
 impl Guest {
+    /// The guest is entered only when its list registers are up to date.
+    fn resume(&mut self, vcpu: usize) {
+        if self.machine.steps[vcpu] > 0 {
+            self.machine.pass(vcpu);
+        }
+    }
+
     fn ack(&mut self, vcpu: usize) -> bool {
+        self.resume(vcpu);
         let Some(ack) = self.machine.cpus[vcpu].ack() else {
             return false;
         };
+        // A spilled active interrupt is known by its priority alone: that with which it was acknowledged.
+        self.machine.set_priority(vcpu, ack.intid, ack.priority);
         let pulses = self.outstanding.entry(ack.intid).or_default();
         assert_ne!(pulses.allowed, 0, "{} delivered twice", ack.intid);
         *pulses = Pulses { due: false, allowed: (pulses.allowed - 1).min(1) };
@@ -71,6 +84,7 @@ impl Guest {
     }
 
     fn eoi(&mut self, vcpu: usize) -> bool {
+        self.resume(vcpu);
         let Some(intid) = self.running[vcpu].pop() else {
             return false;
         };
@@ -95,8 +109,10 @@ impl Guest {
             }
             Op::Target(intid, to) => self.machine.set_target(intid, to % self.running.len()),
             Op::Priority(intid, priority) => {
-                // A spilled active interrupt is known by its priority alone.
-                if !self.running.iter().flatten().any(|&running| running == intid) {
+                // A spilled active interrupt is known by its priority alone, until its end was counted.
+                let (word, bit) = (u64::from(intid / 32), intid % 32);
+                let active = self.machine.read(vcpu, intid.into(), SET_ACTIVE + 4 * word, 4) >> bit & 1 != 0;
+                if !active && !self.running.iter().flatten().any(|&running| running == intid) {
                     self.machine.set_priority(vcpu, intid, priority);
                 }
             }
@@ -107,6 +123,9 @@ impl Guest {
                 self.eoi(vcpu);
             }
             Op::Pass => self.machine.pass(vcpu),
+            Op::Step => {
+                self.machine.step(vcpu);
+            }
             Op::Switch => {
                 self.machine.unload(vcpu);
                 self.machine.load(vcpu);

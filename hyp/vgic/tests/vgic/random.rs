@@ -28,6 +28,8 @@ enum Op {
     Load,
     Unload,
     Read { register: u64, word: usize },
+    /// What follows comes while list registers are brought up to date, between two steps of that.
+    Between,
     Compare,
 }
 
@@ -74,6 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Unload),
         4 => (prop_oneof![Just(SET_PENDING), Just(SET_ACTIVE)], 0..3usize)
             .prop_map(|(register, word)| Op::Read { register, word }),
+        12 => Just(Op::Between),
         2 => Just(Op::Compare),
     ]
 }
@@ -83,6 +86,8 @@ struct Run {
     machine: Machine,
     model: Model,
     split_eoi: bool,
+    /// After the next operation there is one step only.
+    between: bool,
     /// Per vCPU: acknowledged and not yet ended (EOIR), the innermost last, and whether still active then.
     running: Vec<Vec<(u16, bool)>>,
     /// Per vCPU, EOImode = 1: ended and not yet deactivated (DIR), as far as the guest knows.
@@ -96,11 +101,15 @@ impl Run {
         let mut model = Model::new(version, vcpus, SPIS);
         machine.set_groups(3);
         model.groups = [true; 2];
-        Run { machine, model, split_eoi, running: vec![vec![]; vcpus], dropped: vec![vec![]; vcpus] }
+        Run { machine, model, split_eoi, between: false, running: vec![vec![]; vcpus], dropped: vec![vec![]; vcpus] }
     }
 
     fn settle(&mut self) {
         self.machine.settle();
+        self.follow_fired();
+    }
+
+    fn follow_fired(&mut self) {
         for (vcpu, intid) in std::mem::take(&mut self.machine.fired) {
             self.model.irq_mut(vcpu, intid.into()).latch = true;
         }
@@ -112,6 +121,10 @@ impl Run {
 
     fn step(&mut self, vcpu: usize, op: &Op) {
         let mapped = |intid: usize| [TIMER, DEVICE].contains(&(intid as u16));
+        if let Op::Eoi | Op::Dir { .. } | Op::Read { .. } = op {
+            // The guest does these, which is entered only when its list registers are up to date.
+            self.settle();
+        }
         match *op {
             Op::Bits { register, word, mask } => self.write_bits(vcpu, register, word, mask),
             // With EOImode = 0 a spilled active interrupt is known by its priority alone.
@@ -164,7 +177,16 @@ impl Run {
             Op::Unload => self.machine.unload(vcpu),
             Op::Read { register, word } => self.read(vcpu, register, word),
             Op::Compare => self.compare(),
+            Op::Between => return self.between = true,
             _ => (),
+        }
+        if std::mem::take(&mut self.between) {
+            for vcpu in 0..self.machine.cpus.len() {
+                if self.machine.due(vcpu) {
+                    self.machine.step(vcpu);
+                }
+            }
+            return self.follow_fired();
         }
         self.settle();
         self.check_physical();
