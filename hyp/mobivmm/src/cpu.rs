@@ -206,7 +206,9 @@ impl Cpu {
             guest.set_flush(vcpu, memory::clean_slice(self.machine, guest, from));
             return Then::Continue;
         }
-        self.here.refresh(guest, vcpu);
+        if !self.here.refresh(guest, vcpu) {
+            return Then::Continue;
+        }
         if let Some(loaded) = &mut self.loaded {
             exits::run(&self.here, guest, vcpu, &mut loaded.state);
         }

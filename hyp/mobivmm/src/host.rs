@@ -77,7 +77,8 @@ impl Here {
         let mut asleep = 0;
         for vcpu in effects.kick.iter() {
             match guest.attend(vcpu) {
-                Marked::Runs(cpu) if cpu == self.index() => self.refresh(guest, vcpu),
+                // An exit is being answered: the run loop looks before the guest goes on.
+                Marked::Runs(cpu) if cpu == self.index() => _ = self.refresh(guest, vcpu),
                 Marked::Runs(cpu) => self.machine.gic.send_sgi(NOTICE, cpu),
                 Marked::Sleeps => asleep |= 1 << guest.id(vcpu).0,
                 Marked::Waits => {}
@@ -128,12 +129,12 @@ impl Here {
         self.armed.set(None);
     }
 
-    /// Brings the list registers of the loaded vCPU up to date, if it was marked. If an interrupt is pending that is first; the guest
-    /// gets no further than its entry then.
+    /// Brings the list registers of the loaded vCPU up to date, if it was marked. If an interrupt is pending that is first: then they are
+    /// not, false is returned, the run loop looks, and the guest is not to be entered before this has been called again.
     #[inline(never)]
-    pub fn refresh(&self, guest: &Guest, vcpu: usize) {
+    pub fn refresh(&self, guest: &Guest, vcpu: usize) -> bool {
         if !guest.take_attention(vcpu) {
-            return;
+            return true;
         }
         loop {
             let (gic, mut effects) = (&mut Registers(&self.machine.gic), None);
@@ -145,16 +146,18 @@ impl Here {
             }
             let Some(effects) = effects else {
                 guest.attend(vcpu);
-                return self.look.set(true);
+                self.look.set(true);
+                return false;
             };
             if !self.pay_own(guest, vcpu, effects) || !guest.take_attention(vcpu) {
                 break;
             }
         }
         if cpu::interrupt_pending() {
-            // That was long, and to take it here is cheaper than out of the guest.
+            // That was long, and while an exit is answered to take it here is cheaper than out of the guest.
             self.look.set(true);
         }
+        true
     }
 
     /// Pays what bringing the loaded vCPU's list registers up to date owes. Returns whether another step has to follow: then it is

@@ -34,7 +34,8 @@ const fn enables(vmcr: u32) -> Groups {
 /// that makes many active by register writes does not keep EL2 busy.
 const LISTED_ACTIVE: usize = 1;
 /// What one [`Vgic::enter`] does at most, in which EL2 is not interrupted: so many looks at a word, or moves; after one interrupt was
-/// listed there is no other.
+/// listed there is no other. Not counted are ends of spilled interrupts, of which there is more than one only if the maintenance
+/// interrupt comes late; they have a step of their own.
 const EFFORT: usize = 4;
 /// Of that, a move of one interrupt into a list register, or out of one unless the guest has ended it.
 const MOVE: usize = 2;
@@ -93,9 +94,11 @@ impl Vgic {
     #[inline(never)]
     fn attend_to(&mut self, vcpu: usize, hw: &mut impl ListRegisters) -> Effects {
         let this = &self.vcpus[vcpu];
+        if this.attention >= MORE {
+            return self.update(vcpu, hw);
+        }
         let intid = (this.attention.trailing_zeros() * 32 + this.changed.trailing_zeros()) as u16;
-        let alone = this.attention < MORE
-            && this.attention.is_power_of_two()
+        let alone = this.attention.is_power_of_two()
             && this.changed.is_power_of_two()
             && match bits(this.used).find(|&n| this.lrs[n].vintid == intid) {
                 Some(n) => self.rearm(vcpu, n, hw),
@@ -137,6 +140,7 @@ impl Vgic {
                 left -= MOVE;
             }
         }
+        // With less left some may be listed still that have ended or changed: the next step goes on with those.
         let kept = self.vcpus[vcpu].used;
         let mut evicted = 0;
         // Until all of this step's and earlier ones' words were looked at it is about more than one interrupt.
@@ -424,9 +428,9 @@ impl Vgic {
                 continue;
             }
             let state = hw.state(n);
-            // Not to be written again as it was, if it was active: it may be pending alone now.
-            this.set(n, Lr { state, ..this.lrs[n] }, self.version);
             if state != State::PENDING {
+                this.lrs[n].state = state;
+                // Not to be written again as it was. One that was active and is pending alone now is still known as active, for that.
                 this.written[n] = 0;
             }
             let (word, bit) = (self.word_mut(vcpu, w), 1 << (vintid % 32));
@@ -503,6 +507,7 @@ impl Vgic {
             // Their places are for the next step.
             self.vcpus[vcpu].attention |= MORE;
             let mut evicted = 0;
+            // One is left for a look at the word. If none fits into this step, it does into the next one.
             for n in bits(give_way).take(left.saturating_sub(1) / MOVE) {
                 evicted |= 1 << n;
                 *effects |= self.unlist(vcpu, n, hw.state(n));
@@ -513,8 +518,10 @@ impl Vgic {
             self.list_most_urgent(vcpu, left);
         }
         let this = &self.vcpus[vcpu];
-        let free = (self.lr_mask & !this.used).count_ones();
-        if free > u32::from(this.spilled_active != 0) && self.one_waits(vcpu) {
+        let free = self.lr_mask & !this.used;
+        // The last one is for active interrupts.
+        let free = if this.spilled_active != 0 { free & free.wrapping_sub(1) } else { free };
+        if free != 0 && self.one_waits(vcpu) {
             self.list_most_urgent(vcpu, left);
         }
         0

@@ -11,7 +11,8 @@
 //!
 //! * A method returns in [`Effects::kick`] the vCPUs whose list registers no longer say all there is. For each, the
 //!   integrator sees to it that [`Vgic::enter`] runs on the CPU that has it loaded, before it next enters the guest
-//!   (by an IPI if it is running, by waking it if it is not loaded). [`Vgic::needs_enter`] tells the same later.
+//!   (by an IPI if it is running, by waking it if it is not loaded). [`Vgic::needs_enter`] tells the same later. `enter`, `fire` and
+//!   `maintenance` have the vCPU itself among them if another step must follow: the guest is not entered before that.
 //! * [`Vgic::exit`] takes everything back, before a vCPU is unloaded and before [`Vgic::deliverable`] is asked (WFI). The
 //!   list registers are empty then: [`Vgic::enter`] comes before the guest, though nobody is told by a kick.
 //! * [`Vgic::observe`] comes before the vCPU's own read of a register that has a [`listed_word`]; then
@@ -23,7 +24,8 @@
 //!
 //! A read of ISPENDR or ISACTIVER shows an interrupt in the list register of *another* vCPU as it was when that
 //! register was written or last taken back; a write to them takes effect when that vCPU, having been kicked, next enters. Clearing the
-//! active state of an interrupt that another vCPU acknowledges at the same moment may deactivate the new activation.
+//! active state of an interrupt that another vCPU acknowledges at the same moment may deactivate the new activation. So may a change of the
+//! priority of one that is being acknowledged or ended elsewhere, if more are active than there are list registers.
 //!
 //! # Choices where the architecture leaves one
 //!
@@ -171,7 +173,7 @@ struct Vcpu {
     waiting: Priorities,
     /// Of the other words, those that may have active interrupts that found no list register.
     spilled_active: u32,
-    /// What changed in the words of `attention`: those of all of them together.
+    /// Which interrupts changed in the words of `attention`, or'ed over these; it may have more, of words looked at since.
     changed: u32,
     /// The list registers as they were written, or last seen, those of `used`.
     lrs: [Lr; LIST_REGISTERS_MAX],

@@ -268,7 +268,7 @@ pub const ROWS: &[Row] = &[
         promise: 600,
         path: "the same, another VM's registers are loaded",
         proposal: Some(Proposal {
-            number: 2_045,
+            number: 2_050,
             reason: "a decision and a switch, for which 800 are promised themselves, and two timers' interrupts",
             section: "Where a wake-up that switches goes",
         }),

@@ -120,7 +120,7 @@ pub fn play(data: &[u8]) {
             if vgic.deliver(cpu, &posted[cpu], &mut cpus[cpu]).is_none() {
                 let _ = vgic.enter(cpu, &mut cpus[cpu]);
             }
-            for _ in 0..20 {
+            for _ in 0..40 {
                 let _ = vgic.enter(cpu, &mut cpus[cpu]);
             }
             assert!(!vgic.needs_enter(cpu), "list registers that are never up to date");

@@ -10,24 +10,57 @@ const SPIS: usize = 64;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Bits { register: u64, word: usize, mask: u32 },
-    Priority { intid: usize, priority: u8 },
-    Edge { intid: usize, edge: bool },
-    Targets { intid: usize, mask: u8 },
+    Bits {
+        register: u64,
+        word: usize,
+        mask: u32,
+    },
+    Priority {
+        intid: usize,
+        priority: u8,
+    },
+    Edge {
+        intid: usize,
+        edge: bool,
+    },
+    Targets {
+        intid: usize,
+        mask: u8,
+    },
     Groups(u8),
-    SgiTo { sgi: usize, mask: u8 },
-    SgiOthers { sgi: usize, group1: bool },
-    SgiSet { sgi: usize, senders: u8, set: bool },
-    Line { intid: usize, level: bool },
-    Pulse { intid: usize },
+    SgiTo {
+        sgi: usize,
+        mask: u8,
+    },
+    SgiOthers {
+        sgi: usize,
+        group1: bool,
+    },
+    SgiSet {
+        sgi: usize,
+        senders: u8,
+        set: bool,
+    },
+    Line {
+        intid: usize,
+        level: bool,
+    },
+    Pulse {
+        intid: usize,
+    },
     Timer(bool),
     Device(bool),
     Ack,
     Eoi,
-    Dir { pick: usize },
+    Dir {
+        pick: usize,
+    },
     Load,
     Unload,
-    Read { register: u64, word: usize },
+    Read {
+        register: u64,
+        word: usize,
+    },
     /// What follows comes while list registers are brought up to date, between two steps of that.
     Between,
     Compare,
@@ -101,7 +134,14 @@ impl Run {
         let mut model = Model::new(version, vcpus, SPIS);
         machine.set_groups(3);
         model.groups = [true; 2];
-        Run { machine, model, split_eoi, between: false, running: vec![vec![]; vcpus], dropped: vec![vec![]; vcpus] }
+        Run {
+            machine,
+            model,
+            split_eoi,
+            between: false,
+            running: vec![vec![]; vcpus],
+            dropped: vec![vec![]; vcpus],
+        }
     }
 
     fn settle(&mut self) {
