@@ -125,13 +125,11 @@ pub(crate) struct Fair {
     /// The CPUs that are free for shares.
     free: CpuSet,
     /// The VMs that want to run; those that have started or stopped to since [`Fair::rebalance`]; those whose virtual time counts for the
-    /// clock; those that may not run everywhere; of [`Regime::Filled`] those that have all that they can use; those that stopped wanting
-    /// to run when everything was settled.
+    /// clock; those that may not run everywhere; those that stopped wanting to run when everything was settled.
     active: u64,
     moved: u64,
     counted: u64,
     picky: u64,
-    full: u64,
     settled: u64,
     /// The vCPUs of VMs that are at their cap.
     capped: u64,
@@ -206,7 +204,7 @@ impl Vm {
 
     /// The most that it can use, as a rate.
     fn limit(&self) -> u32 {
-        let vcpus = self.awake * ONE_CPU;
+        let vcpus = self.awake.max(1) * ONE_CPU;
         match self.share.cap {
             0 => vcpus,
             cap => vcpus.min((u64::from(cap) * u64::from(ONE_CPU) / 100).min(u32::MAX.into()) as u32),
@@ -240,7 +238,6 @@ impl Fair {
             moved: 0,
             counted: 0,
             picky: 0,
-            full: 0,
             settled: 0,
             capped: 0,
             clock: 0,

@@ -1,8 +1,8 @@
 //! What the VMs can use, and so at which rates their virtual times advance.
 
-use super::{Fair, MIN_RATE, Regime, Turn};
+use super::{Fair, MAX_TIME, MIN_RATE, Regime, Turn};
 use crate::fill::{Claim, ONE_CPU, fill};
-use crate::ids::{CpuSet, MAX_CPUS, MAX_VMS, Ns, Table, bits};
+use crate::ids::{MAX_CPUS, MAX_VMS, Ns, Table, bits, mask};
 
 impl Fair {
     /// Finds the regime, if it can have changed.
@@ -25,23 +25,27 @@ impl Fair {
     #[inline(never)]
     fn change_regime(&mut self, regime: Regime, now: Ns) {
         let (came, went) = (self.moved & self.active, self.moved & !self.active);
-        // As it was before those came and went: what everybody is ahead or behind is known once all is counted.
-        bits(came).for_each(|vm| self.leave(vm));
+        let stay = self.active & !came;
+        // As it was before those went: what everybody is ahead or behind is known once all is counted.
         bits(went).for_each(|vm| self.join(vm));
         let grants = self.settle(now);
         self.regime = regime;
-        let before = core::mem::take(&mut self.full);
-        let rates = (regime == Regime::Filled).then(|| self.fill());
-        let rate = |this: &Self, vm: usize| rates.map_or(this.vms[vm].share.rate(), |rates| rates[vm]);
-        // What they take or bring is not for those that have all they can use, unless all have, and is divided by the rates with them.
-        let full = self.full | before;
-        if self.active & !came & !full != 0 {
-            bits(full & self.counted).for_each(|vm| self.freeze(vm));
-        }
+        let (before, _) = self.dues(stay | went);
+        let (after, pace) = self.fill();
+        let changes = core::array::from_fn(|vm| u32::abs_diff(before[vm], after[vm]));
+        let sum = |dues: &[u32; MAX_VMS]| bits(stay).map(|vm| u64::from(dues[vm])).sum::<u64>();
+        let rate = |this: &Self, vm: usize| match regime {
+            Regime::Filled => after[vm].min(1) * pace(after[vm].into()),
+            _ => this.vms[vm].share.rate(),
+        };
+        self.divide(came, -1, stay & self.counted, &changes);
+        bits(stay).for_each(|vm| self.change_rate(vm, rate(self, vm)));
+        // So that the clock comes to where they are when the others have had what these are ahead.
+        let left = pace(sum(&changes) * sum(&after) / sum(&before).max(1 << 20));
+        bits(went).for_each(|vm| self.change_rate(vm, left));
+        self.divide(went, 1, stay & self.counted, &changes);
         bits(went).for_each(|vm| self.leave(vm));
         self.settled |= went;
-        bits(self.active & !came).for_each(|vm| self.change_rate(vm, rate(self, vm)));
-        bits(came).for_each(|vm| self.join(vm));
         self.correct();
         for vm in bits(self.active) {
             match rate(self, vm) {
@@ -76,36 +80,45 @@ impl Fair {
         if bits(self.active).all(can_use) { Regime::Plain } else { Regime::Filled }
     }
 
-    /// The effective weights of all VMs that want to run: 0 if none of the CPUs where one may run is free.
-    fn fill(&mut self) -> [u32; MAX_VMS] {
-        let (mut claims, mut can_run) = ([Claim { weight: 0, limit: 0, cpus: CpuSet::EMPTY }; MAX_VMS], 0);
-        for vm in bits(self.active) {
-            let this = &self.vms[vm];
-            let cpus = this.share.affinity.and(self.free);
-            let limit = this.limit().min(cpus.len() as u32 * ONE_CPU);
-            claims[vm] = Claim { weight: this.share.weight, limit, cpus };
-            can_run |= u64::from(!cpus.is_empty()) << vm;
+    /// The clock divides what the VMs `moved` are ahead among the others by their rates. It is the VMs' `stay` by how much what each of them is
+    /// due `changes`: adds the difference.
+    fn divide(&mut self, moved: u64, sign: i64, stay: u64, changes: &[u32; MAX_VMS]) {
+        self.correct();
+        let ns = |vm: usize| self.ahead(vm).wrapping_mul(self.vms[vm].rate.into()) >> 32;
+        let lead = sign * bits(moved).map(ns).sum::<i64>().clamp(-(MAX_TIME as i64), MAX_TIME as i64);
+        let all: i64 = bits(stay).map(|vm| i64::from(changes[vm])).sum();
+        let rates: i64 = bits(stay).map(|vm| i64::from(self.vms[vm].rate)).sum();
+        for vm in bits(stay).filter(|_| all != 0) {
+            let by_rate = lead * i64::from(self.vms[vm].rate) / rates;
+            self.advance(vm, lead * i64::from(changes[vm]) / all - by_rate);
         }
-        let mut rates = fill(can_run, &mut claims);
+    }
+
+    /// What each of the VMs `who` is due if those want to run, 0 if none of the CPUs where it may run is free; and what is left to it.
+    fn dues(&self, who: u64) -> ([u32; MAX_VMS], [Claim; MAX_VMS]) {
+        let mut claims = self.vms.0.map(|vm| {
+            let cpus = vm.share.affinity.and(self.free);
+            Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
+        });
+        let can_run = mask(bits(who).filter(|&vm| !claims[vm].cpus.is_empty()));
+        (fill(can_run, &mut claims), claims)
+    }
+
+    /// What the VMs that want to run are due, and how that is made an effective weight.
+    fn fill(&mut self) -> ([u32; MAX_VMS], impl Fn(u64) -> u32 + use<>) {
+        let (dues, claims) = self.dues(self.active);
         self.preferred = Table([0; MAX_CPUS]);
-        // Whoever can use all of its part keeps its weight, so that the clock keeps its pace; but rates have 20 bits a CPU at least.
-        let Some(unbound) = bits(can_run).max_by(|&a, &b| {
-            let level = |a: usize, b: usize| u64::from(rates[a]) * u64::from(claims[b].weight);
-            level(a, b).cmp(&level(b, a))
-        }) else {
-            return rates;
-        };
-        let full = rates[unbound].max(1);
-        let rate = self.vms[unbound].share.rate().max(full >> 4);
-        for vm in bits(can_run) {
+        for vm in bits(self.active) {
             for cpu in claims[vm].cpus.iter() {
                 self.preferred[cpu.index()] |= self.vms[vm].members;
             }
-            self.full |= u64::from(rates[vm] == claims[vm].limit) << vm;
-            let used = u64::from(rates[vm]);
-            rates[vm] = ((used * u64::from(rate) / u64::from(full)) as u32).max(MIN_RATE);
         }
-        rates
+        // Whoever can use all of its part keeps its weight, so that the clock keeps its pace; but rates have 20 bits a CPU at least.
+        let level = |a: usize, b: usize| u64::from(dues[a]) * u64::from(claims[b].weight);
+        let unbound = bits(self.active).max_by(|&a, &b| level(a, b).cmp(&level(b, a))).unwrap_or(0);
+        let full = u64::from(dues[unbound].max(1));
+        let rate = u64::from(self.vms[unbound].share.rate()).max(full >> 4);
+        (dues, move |due| (due * rate / full).clamp(MIN_RATE.into(), 1 << 28) as u32)
     }
 
     /// Counts what has run on all CPUs, and no more. Returns what was left of the slices that were counted in advance.
