@@ -153,7 +153,19 @@ pub(crate) struct Fair {
     allowed: Table<u64, MAX_CPUS>,
     /// By CPU: the vCPUs that go first there while rates are [`Regime::Filled`]: nothing is left for others.
     preferred: Table<u64, MAX_CPUS>,
+    /// What the VMs were due when that was last worked out: see [`Fair::dues`].
+    last: Dues,
     vms: Table<Vm, MAX_VMS>,
+}
+
+/// What each VM is due if the VMs `who` want to run, and of their vCPUs those that are `awake`, on the CPUs `free`.
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
+struct Dues {
+    rates: [u32; MAX_VMS],
+    who: u64,
+    awake: u64,
+    free: CpuSet,
 }
 
 const NO_VM: Vm = Vm {
@@ -228,6 +240,7 @@ impl Fair {
             taken: 0,
             allowed: Table([0; MAX_CPUS]),
             preferred: Table([0; MAX_CPUS]),
+            last: Dues { rates: [0; MAX_VMS], who: 0, awake: 0, free: CpuSet::EMPTY },
             vcpus: 0,
             awake: 0,
             awake_count: 0,

@@ -7,6 +7,7 @@ impl Fair {
     /// Shares have the CPUs `usable` from now on.
     pub(crate) fn set_usable(&mut self, usable: CpuSet) {
         self.stale = true;
+        self.last.who = 0;
         self.picky = 0;
         self.allowed = Table([0; MAX_CPUS]);
         for (vm, this) in self.vms.0.iter_mut().enumerate() {

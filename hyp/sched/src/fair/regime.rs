@@ -1,8 +1,8 @@
 //! What the VMs can use, and so at which rates their virtual times advance.
 
-use super::{Fair, MAX_TIME, MIN_RATE, Regime, Turn};
+use super::{Dues, Fair, MAX_TIME, MIN_RATE, Regime, Turn};
 use crate::fill::{Claim, ONE_CPU, fill};
-use crate::ids::{MAX_CPUS, MAX_VMS, Ns, Table, bits, mask};
+use crate::ids::{CpuSet, MAX_CPUS, MAX_VMS, Ns, Table, bits, mask};
 
 impl Fair {
     /// Finds the regime, if it can have changed.
@@ -30,7 +30,7 @@ impl Fair {
         bits(went).for_each(|vm| self.join(vm));
         let grants = self.settle(now);
         self.regime = regime;
-        let (before, _) = self.dues(stay | went);
+        let before = self.dues_before(stay | went);
         let (after, pace) = self.fill();
         let changes = core::array::from_fn(|vm| u32::abs_diff(before[vm], after[vm]));
         let sum = |dues: &[u32; MAX_VMS]| bits(stay).map(|vm| u64::from(dues[vm])).sum::<u64>();
@@ -83,6 +83,9 @@ impl Fair {
     /// The clock divides what the VMs `moved` are ahead among the others by their rates. It is the VMs' `stay` by how much what each of them is
     /// due `changes`: adds the difference.
     fn divide(&mut self, moved: u64, sign: i64, stay: u64, changes: &[u32; MAX_VMS]) {
+        if moved == 0 {
+            return;
+        }
         self.correct();
         let ns = |vm: usize| self.ahead(vm).wrapping_mul(self.vms[vm].rate.into()) >> 32;
         let lead = sign * bits(moved).map(ns).sum::<i64>().clamp(-(MAX_TIME as i64), MAX_TIME as i64);
@@ -94,12 +97,24 @@ impl Fair {
         }
     }
 
+    /// What the VMs `who`, who want to run but for those that came, and those that went, were due: as was worked out last, if nothing else has
+    /// changed, since that takes long and other CPUs wait. If nobody has moved nobody asks.
+    fn dues_before(&self, who: u64) -> [u32; MAX_VMS] {
+        let last = &self.last;
+        let moved = bits(self.moved).fold(0, |set, vm| set | self.vms[vm].members);
+        let is_known = last.who == who && last.free == self.free && (last.awake ^ self.awake) & !moved == 0;
+        if self.moved == 0 || is_known { last.rates } else { self.dues(who).0 }
+    }
+
     /// What each of the VMs `who` is due if those want to run, 0 if none of the CPUs where it may run is free; and what is left to it.
     fn dues(&self, who: u64) -> ([u32; MAX_VMS], [Claim; MAX_VMS]) {
-        let mut claims = self.vms.0.map(|vm| {
-            let cpus = vm.share.affinity.and(self.free);
-            Claim { weight: vm.share.weight, limit: vm.limit().min(cpus.len() as u32 * ONE_CPU), cpus }
-        });
+        let mut claims = [Claim { weight: 0, limit: 0, cpus: CpuSet::EMPTY }; MAX_VMS];
+        for vm in bits(who) {
+            let (share, limit) = (&self.vms[vm].share, self.vms[vm].limit());
+            let cpus = share.affinity.and(self.free);
+            let limit = limit.min(cpus.len() as u32 * ONE_CPU);
+            claims[vm] = Claim { weight: share.weight, limit, cpus };
+        }
         let can_run = mask(bits(who).filter(|&vm| !claims[vm].cpus.is_empty()));
         (fill(can_run, &mut claims), claims)
     }
@@ -107,6 +122,7 @@ impl Fair {
     /// What the VMs that want to run are due, and how that is made an effective weight.
     fn fill(&mut self) -> ([u32; MAX_VMS], impl Fn(u64) -> u32 + use<>) {
         let (dues, claims) = self.dues(self.active);
+        self.last = Dues { rates: dues, who: self.active, awake: self.awake, free: self.free };
         self.preferred = Table([0; MAX_CPUS]);
         for vm in bits(self.active) {
             for cpu in claims[vm].cpus.iter() {
@@ -141,6 +157,19 @@ impl Fair {
             if grants[cpu] != 0 {
                 self.grant(cpu, self.vm_of(self.turns[cpu].vcpu.into()), grants[cpu], now);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Fair {
+        /// What is remembered as worked out last is what would be worked out, wherever it would be taken for that.
+        pub(crate) fn remembers(&self) -> bool {
+            let Dues { rates, who, awake, free } = self.last;
+            (who, awake, free) != (self.active, self.awake, self.free) || rates == self.dues(who).0
         }
     }
 }

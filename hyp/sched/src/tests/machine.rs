@@ -271,6 +271,7 @@ impl Machine {
         let leave = std::mem::replace(&mut self.leaves[c], Leave::Ready);
         let decision = self.sched.pick(cpu, leave, self.now);
         assert!(!decision.repick.contains(cpu), "a CPU that has just picked is told to pick");
+        assert!(self.sched.fair.remembers(), "what VMs are due has changed since it was worked out");
         self.must_pick.insert(decision.repick);
         if decision.reserved {
             self.reserved.insert(CpuSet::only(cpu))

@@ -56,6 +56,7 @@ impl Machine {
         }
         let decision = self.sched.pick(cpu, leave, self.now);
         assert!(!decision.repick.contains(cpu), "a CPU that has just picked is told to pick");
+        assert!(self.sched.fair.remembers(), "what VMs are due has changed since it was worked out");
         self.must_pick.insert(decision.repick);
         if decision.until.is_some_and(|at| at <= self.now) {
             self.must_pick.insert(CpuSet::only(cpu));
