@@ -209,7 +209,7 @@ pub const ROWS: &[Row] = &[
         promise: 1_000,
         path: "the worst access to an emulated register, also with all interrupts pending",
         proposal: Some(Proposal {
-            number: 3_880,
+            number: 3_810,
             reason: "with all interrupts pending and four active a write may take six steps, and EL2 looks for interrupts between them",
             section: "Where the worst access to a register goes",
         }),
