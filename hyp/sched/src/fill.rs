@@ -91,7 +91,8 @@ fn bounds_of<'a>(
             continue;
         }
         kinds += 1;
-        for n in 0..count {
+        let known = count;
+        for n in 0..known {
             let mut union = bounds[n].cpus;
             union.insert(cpus);
             if count < bounds.len() && bounds[..count].iter().all(|bound| bound.cpus != union) {
