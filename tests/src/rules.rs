@@ -12,7 +12,7 @@ use crate::{Lab, Test};
 const IMAGE_LIMIT: u64 = 256 << 10;
 /// Lines of Rust of hyp/, the whole of EL2: tests, comments and empty lines left out. The core alone, before channels between VMs
 /// came in, was held to 9,000; the design aims at 12,000.
-const HYP_LINES: usize = 12_755;
+const HYP_LINES: usize = 12_760;
 /// Lines of one file.
 const FILE_LINES: usize = 700;
 /// The crates of hyp/ that may have `unsafe`.

@@ -356,6 +356,7 @@ const HCR_LRENPIE: u32 = 1 << 2;
 const HCR_NPIE: u32 = 1 << 3;
 const HCR_TDIR: u32 = 1 << 14;
 const HCR_EOI_COUNT: u32 = 27;
+const VMCR_EOIM: u32 = 1 << 9;
 
 impl ListRegisters for Registers<'_> {
     fn state(&self, n: usize) -> State {
@@ -379,6 +380,10 @@ impl ListRegisters for Registers<'_> {
 
     fn eoi_count(&self) -> u8 {
         (self.0.hcr() >> HCR_EOI_COUNT) as u8
+    }
+
+    fn splits_eoi(&self) -> bool {
+        self.0.vmcr() & VMCR_EOIM != 0
     }
 
     fn set_control(&mut self, control: Control) {

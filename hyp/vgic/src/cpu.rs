@@ -116,7 +116,7 @@ impl Vgic {
         let old = self.vcpus[vcpu].control;
         let eois = if old.active_spilled { hw.eoi_count() } else { 0 };
         if eois != 0 {
-            let mut effects = self.end_spilled(vcpu, eois);
+            let mut effects = self.end_spilled(vcpu, eois, hw);
             hw.set_control(old);
             effects.kick.0 |= 1 << vcpu;
             return effects;
@@ -388,7 +388,7 @@ impl Vgic {
         let mut effects = Effects::NONE;
         if control != Control::default() {
             let eois = if control.active_spilled { hw.eoi_count() } else { 0 };
-            effects |= self.end_spilled(vcpu, eois);
+            effects |= self.end_spilled(vcpu, eois, hw);
             self.vcpus[vcpu].attention |= MORE;
             hw.set_control(Control::default());
         }
@@ -413,7 +413,7 @@ impl Vgic {
         let mut effects = Effects::NONE;
         let eois = if control.active_spilled { hw.eoi_count() } else { 0 };
         if eois != 0 {
-            effects |= self.end_spilled(vcpu, eois);
+            effects |= self.end_spilled(vcpu, eois, hw);
             hw.set_control(control);
         }
         let empty = hw.empty();
@@ -679,11 +679,10 @@ impl Vgic {
         Effects { kick: VcpuSet::EMPTY, deactivate: orphan }
     }
 
-    /// Deactivates spilled interrupts whose EOI found no list register. With EOImode = 0, which alone comes here, a
-    /// guest ends the most urgent one first.
-    fn end_spilled(&mut self, vcpu: usize, eois: u8) -> Effects {
+    /// Deactivates spilled interrupts whose EOI found no list register. A guest ends the most urgent one first, if its EOIs deactivate.
+    fn end_spilled(&mut self, vcpu: usize, eois: u8, hw: &impl ListRegisters) -> Effects {
         let mut effects = Effects::NONE;
-        for _ in 0..eois {
+        for _ in 0..if hw.splits_eoi() { 0 } else { eois } {
             let mut best = None;
             let this = &self.vcpus[vcpu];
             for w in bits(this.attention as u32 | this.spilled_active) {

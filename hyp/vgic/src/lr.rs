@@ -127,6 +127,8 @@ pub trait ListRegisters {
     fn empty(&self) -> u16;
     /// HCR.EOIcount: deactivations by EOI that found no list register since the last [`ListRegisters::set_control`].
     fn eoi_count(&self) -> u8;
+    /// VMCR.VEOIM (GICv2: VEM), the guest's EOImode: an EOI deactivates nothing, though some hardware counts it.
+    fn splits_eoi(&self) -> bool;
     /// Writes the fields of HCR that [`Control`] names, and zero to EOIcount.
     fn set_control(&mut self, control: Control);
 }

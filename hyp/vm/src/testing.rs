@@ -68,6 +68,9 @@ impl ListRegisters for NoListRegisters {
     fn eoi_count(&self) -> u8 {
         0
     }
+    fn splits_eoi(&self) -> bool {
+        false
+    }
     fn set_control(&mut self, _: Control) {}
 }
 

@@ -92,6 +92,9 @@ impl Hw {
         self.running.pop().expect("the guest ends what it began");
         if !self.split_eoi {
             self.deactivate(intid);
+        } else if !(0..self.lrs.len()).any(|n| self.vintid(n) == intid && self.state(n) & ACTIVE != 0) {
+            // As QEMU does (hw/intc/arm_gicv3_cpuif.c); by Arm IHI 0069H, ICH_HCR_EL2.EOIcount, only what would have deactivated counts.
+            self.eoi_count = (self.eoi_count + 1).min(31);
         }
     }
 
@@ -179,6 +182,10 @@ impl ListRegisters for Hw {
 
     fn eoi_count(&self) -> u8 {
         self.eoi_count
+    }
+
+    fn splits_eoi(&self) -> bool {
+        self.split_eoi
     }
 
     fn set_control(&mut self, control: Control) {
